@@ -1,0 +1,3 @@
+//! Training ops for candle, with forward and backward.
+
+pub mod random;
