@@ -1,1 +1,34 @@
-//! Work in progress.
+//! Image classifiers on candle with PyTorch's parameter names, initialisation and numbers.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use kestrel_models::{CnnConfig, Mode, ModelConfig};
+//!
+//! # fn main() -> Result<(), kestrel_models::Error> {
+//! let config = ModelConfig::Cnn(CnnConfig { width: 8, ..CnnConfig::new(10) });
+//! let model = config.build(0, DType::F32, &Device::Cpu)?;
+//! let images = Tensor::zeros((2, 3, 32, 32), DType::F32, &Device::Cpu)?;
+//! let logits = model.forward(&images, Mode::Eval)?;
+//! assert_eq!(logits.dims(), [2, 10]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A model is anything that implements [`Model`]; its parameters live in a [`Params`] store under the names of
+//! PyTorch's state dict, so a weight file needs no mapping. Layers of `candle_nn` can be built on the same store
+//! through [`Params::var_builder`].
+
+mod cnn;
+mod error;
+pub mod init;
+pub mod layers;
+mod model;
+mod params;
+mod registry;
+pub mod weights;
+
+pub use cnn::{Cnn, CnnConfig};
+pub use error::{Error, Result, StateDictMismatch};
+pub use model::{Mode, Model};
+pub use params::{Params, StateDict, is_buffer};
+pub use registry::ModelConfig;

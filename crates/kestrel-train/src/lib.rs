@@ -1,1 +1,20 @@
-//! Work in progress.
+//! The training engine: optimisers, schedulers, the loop, metrics, checkpoints, evaluation, pictures.
+//!
+//! [`Trainer`] owns what changes during a run: the model's parameters, the optimiser, the scheduler and the
+//! [`Progress`] made. It runs [`Trainer::train_one_epoch`] and [`evaluate`] in turn, and tells [`Callback`]s, which
+//! draw progress, save files or stop the run. Nothing in this crate prints; it speaks by `tracing` events.
+
+pub mod callback;
+pub mod checkpoint;
+mod error;
+mod evaluate;
+pub mod lr_scheduler;
+pub mod metrics;
+pub mod optim;
+pub mod report;
+mod trainer;
+
+pub use callback::{Callback, Control, EpochReport, StepReport};
+pub use error::{Error, Result};
+pub use evaluate::{Evaluation, evaluate, predict_probabilities};
+pub use trainer::{Progress, Trainer, TrainerConfig};

@@ -1,0 +1,115 @@
+//! The CIFAR CNN: three blocks of two 3x3 convolutions, then two linear layers.
+
+use candle_core::{DType, Device, Module, Tensor};
+use candle_nn::Linear;
+use kestrel_kernels::{Conv2dConfig, max_pool2d};
+use serde::{Deserialize, Serialize};
+
+use crate::layers::{BatchNorm2d, Conv2d, Dropout, linear};
+use crate::{Error, Mode, Model, Params, Result};
+
+/// The shape of a [`Cnn`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CnnConfig {
+    /// How many classes.
+    pub num_classes: usize,
+    /// Channels of the first block; the others have twice and four times as many, the hidden layer eight times.
+    pub width: usize,
+    /// Probability of dropping a hidden unit.
+    pub dropout: f64,
+    /// Side of the square input in pixels, a multiple of 8.
+    pub image_size: usize,
+}
+
+impl CnnConfig {
+    /// The reference network: width 64, dropout 0.5, 32x32 images.
+    pub fn new(num_classes: usize) -> Self {
+        Self { num_classes, width: 64, dropout: 0.5, image_size: 32 }
+    }
+
+    fn check(&self) -> Result<()> {
+        let bad = |field, expected, got: String| Err(Error::InvalidConfig { field, expected, got });
+        if self.num_classes == 0 {
+            return bad("num_classes", "at least 1", "0".into());
+        }
+        if self.width == 0 {
+            return bad("width", "at least 1", "0".into());
+        }
+        if !(0.0..=1.0).contains(&self.dropout) {
+            return bad("dropout", "between 0 and 1", self.dropout.to_string());
+        }
+        if self.image_size == 0 || !self.image_size.is_multiple_of(8) {
+            return bad("image_size", "a multiple of 8", self.image_size.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// Three blocks of `[Conv3x3, BatchNorm, ReLU] x 2, MaxPool 2`, then `Linear, ReLU, Dropout, Linear`.
+///
+/// Parameters are named `conv1..6`, `bn1..6`, `fc1`, `fc2`, as in PyTorch's state dict of this model.
+///
+/// # Source
+/// The golden files `cnn_narrow` and `cnn_full` compare logits, loss, gradients, running statistics and ten steps of
+/// Adam with PyTorch's.
+pub struct Cnn {
+    convs: Vec<(Conv2d, BatchNorm2d)>,
+    fc1: Linear,
+    dropout: Dropout,
+    fc2: Linear,
+    config: CnnConfig,
+    params: Params,
+}
+
+impl Cnn {
+    /// A network with PyTorch's default initialisation, drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a configuration that makes no network.
+    pub fn new(config: CnnConfig, seed: u64, dtype: DType, device: &Device) -> Result<Self> {
+        config.check()?;
+        let params = Params::new(seed);
+        let vb = params.var_builder(dtype, device);
+        let w = config.width;
+        let same = Conv2dConfig { padding: 1, ..Conv2dConfig::default() };
+        let mut convs = Vec::new();
+        for (i, (input, output)) in
+            [(3, w), (w, w), (w, 2 * w), (2 * w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w)].into_iter().enumerate()
+        {
+            let conv = Conv2d::new(input, output, 3, same, &vb.pp(format!("conv{}", i + 1)))?;
+            convs.push((conv, BatchNorm2d::new(output, &vb.pp(format!("bn{}", i + 1)))?));
+        }
+        let side = config.image_size / 8;
+        let fc1 = linear(4 * w * side * side, 8 * w, &vb.pp("fc1"))?;
+        let fc2 = linear(8 * w, config.num_classes, &vb.pp("fc2"))?;
+        Ok(Self { convs, fc1, dropout: Dropout::new(config.dropout, 0), fc2, config, params })
+    }
+}
+
+impl Model for Cnn {
+    fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
+        let size = self.config.image_size;
+        match images.dims() {
+            [_, 3, h, w] if *h == size && *w == size => {}
+            got => return Err(Error::InputShape { expected: format!("[N, 3, {size}, {size}]"), got: got.to_vec() }),
+        }
+        let mut x = images.clone();
+        for (i, (conv, bn)) in self.convs.iter().enumerate() {
+            x = bn.forward(&conv.forward(&x)?, mode)?.relu()?;
+            if i % 2 == 1 {
+                x = max_pool2d(&x, 2, 2, 0)?;
+            }
+        }
+        let hidden = self.fc1.forward(&x.flatten_from(1)?)?.relu()?;
+        Ok(self.fc2.forward(&self.dropout.forward(&hidden, mode)?)?)
+    }
+
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
+    fn num_classes(&self) -> usize {
+        self.config.num_classes
+    }
+}

@@ -1,0 +1,90 @@
+//! The errors of this crate.
+
+use std::path::PathBuf;
+
+/// This crate's result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong when a model is built, run, saved or loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// A training op failed.
+    #[error(transparent)]
+    Kernel(#[from] kestrel_kernels::Error),
+    /// A model was configured with a value it cannot take.
+    #[error("{field} is {got}, but must be {expected}")]
+    InvalidConfig {
+        /// The name of the option.
+        field: &'static str,
+        /// What the option may be.
+        expected: &'static str,
+        /// What it was.
+        got: String,
+    },
+    /// The input batch is not what the model takes.
+    #[error("the model takes images of shape {expected}, got {got:?}")]
+    InputShape {
+        /// The shape in words.
+        expected: String,
+        /// The shape that came.
+        got: Vec<usize>,
+    },
+    /// A state dict does not fit the model. Nothing was changed.
+    #[error("the weights do not fit the model (nothing was loaded): {0}")]
+    StateDict(StateDictMismatch),
+    /// A file could not be read.
+    #[error("cannot read weights from {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A file is not a weight file.
+    #[error("{} is not a Kestrel weight file: {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Tensors could not be laid out as a safetensors file.
+    #[error("cannot serialise the weights: {0}")]
+    Serialise(#[from] safetensors::SafeTensorError),
+}
+
+/// Every way in which a state dict differs from what a model expects.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct StateDictMismatch {
+    /// Names that the model has and the dict lacks.
+    pub missing: Vec<String>,
+    /// Names that the dict has and the model lacks.
+    pub unexpected: Vec<String>,
+    /// Tensors of another shape or type: name, expected, got.
+    pub mismatched: Vec<(String, String, String)>,
+}
+
+impl StateDictMismatch {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.mismatched.is_empty()
+    }
+}
+
+impl std::fmt::Display for StateDictMismatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut parts = Vec::new();
+        if !self.missing.is_empty() {
+            parts.push(format!("missing {}", self.missing.join(", ")));
+        }
+        if !self.unexpected.is_empty() {
+            parts.push(format!("unexpected {}", self.unexpected.join(", ")));
+        }
+        parts.extend(self.mismatched.iter().map(|(name, want, got)| format!("{name}: expected {want}, got {got}")));
+        f.write_str(&parts.join("; "))
+    }
+}

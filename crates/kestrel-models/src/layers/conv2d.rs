@@ -1,0 +1,44 @@
+//! The convolution layer.
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+use kestrel_kernels::{Conv2dConfig, conv2d};
+
+use crate::Result;
+use crate::init::default_uniform;
+
+/// A 2-d convolution with `weight [out, in, k, k]` and `bias [out]`, initialised as PyTorch's `nn.Conv2d`.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    weight: Tensor,
+    bias: Tensor,
+    config: Conv2dConfig,
+}
+
+impl Conv2d {
+    /// A layer whose parameters are `weight` and `bias` under the builder's prefix.
+    ///
+    /// # Errors
+    /// Where the store holds the names with other shapes.
+    pub fn new(
+        in_channels: usize,
+        out_channels: usize,
+        kernel: usize,
+        config: Conv2dConfig,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
+        let per_group = in_channels / config.groups.max(1);
+        let init = default_uniform(per_group * kernel * kernel);
+        let weight = vb.get_with_hints((out_channels, per_group, kernel, kernel), "weight", init)?;
+        let bias = vb.get_with_hints(out_channels, "bias", init)?;
+        Ok(Self { weight, bias, config })
+    }
+
+    /// `[N, in, H, W]` → `[N, out, H', W']`.
+    ///
+    /// # Errors
+    /// Where the input has other channels or is smaller than the kernel.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(conv2d(x, &self.weight, Some(&self.bias), &self.config)?)
+    }
+}

@@ -1,0 +1,4 @@
+//! Integration tests of `kestrel-models`.
+
+mod cnn_golden;
+mod formula;

@@ -1,0 +1,205 @@
+//! The two files: weights alone, and the whole state of a run.
+//!
+//! Both are safetensors files whose JSON record says what they hold. A checkpoint's tensors are named
+//! `model.<parameter>` and `optimizer.<kind>.<parameter>`; its record carries a sha256 over every tensor and the rest of
+//! the record, so that a changed bit anywhere is noticed.
+
+use std::path::Path;
+
+use kestrel_models::weights::{ModelInfo, parse, read, serialise};
+use kestrel_models::{Params, StateDict};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::write_atomic;
+use crate::{Error, Progress, Result, Trainer};
+
+const FORMAT: u32 = 1;
+const MODEL: &str = "model.";
+const OPTIMIZER: &str = "optimizer.";
+
+/// A model's weights and what they belong to.
+#[derive(Debug)]
+pub struct Weights {
+    /// The network, its classes and its preprocessing.
+    pub info: ModelInfo,
+    /// Parameters and buffers by PyTorch's names.
+    pub tensors: StateDict,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WeightsRecord {
+    format: u32,
+    info: ModelInfo,
+}
+
+impl Weights {
+    /// Writes a model's weights to a file.
+    ///
+    /// # Errors
+    /// [`Error::Write`]; what stood at `path` is untouched.
+    pub fn save(params: &Params, info: &ModelInfo, path: &Path) -> Result<()> {
+        let record = to_json(&WeightsRecord { format: FORMAT, info: info.clone() }, path)?;
+        write_atomic(path, &serialise(&params.state_dict()?, &record)?)
+    }
+
+    /// Reads weights that Kestrel wrote, from a weight file or from a checkpoint.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no such file.
+    pub fn load(path: &Path) -> Result<Self> {
+        let file = read(path)?;
+        let record = file.record.ok_or_else(|| invalid(path, "it has no record of the network it belongs to"))?;
+        if serde_json::from_str::<Sealed>(&record).is_ok() {
+            let checkpoint = Checkpoint::load(path)?;
+            return Ok(Self { info: checkpoint.body.info, tensors: strip(&checkpoint.tensors, MODEL) });
+        }
+        let record: WeightsRecord =
+            serde_json::from_str(&record).map_err(|e| invalid(path, &format!("its record: {e}")))?;
+        Ok(Self { info: record.info, tensors: file.tensors })
+    }
+}
+
+/// The whole state of a run between two epochs.
+#[derive(Debug)]
+pub struct Checkpoint {
+    tensors: StateDict,
+    body: Body,
+}
+
+/// The record's outer layer: the hash, and the text that it covers.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sealed {
+    sha256: String,
+    checkpoint: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Body {
+    format: u32,
+    info: ModelInfo,
+    progress: Progress,
+    seed: u64,
+    lr: f64,
+    scheduler: Option<serde_json::Value>,
+    config: serde_json::Value,
+}
+
+impl Checkpoint {
+    /// The state of a trainer. `config` is the program's own configuration, kept to be given back on resuming.
+    ///
+    /// # Errors
+    /// Where a device cannot copy.
+    pub fn capture(trainer: &Trainer, info: &ModelInfo, config: &serde_json::Value) -> Result<Self> {
+        let mut tensors = StateDict::new();
+        for (name, tensor) in trainer.model().params().state_dict()? {
+            tensors.insert(format!("{MODEL}{name}"), tensor);
+        }
+        for (name, tensor) in trainer.optimizer().state_dict()? {
+            tensors.insert(format!("{OPTIMIZER}{name}"), tensor);
+        }
+        let body = Body {
+            format: FORMAT,
+            info: info.clone(),
+            progress: trainer.progress().clone(),
+            seed: trainer.config().seed,
+            lr: trainer.optimizer().lr(),
+            scheduler: trainer.scheduler().map(crate::lr_scheduler::LrScheduler::state).transpose()?,
+            config: config.clone(),
+        };
+        Ok(Self { tensors, body })
+    }
+
+    /// Writes the checkpoint to a file.
+    ///
+    /// # Errors
+    /// [`Error::Write`]; what stood at `path` is untouched.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let checkpoint = to_json(&self.body, path)?;
+        let sealed = Sealed { sha256: hash(&self.tensors, &checkpoint)?, checkpoint };
+        write_atomic(path, &serialise(&self.tensors, &to_json(&sealed, path)?)?)
+    }
+
+    /// Reads a checkpoint and checks its hash.
+    ///
+    /// # Errors
+    /// [`Error::Read`], or [`Error::InvalidCheckpoint`] for a file that is cut, changed, or something else.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let file = parse(&bytes, path).map_err(|e| invalid(path, &e.to_string()))?;
+        let record = file.record.ok_or_else(|| invalid(path, "it has no record of a run"))?;
+        let sealed: Sealed = serde_json::from_str(&record)
+            .map_err(|_| invalid(path, "it holds weights alone, or another program's tensors"))?;
+        if hash(&file.tensors, &sealed.checkpoint)? != sealed.sha256 {
+            return Err(invalid(path, "its contents do not match their sha256: the file was changed or damaged"));
+        }
+        let body: Body = serde_json::from_str(&sealed.checkpoint).map_err(|e| invalid(path, &e.to_string()))?;
+        if body.format != FORMAT {
+            let reason = format!("it has format {}, this version reads format {FORMAT}", body.format);
+            return Err(invalid(path, &reason));
+        }
+        Ok(Self { tensors: file.tensors, body })
+    }
+
+    /// The network, its classes and its preprocessing.
+    pub fn info(&self) -> &ModelInfo {
+        &self.body.info
+    }
+
+    /// How far the run had come.
+    pub fn progress(&self) -> &Progress {
+        &self.body.progress
+    }
+
+    /// The program's configuration, as given to [`Checkpoint::capture`].
+    pub fn config(&self) -> &serde_json::Value {
+        &self.body.config
+    }
+
+    /// Sets a trainer to this state, so that it continues as though it had never stopped.
+    ///
+    /// # Errors
+    /// [`Error::CheckpointMismatch`] or a model error that lists every tensor that does not fit. The model and the
+    /// optimiser are then unchanged, or the trainer must be thrown away where the error came from the scheduler.
+    pub fn restore(&self, trainer: &mut Trainer) -> Result<()> {
+        if trainer.config().seed != self.body.seed {
+            let reason = format!("its seed is {}, the run's is {}", self.body.seed, trainer.config().seed);
+            return Err(Error::CheckpointMismatch { reason });
+        }
+        let (model, optimizer, scheduler) = trainer.restore_parts();
+        match (scheduler, &self.body.scheduler) {
+            (Some(scheduler), Some(state)) => scheduler.load_state(state)?,
+            (None, None) => {}
+            _ => {
+                let reason = "one has a scheduler and the other has none".to_owned();
+                return Err(Error::CheckpointMismatch { reason });
+            }
+        }
+        model.params().load_state_dict(&strip(&self.tensors, MODEL))?;
+        optimizer.load_state_dict(&strip(&self.tensors, OPTIMIZER))?;
+        optimizer.set_lr(self.body.lr);
+        trainer.set_progress(self.body.progress.clone());
+        Ok(())
+    }
+}
+
+fn invalid(path: &Path, reason: &str) -> Error {
+    Error::InvalidCheckpoint { path: path.to_owned(), reason: reason.to_owned() }
+}
+
+fn to_json(value: &impl Serialize, path: &Path) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::Write { path: path.to_owned(), source: e.into() })
+}
+
+/// The tensors whose names begin with `prefix`, without it.
+fn strip(tensors: &StateDict, prefix: &str) -> StateDict {
+    tensors.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_owned(), t.clone()))).collect()
+}
+
+/// sha256 over the file that would hold these tensors and this record, as hex. Such a file's bytes are a function of
+/// its contents, so a changed name, type, shape, value or record gives another hash.
+fn hash(tensors: &StateDict, record: &str) -> Result<String> {
+    let digest = Sha256::digest(serialise(tensors, record)?);
+    Ok(digest.iter().map(|b| format!("{b:02x}")).collect())
+}

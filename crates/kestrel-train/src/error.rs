@@ -1,0 +1,105 @@
+//! The errors of this crate.
+
+use std::path::PathBuf;
+
+/// This crate's result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong while training, evaluating, saving or resuming.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// A training op failed.
+    #[error(transparent)]
+    Kernel(#[from] kestrel_kernels::Error),
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] kestrel_models::Error),
+    /// The data set or its loader failed.
+    #[error(transparent)]
+    Data(#[from] kestrel_data::Error),
+    /// The loss is not a number; the update was not made.
+    #[error(
+        "the loss is {loss} at epoch {epoch}, step {step} (lr {lr:.3e}); the weights were not changed by this step; \
+         lower the learning rate or look at samples {samples:?}"
+    )]
+    NonFiniteLoss {
+        /// The loss.
+        loss: f64,
+        /// The epoch, from 1.
+        epoch: usize,
+        /// The step in the epoch, from 1.
+        step: usize,
+        /// The learning rate.
+        lr: f64,
+        /// The batch's first sample indices.
+        samples: Vec<usize>,
+    },
+    /// An optimiser or scheduler got a value it cannot take.
+    #[error("{field} is {got}, but must be {expected}")]
+    InvalidConfig {
+        /// The name of the option.
+        field: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What it was.
+        got: String,
+    },
+    /// A data set and a model disagree on the number of classes.
+    #[error("the model has {model} classes and the data set {data} ({names}); build the model for {data} classes")]
+    ClassCount {
+        /// The model's classes.
+        model: usize,
+        /// The data set's classes.
+        data: usize,
+        /// Their names.
+        names: String,
+    },
+    /// There is nothing to train on or to evaluate.
+    #[error("the {split} split is empty; give a data set with at least one image")]
+    EmptySplit {
+        /// Which split.
+        split: &'static str,
+    },
+    /// A file could not be written. What stood there before is untouched.
+    #[error("cannot write {}: {source}; free space or choose another folder", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A file is not a whole, unchanged checkpoint.
+    #[error("{} is not a valid checkpoint: {reason}; use an older one", path.display())]
+    InvalidCheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A checkpoint belongs to something else than what it is loaded into.
+    #[error("the checkpoint does not fit this run: {reason}")]
+    CheckpointMismatch {
+        /// What differs.
+        reason: String,
+    },
+    /// A picture could not be encoded.
+    #[error("cannot write the picture {}: {source}", path.display())]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: image::ImageError,
+    },
+}

@@ -1,0 +1,4 @@
+//! Integration tests of `kestrel-train`.
+
+mod golden;
+mod resume;

@@ -1,0 +1,181 @@
+//! The arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{DatasetName, TrainOptions};
+use crate::device::DeviceChoice;
+
+/// Train, evaluate and look at image classifiers.
+#[derive(Debug, Parser)]
+#[command(name = "kestrel", version, about, max_term_width = 110, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) logging: LoggingArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 the work failed (the reason is on stderr), 2 the arguments are wrong.
+Results go to stdout, everything else to stderr.";
+
+const TRAIN_EXAMPLES: &str = "Examples:
+  kestrel train                                   CIFAR-10 (downloaded once), or the embedded sample without network
+  kestrel train --data ~/cifar-10-batches-bin     the official binary folder, or its .tar.gz
+  kestrel train --data pictures --epochs 20       a folder of train/<class>/* and test/<class>/*
+  kestrel train --config runs/cifar10-cnn-1/config.toml --seed 1
+  kestrel train --resume runs/cifar10-cnn-1       go on after the last finished epoch
+
+A run writes to runs/<name>/: config.toml (every option), best.safetensors (the weights of the best epoch),
+checkpoint.safetensors (all that --resume needs), predictions.png.";
+
+const EVALUATE_EXAMPLES: &str = "Examples:
+  kestrel evaluate --weights runs/cifar10-cnn-1/best.safetensors
+  kestrel evaluate --weights best.safetensors --data pictures --predictions grid.png --num-images 16";
+
+const BENCH_CASES: &str = "Each case prints one line: CASE  VARIANT  RATE img/s  (median of N).
+  cnn-train   one training step of the CNN with Adam, batch 128
+  cnn-eval    one evaluation pass of the CNN, batch 100
+  load-cifar  10,000 images in memory: flip, crop, normalise, batches of 128";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a classifier, validate after each epoch, keep the best.
+    #[command(after_help = TRAIN_EXAMPLES)]
+    Train(TrainArgs),
+    /// Loss, accuracy and accuracy by class of saved weights; optionally a picture of predictions.
+    #[command(after_help = EVALUATE_EXAMPLES)]
+    Evaluate(EvaluateArgs),
+    /// Measure speed.
+    #[command(after_help = BENCH_CASES)]
+    Bench(BenchArgs),
+}
+
+/// Arguments of `train`.
+#[derive(Args, Debug)]
+pub(crate) struct TrainArgs {
+    /// A TOML file that may hold any of the options below, under the same names; the command line wins.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Continue a run: its folder, or its checkpoint.safetensors.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) resume: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: TrainOptions,
+}
+
+/// Arguments of `evaluate`.
+#[derive(Args, Debug)]
+pub(crate) struct EvaluateArgs {
+    /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: PathBuf,
+    /// Which data set; auto takes what the weights were trained on.
+    #[arg(long, value_enum, default_value_t = DatasetName::Auto)]
+    pub(crate) dataset: DatasetName,
+    /// Where the data set is: see `train --help`.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where downloads are kept.
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data_dir: PathBuf,
+    /// Which split.
+    #[arg(long, value_enum, default_value_t = Split::Test)]
+    pub(crate) split: Split,
+    /// Images in a batch.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) batch_size: u64,
+    /// Write a PNG of predictions here.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) predictions: Option<PathBuf>,
+    /// Images in that picture.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) num_images: u64,
+    /// Which images: another seed, other images.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// CPU threads; 0 for one a core. They change no result.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
+}
+
+/// A split of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Split {
+    /// The images held back for the end.
+    Test,
+    /// The images trained on.
+    Train,
+}
+
+/// Arguments of `bench`.
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// The cases; all of them when none is named.
+    #[arg(value_enum)]
+    pub(crate) cases: Vec<BenchCase>,
+    /// Times each case is measured, after one warm-up; the median is printed.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) repeats: u64,
+    /// CPU threads; 0 for one a core.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+}
+
+/// A benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchCase {
+    /// A training step.
+    CnnTrain,
+    /// An evaluation pass.
+    CnnEval,
+    /// The loader.
+    LoadCifar,
+}
+
+/// How much is said, and in which form.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Logging")]
+pub(crate) struct LoggingArgs {
+    /// Say more: -v debug, -vv trace.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+    /// Say less: -q warnings and errors, -qq errors. RUST_LOG, where set, decides instead of both.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(crate) quiet: u8,
+    /// Lines for people, or one JSON object a line.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub(crate) log_format: LogFormat,
+    /// Write a timeline for a trace viewer (chrome://tracing, ui.perfetto.dev) here.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) trace: Option<PathBuf>,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}
