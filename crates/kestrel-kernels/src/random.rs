@@ -39,6 +39,12 @@ impl KeyedRng {
         Self(ChaCha8Rng::from_seed(key))
     }
 
+    /// The same stream from its `word`-th 32-bit number on, in constant time.
+    pub fn starting_at(mut self, word: u64) -> Self {
+        self.0.set_word_pos(u128::from(word));
+        self
+    }
+
     /// Uniform in `[0, 2^32)`.
     pub fn next_u32(&mut self) -> u32 {
         self.0.next_u32()
@@ -72,7 +78,9 @@ impl KeyedRng {
 
 /// A stable 64-bit hash of a name (FNV-1a), to key a generator by a parameter's name.
 pub fn name_key(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -94,6 +102,16 @@ mod tests {
             draw(1, Purpose::Shuffle, 2, 4),
         ] {
             assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn a_stream_can_be_entered_anywhere() {
+        let stream = || KeyedRng::new(3, Purpose::Dropout, 1, 2);
+        let mut rng = stream();
+        let words: Vec<u32> = (0..100).map(|_| rng.next_u32()).collect();
+        for start in [0, 1, 15, 16, 17, 64, 99] {
+            assert_eq!(stream().starting_at(start as u64).next_u32(), words[start], "{start}");
         }
     }
 

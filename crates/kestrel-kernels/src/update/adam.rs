@@ -1,0 +1,263 @@
+//! Adam with coupled weight decay, in PyTorch's order of operations.
+
+use crate::element::{self, Element, dispatch};
+use crate::{Error, Result};
+use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Tensor, Var};
+use rayon::prelude::*;
+
+/// Elements of a piece of work.
+const BLOCK: usize = 1 << 13;
+
+/// Constants of a step of Adam.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamConfig {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first moment, in `[0, 1)`.
+    pub beta1: f64,
+    /// Decay of the second moment, in `[0, 1)`.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Coupled L2: `weight_decay · param` is added to the gradient.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamConfig {
+    fn default() -> Self {
+        Self {
+            lr: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.0,
+        }
+    }
+}
+
+/// One step of Adam on `param`, with the moments moved in place; `step` counts from 1.
+///
+/// ```text
+/// g = grad + weight_decay · param
+/// exp_avg    += (1 − beta1) (g − exp_avg)
+/// exp_avg_sq  = beta2 · exp_avg_sq + (1 − beta2) g²
+/// param      −= lr / (1 − beta1^step) · exp_avg / (√exp_avg_sq / √(1 − beta2^step) + eps)
+/// ```
+///
+/// # Shapes
+/// All four tensors have the same, and all but `grad` are contiguous.
+///
+/// # Errors
+/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::InvalidArgument`] for a step of 0.
+///
+/// # Source
+/// Kingma and Ba 2015, algorithm 1; `torch.optim.Adam(weight_decay=...)`, not AdamW; proved by
+/// `tests/golden/adam.safetensors`.
+pub fn adam_step(
+    param: &Var,
+    grad: &Tensor,
+    exp_avg: &Tensor,
+    exp_avg_sq: &Tensor,
+    step: u64,
+    config: &AdamConfig,
+) -> Result<()> {
+    element::require_float("adam_step param", param)?;
+    for (op, tensor) in [
+        ("adam_step grad", grad),
+        ("adam_step exp_avg", exp_avg),
+        ("adam_step exp_avg_sq", exp_avg_sq),
+    ] {
+        element::require_same_dtype(op, tensor, param)?;
+        element::require_shape(op, tensor, param.dims())?;
+    }
+    if step == 0 {
+        return Err(Error::InvalidArgument {
+            op: "adam_step",
+            argument: "step",
+            expected: "at least 1",
+            got: 0.0,
+        });
+    }
+    let grad = grad.detach();
+    if !param.device().is_cpu() {
+        return Ok(composite(param, &grad, exp_avg, exp_avg_sq, step, config)?);
+    }
+    let grad = grad.contiguous()?;
+    let moment = |moment| Moment {
+        moment,
+        weight_decay: config.weight_decay,
+    };
+    exp_avg.inplace_op3(&grad, param, &moment(Order::First { beta1: config.beta1 }))?;
+    exp_avg_sq.inplace_op3(&grad, param, &moment(Order::Second { beta2: config.beta2 }))?;
+    Ok(param.inplace_op3(exp_avg, exp_avg_sq, &Apply::new(step, config))?)
+}
+
+/// The same step from candle's own ops.
+fn composite(
+    param: &Var,
+    grad: &Tensor,
+    exp_avg: &Tensor,
+    exp_avg_sq: &Tensor,
+    step: u64,
+    config: &AdamConfig,
+) -> candle_core::Result<()> {
+    let param_now = param.as_detached_tensor();
+    let grad = if config.weight_decay == 0.0 {
+        grad.clone()
+    } else {
+        (grad + (&param_now * config.weight_decay)?)?
+    };
+    let first = (exp_avg.detach() + ((&grad - exp_avg.detach())? * (1.0 - config.beta1))?)?;
+    let second = ((exp_avg_sq.detach() * config.beta2)? + (grad.sqr()? * (1.0 - config.beta2))?)?;
+    let Apply {
+        step_size,
+        sqrt_correction2,
+        eps,
+    } = Apply::new(step, config);
+    let denom = ((second.sqrt()? / sqrt_correction2)? + eps)?;
+    let moved = (param_now - ((&first * step_size)? / denom)?)?;
+    for (to, from) in [(exp_avg, first), (exp_avg_sq, second)] {
+        to.flatten_all()?.slice_set(&from.flatten_all()?, 0, 0)?;
+    }
+    param.set(&moved)
+}
+
+/// Moves one of the moments, given gradient and parameter.
+struct Moment {
+    moment: Order,
+    weight_decay: f64,
+}
+
+enum Order {
+    First { beta1: f64 },
+    Second { beta2: f64 },
+}
+
+impl Moment {
+    fn run<T: Element>(&self, moment: &mut [T], grad: &[T], param: &[T]) {
+        let weight_decay = T::narrow(self.weight_decay);
+        // PyTorch leaves the gradient alone without weight decay, so that an infinite parameter makes no NaN.
+        let decayed = |grad: T, param: T| {
+            if weight_decay == T::ZERO {
+                grad
+            } else {
+                grad + weight_decay * param
+            }
+        };
+        match self.moment {
+            Order::First { beta1 } => {
+                let weight = T::narrow(1.0 - beta1);
+                zip3(moment, grad, param, |m, g, p| m + weight * (decayed(g, p) - m));
+            }
+            Order::Second { beta2 } => {
+                let (keep, weight) = (T::narrow(beta2), T::narrow(1.0 - beta2));
+                zip3(moment, grad, param, |v, g, p| {
+                    let g = decayed(g, p);
+                    v * keep + weight * g * g
+                });
+            }
+        }
+    }
+}
+
+/// Moves the parameter, given both moments.
+struct Apply {
+    step_size: f64,
+    sqrt_correction2: f64,
+    eps: f64,
+}
+
+impl Apply {
+    fn new(step: u64, config: &AdamConfig) -> Self {
+        let correction = |beta: f64| 1.0 - beta.powf(step as f64);
+        Self {
+            step_size: config.lr / correction(config.beta1),
+            sqrt_correction2: correction(config.beta2).sqrt(),
+            eps: config.eps,
+        }
+    }
+
+    fn run<T: Element>(&self, param: &mut [T], exp_avg: &[T], exp_avg_sq: &[T]) {
+        let (step_size, eps) = (T::narrow(self.step_size), T::narrow(self.eps));
+        let sqrt_correction2 = T::narrow(self.sqrt_correction2);
+        zip3(param, exp_avg, exp_avg_sq, |p, m, v| {
+            p - step_size * m / (v.sqrt() / sqrt_correction2 + eps)
+        });
+    }
+}
+
+/// `out = f(out, a, b)`, element by element.
+fn zip3<T: Element>(out: &mut [T], a: &[T], b: &[T], f: impl Fn(T, T, T) -> T + Sync) {
+    out.par_chunks_mut(BLOCK)
+        .zip(a.par_chunks(BLOCK))
+        .zip(b.par_chunks(BLOCK))
+        .for_each(|((out, a), b)| {
+            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+                *out = f(*out, *a, *b);
+            }
+        });
+}
+
+/// Implements candle's in-place op by `self.run` on the three slices.
+macro_rules! inplace {
+    ($op:ty, $name:literal) => {
+        impl InplaceOp3 for $op {
+            fn name(&self) -> &'static str {
+                $name
+            }
+
+            fn cpu_fwd(
+                &self,
+                dst: &mut CpuStorage,
+                dst_layout: &Layout,
+                a: &CpuStorage,
+                a_layout: &Layout,
+                b: &CpuStorage,
+                b_layout: &Layout,
+            ) -> candle_core::Result<()> {
+                let dtype: DType = candle_core::backend::BackendStorage::dtype(dst);
+                dispatch!($name, dtype, T => {
+                    let a = element::slice::<T>($name, a, a_layout)?;
+                    let b = element::slice::<T>($name, b, b_layout)?;
+                    self.run(element::slice_mut::<T>($name, dst, dst_layout)?, a, b);
+                    Ok(())
+                })
+            }
+        }
+    };
+}
+inplace!(Moment, "adam moment");
+inplace!(Apply, "adam step");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn composite_agrees_with_the_kernel() -> candle_core::Result<()> {
+        let config = AdamConfig {
+            weight_decay: 0.1,
+            ..AdamConfig::default()
+        };
+        let start = Tensor::randn(0f64, 1f64, (3, 5), &Device::Cpu)?;
+        let (fast, slow) = (Var::from_tensor(&start.copy()?)?, Var::from_tensor(&start.copy()?)?);
+        let zeros = || Tensor::zeros((3, 5), DType::F64, &Device::Cpu);
+        let (fast_m, fast_v, slow_m, slow_v) = (zeros()?, zeros()?, zeros()?, zeros()?);
+        for step in 1..=3 {
+            let grad = start.randn_like(0.0, 1.0)?;
+            adam_step(&fast, &grad, &fast_m, &fast_v, step, &config)?;
+            composite(&slow, &grad, &slow_m, &slow_v, step, &config)?;
+        }
+        for (fast, slow) in [
+            (fast.as_tensor(), slow.as_tensor()),
+            (&fast_m, &slow_m),
+            (&fast_v, &slow_v),
+        ] {
+            assert!((fast - slow)?.abs()?.max_all()?.to_scalar::<f64>()? < 1e-14);
+        }
+        let moved = (fast.as_tensor() - &start)?.abs()?.min_all()?.to_scalar::<f64>()?;
+        assert!(moved > 1e-4, "{moved}");
+        Ok(())
+    }
+}
