@@ -94,7 +94,7 @@ mod tests {
             non_linearity: candle_nn::init::NonLinearity::ReLU,
         };
         let (_, stdev, _) = stats(init, (128, 32, 3, 3));
-        let expected = (2.0 / (128.0 * 9.0)).sqrt();
+        let expected = (2.0f64 / (128.0 * 9.0)).sqrt();
         assert!((stdev / expected - 1.0).abs() < 0.02, "{stdev} {expected}");
     }
 }

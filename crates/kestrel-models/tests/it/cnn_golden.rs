@@ -2,6 +2,10 @@
 //!
 //! The golden files hold PyTorch's numbers in f64 and in f32. In f64 ours must be the same program (1e-9); in f32 it must
 //! stay within the stated error of the f64 truth: 1e-5 for one forward and backward, 1e-4 after ten steps.
+//!
+//! One exception: the bias of a convolution before a batch norm has gradient zero, and Adam scales the rounding noise that
+//! stands there to full steps. PyTorch's own f32 run strays from f64 by up to 5e-3 in these biases and in the running means
+//! that follow them; ours may stray as far as the worst of PyTorch's does.
 
 use std::collections::HashMap;
 
@@ -42,16 +46,29 @@ fn error(got: &[f64], want: &[f64], floor: f64) -> f64 {
 
 struct Check<'a> {
     golden: &'a Golden,
-    worst: f64,
 }
 
 impl Check<'_> {
-    fn close(&mut self, name: &str, got: &Tensor, limit: f64, floor: f64) {
+    fn close(&self, name: &str, got: &Tensor, limit: f64, floor: f64) {
         let want = values(&self.golden[&format!("f64.{name}")]);
         let err = error(&sampled(got, want.len()), &want, floor);
         assert!(err <= limit, "{name}: relative error {err:.2e} > {limit:.0e}");
-        self.worst = self.worst.max(err);
     }
+
+    /// How far PyTorch's own f32 run strays from its f64 run in the worst of the tensors that noise drives.
+    fn pytorchs_noise(&self) -> f64 {
+        let stray = |name: &str| {
+            let of = |kind| values(&self.golden[&format!("{kind}.after.{name}")]);
+            error(&of("f32"), &of("f64"), 0.0)
+        };
+        let names = self.golden.keys().filter_map(|k| k.strip_prefix("f64.after."));
+        names.filter(|name| is_noise_driven(name)).map(stray).fold(0.0, f64::max)
+    }
+}
+
+/// Whether ten steps of Adam move a tensor by amplified rounding noise.
+fn is_noise_driven(name: &str) -> bool {
+    is_cancelled(name) || name.ends_with("running_mean")
 }
 
 /// The bias of a convolution before a batch norm has gradient zero; what is there is rounding.
@@ -61,7 +78,7 @@ fn is_cancelled(name: &str) -> bool {
 
 fn compare(file: &str, width: usize, dtype: DType, one_pass: f64, ten_steps: f64) {
     let golden = golden(file);
-    let mut check = Check { golden: &golden, worst: 0.0 };
+    let check = Check { golden: &golden };
     let config = CnnConfig { width, dropout: 0.0, ..CnnConfig::new(10) };
     let model = Cnn::new(config, 0, dtype, &Device::Cpu).unwrap();
     fill(model.params(), dtype);
@@ -107,10 +124,12 @@ fn compare(file: &str, width: usize, dtype: DType, one_pass: f64, ten_steps: f64
     let err = error(&losses, &want, 0.0);
     assert!(err <= ten_steps, "losses: {err:.2e}: {losses:?} {want:?}");
     for (name, var) in model.params().all() {
-        check.close(&format!("after.{name}"), &var, ten_steps, 0.0);
+        let after = format!("after.{name}");
+        let noise = if is_noise_driven(&name) && dtype == DType::F32 { check.pytorchs_noise() } else { 0.0 };
+        check.close(&after, &var, ten_steps.max(noise), 0.0);
         let want = values(&golden[&format!("f64.after_norm.{name}")])[0];
         let got = norm(&values(&var));
-        assert!((got / want - 1.0).abs() <= ten_steps, "norm of {name} after: {got} {want}");
+        assert!((got / want - 1.0).abs() <= ten_steps.max(noise), "norm of {name} after: {got} {want}");
     }
 }
 

@@ -9,7 +9,7 @@ fn name_key(name: &str) -> u32 {
 }
 
 /// `n` numbers in `[-1, 1)`, exact in f32.
-pub fn formula(name: &str, n: usize) -> Vec<f64> {
+pub(crate) fn formula(name: &str, n: usize) -> Vec<f64> {
     (0..n as u32)
         .map(|i| {
             let mut x = i.wrapping_mul(0x9e37_79b1).wrapping_add(name_key(name));
@@ -24,13 +24,13 @@ pub fn formula(name: &str, n: usize) -> Vec<f64> {
 }
 
 /// A tensor of numbers rounded to f32, in the given type.
-pub fn tensor(values: Vec<f64>, dims: &[usize], dtype: DType) -> Tensor {
+pub(crate) fn tensor(values: Vec<f64>, dims: &[usize], dtype: DType) -> Tensor {
     let rounded: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
     Tensor::from_vec(rounded, dims, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
 }
 
 /// Sets every parameter and buffer from the formula, none to its initial value.
-pub fn fill(params: &Params, dtype: DType) {
+pub(crate) fn fill(params: &Params, dtype: DType) {
     let shapes: Vec<(String, Vec<usize>)> =
         params.all().into_iter().map(|(name, var)| (name, var.dims().to_vec())).collect();
     let mut dict = StateDict::new();

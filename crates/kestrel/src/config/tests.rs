@@ -1,0 +1,68 @@
+//! Tests of the configuration's layers.
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn options(toml: &str) -> TrainOptions {
+    toml::from_str(toml).unwrap()
+}
+
+#[test]
+fn later_layers_win_and_the_result_round_trips() {
+    let file = options("epochs = 3\nlr = 0.5\ndevice = \"cpu\"");
+    let command_line = options("epochs = 4");
+    let config = TrainConfig::from_layers(&[&file, &command_line]).unwrap();
+    assert_eq!((config.epochs, config.lr, config.device), (4, 0.5, DeviceChoice::Cpu));
+    let again = TrainConfig::from_layers(&[&options(&config.to_toml().unwrap())]).unwrap();
+    assert_eq!(again, config);
+}
+
+#[test]
+fn every_default_in_the_help_is_the_default() {
+    let defaults = Table::try_from(TrainConfig::default()).unwrap();
+    let command = crate::cli::Cli::command();
+    let train = command.find_subcommand("train").unwrap();
+    let mut compared = 0;
+    for arg in train.get_arguments() {
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let Some((_, rest)) = help.split_once("[default: ") else { continue };
+        let said = rest.split(']').next().unwrap();
+        match defaults.get(arg.get_long().unwrap()) {
+            Some(toml::Value::String(s)) => assert_eq!(s, said),
+            Some(value) => {
+                let number: f64 = value.to_string().parse().unwrap();
+                assert_eq!(number, said.parse::<f64>().unwrap(), "{arg:?}");
+            }
+            // A default in words stands for an option that is absent.
+            None => assert!(said.parse::<f64>().is_err(), "{arg:?}"),
+        }
+        compared += 1;
+    }
+    assert!(compared > 25, "{compared}");
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    std::fs::write(&path, "epochs = 1\nepocs = 2\n").unwrap();
+    let error = format!("{:#}", TrainOptions::from_file(&path).unwrap_err());
+    assert!(error.contains("c.toml") && error.contains("line 2") && error.contains("epocs"), "{error}");
+}
+
+#[test]
+fn a_resumed_run_may_change_its_epochs_but_not_its_numbers() {
+    let saved = TrainConfig::from_layers(&[&options("width = 8")]).unwrap();
+    let more = saved.resumed(&options("epochs = 60\nthreads = 1\nwidth = 8")).unwrap();
+    assert_eq!((more.epochs, more.threads, more.width), (60, 1, 8));
+    let error = saved.resumed(&options("lr = 0.1\nseed = 3")).unwrap_err().to_string();
+    assert!(error.contains("--lr is 0.1 and was 0.001") && error.contains("--seed is 3 and was 0"), "{error}");
+}
+
+#[test]
+fn values_that_make_no_run_are_refused() {
+    for bad in ["batch-size = 0", "epochs = 0", "val-fraction = 1.0", "val-fraction = nan", "name = \"a/b\"", "limit = 0"] {
+        assert!(TrainConfig::from_layers(&[&options(bad)]).is_err(), "{bad}");
+    }
+}
