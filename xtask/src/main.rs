@@ -1,1 +1,87 @@
-fn main() {}
+//! `cargo xtask`: the front door. Owns the developers' commands and hands every other command to the trainer.
+//!
+//! Nothing here knows candle, so the first `cargo xtask` compiles in seconds.
+
+mod cargo;
+mod commands;
+#[cfg(test)]
+mod layering;
+mod process;
+#[cfg(test)]
+mod tidy;
+
+use std::env;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+Usage: cargo xtask [--features FEATURES] COMMAND [ARGUMENTS]
+
+The developers' commands:
+  test [ARGUMENTS]        cargo test --release --workspace
+  ci                      formatting, clippy, tests, docs, licences, typos: what the CI runs
+  golden --python PYTHON  make the golden test data again with PyTorch
+
+Every other command is the trainer's: it is built in release mode and started in the working directory.
+  cargo xtask --features cuda train --help
+  cargo xtask help        all of the trainer's commands
+
+Options:
+  --features FEATURES     cargo features of the build, such as cuda (default: KESTREL_FEATURES)
+  -h, --help              this text
+";
+
+fn main() -> ExitCode {
+    dispatch(env::args_os().skip(1).collect()).unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn dispatch(args: Vec<OsString>) -> Result<ExitCode> {
+    let (features, args) = split_features(args)?;
+    let features = features
+        .or_else(|| env::var_os("KESTREL_FEATURES"))
+        .filter(|f| !f.is_empty());
+    let features = features.as_deref();
+    let Some((command, rest)) = args.split_first() else {
+        eprint!("{HELP}");
+        return Ok(ExitCode::from(2));
+    };
+    match command.to_str() {
+        Some("-h" | "--help") => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Some("test") => commands::test::run(features, rest),
+        Some("ci") => commands::ci::run(features, rest),
+        Some("golden") => commands::golden::run(rest),
+        _ => commands::trainer::run(features, &args),
+    }
+}
+
+/// Takes a leading `--features X` or `--features=X` off; what follows the command belongs to the command.
+fn split_features(mut args: Vec<OsString>) -> Result<(Option<OsString>, Vec<OsString>)> {
+    let Some(first) = args.first() else {
+        return Ok((None, args));
+    };
+    if first == "--features" {
+        if args.len() < 2 {
+            bail!("--features needs a value, such as cuda");
+        }
+        let value = args.remove(1);
+        args.remove(0);
+        return Ok((Some(value), args));
+    }
+    let Some(value) = first.to_str().and_then(|first| first.strip_prefix("--features=")) else {
+        return Ok((None, args));
+    };
+    let value = OsString::from(value);
+    args.remove(0);
+    Ok((Some(value), args))
+}
+
+#[cfg(test)]
+mod tests;

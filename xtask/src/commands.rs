@@ -1,0 +1,6 @@
+//! One command a file.
+
+pub(crate) mod ci;
+pub(crate) mod golden;
+pub(crate) mod test;
+pub(crate) mod trainer;
