@@ -50,7 +50,7 @@ fn distinct(shape: &[usize]) -> Result<Var> {
     use kestrel_kernels::random::{KeyedRng, Purpose};
     let count: usize = shape.iter().product();
     let mut values: Vec<f64> = (0..count)
-        .map(|i| (i as f64 - count as f64 / 2.0) * 0.1 + 0.05)
+        .map(|i| (i as f64 - count as f64 / 2.0) * 0.1 + 0.03)
         .collect();
     KeyedRng::new(5, Purpose::Shuffle, 0, 0).shuffle(&mut values);
     Var::from_vec(values, shape, &Device::Cpu)
