@@ -1,0 +1,230 @@
+//! Gradients in f64 against central differences, on contiguous and on permuted inputs.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use kestrel_kernels::{
+    BatchNormConfig, Conv2dConfig, DropoutKey, batch_norm_eval, batch_norm_train, conv2d, cross_entropy, dropout,
+    max_pool2d, relu,
+};
+
+/// Checks the gradient of every element of `vars` under `f`, whose output is weighted at random.
+#[track_caller]
+fn check_gradients(vars: &[&Var], f: impl Fn() -> Result<Tensor>) -> Result<()> {
+    const STEP: f64 = 1e-5;
+    let weights = f()?.randn_like(0.0, 1.0)?;
+    let loss = || (f()? * &weights)?.sum_all();
+    let value = || loss()?.to_scalar::<f64>();
+    let grads = loss()?.backward()?;
+    for (number, var) in vars.iter().enumerate() {
+        let grad = grads
+            .get(var)
+            .unwrap_or_else(|| panic!("no gradient for variable {number}"));
+        assert_eq!(grad.dims(), var.dims());
+        let grad = grad.flatten_all()?.to_vec1::<f64>()?;
+        let start = var.flatten_all()?.to_vec1::<f64>()?;
+        let scale = grad.iter().fold(1.0, |max: f64, g| max.max(g.abs()));
+        for (i, grad) in grad.iter().enumerate() {
+            let at = |offset: f64| {
+                let mut moved = start.clone();
+                moved[i] += offset;
+                var.set(&Tensor::from_vec(moved, var.shape(), &Device::Cpu)?)?;
+                value()
+            };
+            let difference = (at(STEP)? - at(-STEP)?) / (2.0 * STEP);
+            at(0.0)?;
+            let error = (difference - grad).abs();
+            assert!(
+                error <= 1e-7 * scale,
+                "variable {number}, element {i}: {grad}, by differences {difference}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn normal(shape: &[usize]) -> Result<Var> {
+    Var::randn(0f64, 1f64, shape, &Device::Cpu)
+}
+
+/// Values that lie 0.1 apart, so that no step makes or breaks a tie.
+fn distinct(shape: &[usize]) -> Result<Var> {
+    use kestrel_kernels::random::{KeyedRng, Purpose};
+    let count: usize = shape.iter().product();
+    let mut values: Vec<f64> = (0..count)
+        .map(|i| (i as f64 - count as f64 / 2.0) * 0.1 + 0.03)
+        .collect();
+    KeyedRng::new(5, Purpose::Shuffle, 0, 0).shuffle(&mut values);
+    Var::from_vec(values, shape, &Device::Cpu)
+}
+
+#[test]
+fn conv2d_gradients() -> Result<()> {
+    let config = |stride, padding, dilation, groups| Conv2dConfig {
+        stride,
+        padding,
+        dilation,
+        groups,
+    };
+    for (x, weight, config) in [
+        ([2, 3, 5, 4], [2, 3, 3, 3], config(1, 1, 1, 1)),
+        ([1, 2, 5, 7], [3, 2, 3, 2], config(2, 1, 1, 1)),
+        ([3, 4, 4, 5], [4, 2, 2, 2], config(1, 0, 2, 2)),
+        ([2, 3, 3, 5], [2, 3, 1, 1], config(1, 0, 1, 1)),
+        ([1, 2, 4, 3], [2, 2, 1, 1], config(2, 0, 1, 1)),
+        // An image smaller than the kernel, which padding makes legal; and a stride that skips pixels.
+        ([1, 1, 1, 2], [2, 1, 3, 3], config(1, 1, 1, 1)),
+        ([1, 1, 7, 7], [1, 1, 2, 2], config(3, 0, 1, 1)),
+    ] {
+        let (x, weight, bias) = (normal(&x)?, normal(&weight)?, normal(&weight[..1])?);
+        check_gradients(&[&x, &weight, &bias], || Ok(conv2d(&x, &weight, Some(&bias), &config)?))?;
+        check_gradients(&[&x, &weight], || Ok(conv2d(&x, &weight, None, &config)?))?;
+    }
+    Ok(())
+}
+
+/// Images stored `[N, H, W, C]`, weights stored `[R, S, C, K]`.
+#[test]
+fn conv2d_gradients_of_permuted_inputs() -> Result<()> {
+    let (x, weight) = (normal(&[2, 5, 4, 3])?, normal(&[3, 3, 3, 2])?);
+    let config = Conv2dConfig {
+        padding: 1,
+        ..Conv2dConfig::default()
+    };
+    check_gradients(&[&x, &weight], || {
+        Ok(conv2d(
+            &x.permute((0, 3, 1, 2))?,
+            &weight.permute((3, 2, 0, 1))?,
+            None,
+            &config,
+        )?)
+    })
+}
+
+/// A gradient that nothing needs is not computed, and the others do not change.
+#[test]
+fn conv2d_skips_what_needs_no_gradient() -> Result<()> {
+    let (x, weight, bias) = (normal(&[2, 3, 5, 4])?, normal(&[2, 3, 3, 3])?, normal(&[2])?);
+    let (x_const, weight_const) = (x.as_detached_tensor(), weight.as_detached_tensor());
+    let config = Conv2dConfig::default();
+    let all = conv2d(&x, &weight, Some(&bias), &config)?.backward()?;
+    let only_x = conv2d(&x, &weight_const, Some(&bias.as_detached_tensor()), &config)?.backward()?;
+    let only_weight = conv2d(&x_const, &weight, None, &config)?.backward()?;
+    assert!(only_x.get(&weight_const).is_none() && only_weight.get(&x_const).is_none());
+    for (one, var) in [(&only_x, &x), (&only_weight, &weight)] {
+        let (one, all) = (one.get(var).unwrap(), all.get(var).unwrap());
+        assert_eq!(
+            one.flatten_all()?.to_vec1::<f64>()?,
+            all.flatten_all()?.to_vec1::<f64>()?
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn batch_norm_gradients() -> Result<()> {
+    for shape in [&[3, 2, 3, 5][..], &[1, 3, 2, 1], &[5, 3]] {
+        let channels = &shape[1..2];
+        let (x, weight, bias) = (normal(shape)?, normal(channels)?, normal(channels)?);
+        let (mean, var) = (normal(channels)?, normal(channels)?.sqr()?);
+        check_gradients(&[&x, &weight, &bias], || {
+            Ok(batch_norm_train(
+                &x,
+                &weight,
+                &bias,
+                &mean.copy()?,
+                &var.copy()?,
+                &BatchNormConfig::default(),
+            )?)
+        })?;
+        check_gradients(&[&x, &weight, &bias], || {
+            Ok(batch_norm_eval(&x, &weight, &bias, &mean, &var, 1e-5)?)
+        })?;
+    }
+    Ok(())
+}
+
+/// Images stored `[N, H, W, C]`; in evaluation nothing is computed for a frozen layer's weight.
+#[test]
+fn batch_norm_gradients_of_permuted_and_frozen_inputs() -> Result<()> {
+    let (x, weight, bias) = (normal(&[2, 3, 4, 3])?, normal(&[3])?, normal(&[3])?);
+    let (mean, var) = (
+        Tensor::zeros(3, DType::F64, &Device::Cpu)?,
+        Tensor::ones(3, DType::F64, &Device::Cpu)?,
+    );
+    check_gradients(&[&x, &weight, &bias], || {
+        let x = x.permute((0, 3, 1, 2))?;
+        Ok(batch_norm_train(
+            &x,
+            &weight,
+            &bias,
+            &mean.copy()?,
+            &var.copy()?,
+            &BatchNormConfig::default(),
+        )?)
+    })?;
+    let frozen = weight.as_detached_tensor();
+    check_gradients(&[&x], || {
+        Ok(batch_norm_eval(
+            &x.permute((0, 3, 1, 2))?,
+            &frozen,
+            &frozen,
+            &mean,
+            &var,
+            1e-5,
+        )?)
+    })
+}
+
+#[test]
+fn max_pool2d_gradients() -> Result<()> {
+    for (shape, kernel, stride, padding) in [
+        ([2, 2, 6, 4], 2, 2, 0),
+        ([1, 2, 7, 9], 3, 2, 1),
+        ([1, 1, 5, 5], 3, 1, 1),
+        ([2, 1, 7, 5], 2, 3, 1),
+        // An image smaller than the window, which padding makes legal.
+        ([1, 2, 1, 2], 3, 2, 1),
+    ] {
+        let x = distinct(&shape)?;
+        check_gradients(&[&x], || Ok(max_pool2d(&x, kernel, stride, padding)?))?;
+    }
+    let x = distinct(&[2, 6, 5, 3])?;
+    check_gradients(&[&x], || Ok(max_pool2d(&x.permute((0, 3, 1, 2))?, 3, 2, 1)?))
+}
+
+#[test]
+fn relu_gradients() -> Result<()> {
+    let x = distinct(&[3, 5])?;
+    check_gradients(&[&x], || Ok(relu(&x)?))?;
+    check_gradients(&[&x], || Ok(relu(&x.t()?)?))
+}
+
+#[test]
+fn cross_entropy_gradients() -> Result<()> {
+    let targets = |targets: &[u32]| Tensor::new(targets, &Device::Cpu);
+    for (shape, targets) in [
+        ([3, 5], targets(&[4, 0, 2])?),
+        ([1, 1], targets(&[0])?),
+        ([1, 7], targets(&[6])?),
+        ([4, 2], targets(&[0; 4])?),
+    ] {
+        let logits = normal(&shape)?;
+        check_gradients(&[&logits], || Ok(cross_entropy(&logits, &targets)?))?;
+    }
+    let logits = normal(&[5, 3])?;
+    check_gradients(&[&logits], || Ok(cross_entropy(&logits.t()?, &targets(&[4, 0, 2])?)?))
+}
+
+#[test]
+fn dropout_gradients() -> Result<()> {
+    let key = DropoutKey {
+        seed: 1,
+        step: 2,
+        layer: 3,
+    };
+    let x = normal(&[7, 11])?;
+    for p in [0.0, 0.3, 1.0] {
+        check_gradients(&[&x], || Ok(dropout(&x, p, key)?))?;
+        check_gradients(&[&x], || Ok(dropout(&x.t()?, p, key)?))?;
+    }
+    Ok(())
+}
