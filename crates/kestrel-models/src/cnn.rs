@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::Linear;
-use kestrel_kernels::{Conv2dConfig, max_pool2d};
+use kestrel_kernels::{Conv2dConfig, max_pool2d, relu};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{BatchNorm2d, Conv2d, Dropout, linear};
@@ -96,12 +96,12 @@ impl Model for Cnn {
         }
         let mut x = images.clone();
         for (i, (conv, bn)) in self.convs.iter().enumerate() {
-            x = bn.forward(&conv.forward(&x)?, mode)?.relu()?;
+            x = relu(&bn.forward(&conv.forward(&x)?, mode)?)?;
             if i % 2 == 1 {
                 x = max_pool2d(&x, 2, 2, 0)?;
             }
         }
-        let hidden = self.fc1.forward(&x.flatten_from(1)?)?.relu()?;
+        let hidden = relu(&self.fc1.forward(&x.flatten_from(1)?)?)?;
         Ok(self.fc2.forward(&self.dropout.forward(&hidden, mode)?)?)
     }
 

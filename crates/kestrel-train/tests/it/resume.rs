@@ -1,0 +1,176 @@
+//! A resumed run is the run that was never stopped, bit for bit.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+use kestrel_data::InMemory;
+use kestrel_data::loader::{DataLoader, LoaderConfig};
+use kestrel_data::transforms::presets;
+use kestrel_kernels::AdamConfig;
+use kestrel_kernels::random::{KeyedRng, Purpose};
+use kestrel_models::weights::ModelInfo;
+use kestrel_models::{CnnConfig, ModelConfig};
+use kestrel_train::checkpoint::{BEST_FILE, CHECKPOINT_FILE, Checkpoint, Checkpointer, Weights};
+use kestrel_train::lr_scheduler::{ReduceLROnPlateau, ReduceLROnPlateauConfig};
+use kestrel_train::optim::Adam;
+use kestrel_train::{Callback, Control, EpochReport, Error, Trainer, TrainerConfig, callback::EpochTiming};
+
+fn info(width: usize) -> ModelInfo {
+    let cnn = CnnConfig { width, ..CnnConfig::new(3) };
+    let normalize = presets::cifar_eval().unwrap().normalization().unwrap();
+    let classes = ["a", "b", "c"].map(String::from).to_vec();
+    ModelInfo { model: ModelConfig::Cnn(cnn), classes, mean: normalize.mean(), std: normalize.std() }
+}
+
+fn dataset(seed: u64, n: usize) -> Arc<InMemory> {
+    let mut rng = KeyedRng::new(seed, Purpose::Init, 0, 0);
+    let labels: Vec<u32> = (0..n as u32).map(|i| i % 3).collect();
+    // Each class is brighter than the last, so there is something to learn.
+    let pixels = labels.iter().flat_map(|l| vec![*l; 32 * 32 * 3]).map(|l| (l * 60 + rng.next_u32() % 80) as u8).collect();
+    let classes = ["a", "b", "c"].map(String::from).to_vec();
+    Arc::new(InMemory::new(pixels, 32, 32, labels, classes, Path::new("made")).unwrap())
+}
+
+fn loader(seed: u64, n: usize, train: bool) -> DataLoader {
+    let transforms = if train { presets::cifar_train(32) } else { presets::cifar_eval() };
+    let config = LoaderConfig { batch_size: 8, shuffle: train, seed: 5, ..LoaderConfig::default() };
+    DataLoader::new(dataset(seed, n), transforms.unwrap(), config).unwrap()
+}
+
+fn trainer(epochs: usize, lr: f64) -> Trainer {
+    let model = info(2).model.build(5, DType::F32, &Device::Cpu).unwrap();
+    let config = AdamConfig { lr, weight_decay: 1e-4, ..AdamConfig::default() };
+    let adam = Adam::new(model.params().trainable(), config).unwrap();
+    // No patience, so that the scheduler's state matters within few epochs.
+    let plateau = ReduceLROnPlateauConfig { patience: 0, threshold: 0.5, ..ReduceLROnPlateauConfig::default() };
+    let plateau = ReduceLROnPlateau::new(plateau).unwrap();
+    Trainer::new(model, Box::new(adam), Some(Box::new(plateau)), TrainerConfig { epochs, log_every: 0, seed: 5 })
+}
+
+fn fit(trainer: &mut Trainer, folder: &Path, extra: &mut dyn Callback) -> kestrel_train::Result<()> {
+    let mut checkpointer = Checkpointer::new(folder.to_owned(), info(2), serde_json::json!({"width": 2}));
+    trainer.fit(&loader(1, 27, true), &loader(2, 9, false), &mut [&mut checkpointer, extra])
+}
+
+struct Nothing;
+impl Callback for Nothing {}
+
+/// Ends the run after an epoch.
+struct StopAfter(usize);
+impl Callback for StopAfter {
+    fn on_epoch_end(&mut self, _: &Trainer, report: &EpochReport, _: &EpochTiming) -> kestrel_train::Result<Control> {
+        Ok(if report.epoch == self.0 { Control::Stop } else { Control::Continue })
+    }
+}
+
+/// The bytes of the checkpoint and the best weights of a run that is stopped and resumed after each of `stops`.
+fn run(stops: &[usize]) -> (Vec<u8>, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(CHECKPOINT_FILE);
+    for stop in stops.iter().chain([&usize::MAX]) {
+        let mut trainer = trainer(5, 0.01);
+        if path.exists() {
+            Checkpoint::load(&path).unwrap().restore(&mut trainer).unwrap();
+        }
+        fit(&mut trainer, dir.path(), &mut StopAfter(*stop)).unwrap();
+    }
+    (std::fs::read(&path).unwrap(), std::fs::read(dir.path().join(BEST_FILE)).unwrap())
+}
+
+#[test]
+fn a_resumed_run_is_the_straight_run() {
+    let straight = run(&[]);
+    for stops in [&[1][..], &[4], &[1, 2, 3]] {
+        assert!(run(stops) == straight, "stopped after {stops:?}");
+    }
+}
+
+#[test]
+fn the_thread_count_changes_nothing() {
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| run(&[]))
+    };
+    let one = with(1);
+    assert!(with(2) == one && with(4) == one);
+}
+
+#[test]
+fn training_learns_and_reduces_the_rate() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut trainer = trainer(8, 0.01);
+    fit(&mut trainer, dir.path(), &mut Nothing).unwrap();
+    let history = &trainer.progress().history;
+    assert_eq!(history.len(), 8);
+    assert!(history[7].train_loss < 0.7 * history[0].train_loss, "{history:?}");
+    assert!(history[7].lr < history[0].lr, "{history:?}");
+    assert_eq!(trainer.progress().step, 8 * 4);
+    assert_eq!(trainer.progress().samples_seen, 8 * 27);
+    let best = history.iter().map(|e| e.val_accuracy).fold(0.0, f64::max);
+    assert_eq!(trainer.progress().best_accuracy, Some(best));
+}
+
+#[test]
+fn weights_can_be_read_from_either_file() {
+    let dir = tempfile::tempdir().unwrap();
+    fit(&mut trainer(1, 0.01), dir.path(), &mut Nothing).unwrap();
+    let best = Weights::load(&dir.path().join(BEST_FILE)).unwrap();
+    let checkpoint = Weights::load(&dir.path().join(CHECKPOINT_FILE)).unwrap();
+    assert_eq!(best.info, info(2));
+    assert_eq!(checkpoint.info, info(2));
+    assert_eq!(best.tensors.keys().collect::<Vec<_>>(), checkpoint.tensors.keys().collect::<Vec<_>>());
+    let other = info(4).model.build(0, DType::F32, &Device::Cpu).unwrap();
+    let error = other.params().load_state_dict(&best.tensors).unwrap_err().to_string();
+    assert!(error.contains("conv1.weight") && error.contains("fc2.weight"), "{error}");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_before_the_update() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut trainer = trainer(3, 1e30);
+    let error = fit(&mut trainer, dir.path(), &mut Nothing).unwrap_err();
+    assert!(matches!(error, Error::NonFiniteLoss { .. }), "{error}");
+    assert!(!dir.path().join(BEST_FILE).exists());
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fit(&mut trainer(1, 0.01), dir.path(), &mut Nothing).unwrap();
+    let good = std::fs::read(dir.path().join(CHECKPOINT_FILE)).unwrap();
+    let path = dir.path().join("damaged");
+    let mut rng = KeyedRng::new(0, Purpose::Init, 9, 0);
+    for _ in 0..200 {
+        let mut bytes = good.clone();
+        let at = rng.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << rng.below(8);
+        std::fs::write(&path, &bytes).unwrap();
+        let error = Checkpoint::load(&path).expect_err("a flipped bit must be noticed").to_string();
+        assert!(error.contains("damaged"), "{error}");
+    }
+    for i in 0..64 {
+        std::fs::write(&path, &good[..good.len() * i / 64]).unwrap();
+        assert!(Checkpoint::load(&path).is_err(), "cut at {i}/64");
+    }
+    std::fs::write(&path, &good).unwrap();
+    Checkpoint::load(&path).unwrap();
+}
+
+#[test]
+fn a_checkpoint_of_another_seed_or_model_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fit(&mut trainer(1, 0.01), dir.path(), &mut Nothing).unwrap();
+    let checkpoint = Checkpoint::load(&dir.path().join(CHECKPOINT_FILE)).unwrap();
+    let build = |width, seed| {
+        let model = info(width).model.build(0, DType::F32, &Device::Cpu).unwrap();
+        let adam = Adam::new(model.params().trainable(), AdamConfig::default()).unwrap();
+        let plateau = ReduceLROnPlateau::new(ReduceLROnPlateauConfig::default()).unwrap();
+        let config = TrainerConfig { epochs: 1, log_every: 0, seed };
+        Trainer::new(model, Box::new(adam), Some(Box::new(plateau)), config)
+    };
+    let error = checkpoint.restore(&mut build(2, 6)).unwrap_err().to_string();
+    assert!(error.contains("seed is 5"), "{error}");
+    let error = checkpoint.restore(&mut build(3, 5)).unwrap_err().to_string();
+    assert!(error.contains("conv1.weight"), "{error}");
+}

@@ -1,0 +1,97 @@
+//! `kestrel evaluate`.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device};
+use indicatif::MultiProgress;
+use kestrel_data::{Dataset, datasets::sample};
+use kestrel_models::Model;
+use kestrel_models::weights::ModelInfo;
+use kestrel_train::checkpoint::Weights;
+use kestrel_train::{Evaluation, evaluate};
+
+use super::predictions;
+use crate::cli::{EvaluateArgs, Split};
+use crate::config::DatasetName;
+use crate::{data, device, progress};
+
+/// Runs the command.
+pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
+    device::set_threads(args.threads)?;
+    let device = args.device.open()?;
+    let weights = Weights::load(&args.weights)?;
+    let info = &weights.info;
+    // Weights that were trained on the embedded sample are evaluated on it, without asking the network for CIFAR-10.
+    let dataset = match args.dataset {
+        DatasetName::Auto if args.data.is_none() && info.classes == sample::CLASSES => DatasetName::FashionMnistSample,
+        named => named,
+    };
+    let source = data::open(dataset, args.data.as_deref(), &args.data_dir, bars)?;
+    let split = match args.split {
+        Split::Test => source.splits.test,
+        Split::Train => source.splits.train,
+    };
+    if split.classes() != info.classes {
+        bail!(
+            "the weights in {} tell apart {}, but the data set has {}; name the data set they were trained on with --data \
+             or --dataset",
+            args.weights.display(),
+            info.classes.join(", "),
+            split.classes().join(", ")
+        );
+    }
+    let model = info.model.build(0, DType::F32, &device)?;
+    model
+        .params()
+        .load_state_dict(&weights.tensors)
+        .with_context(|| format!("loading {}", args.weights.display()))?;
+    tracing::info!("Device: {}", device::describe(&device));
+    let evaluation = with_bar(model.as_ref(), &split, args.batch_size as usize, &device, bars)?;
+    let what = format!("{} {} images", split.len(), if args.split == Split::Test { "test" } else { "training" });
+    print(&evaluation, info, &what)?;
+    if let Some(path) = &args.predictions {
+        let count = (args.num_images as usize).min(split.len());
+        predictions::save(model.as_ref(), info, &split, count, args.seed, &device, path)?;
+        tracing::info!("Predictions: {}", path.display());
+    }
+    Ok(())
+}
+
+/// Evaluates with a bar on the terminal.
+pub(crate) fn with_bar(
+    model: &dyn Model,
+    dataset: &Arc<dyn Dataset>,
+    batch_size: usize,
+    device: &Device,
+    bars: &MultiProgress,
+) -> Result<Evaluation> {
+    let loader = data::eval_loader(Arc::clone(dataset), batch_size, 2)?.to_device(device);
+    let bar = progress::steps(bars, "Evaluation", loader.num_batches() as u64);
+    let evaluation = evaluate(model, &loader, &mut |done, _| {
+        bar.set_position(done as u64);
+        Ok(())
+    });
+    bar.finish_and_clear();
+    bars.remove(&bar);
+    Ok(evaluation?)
+}
+
+/// Prints loss, accuracy, and accuracy by class.
+pub(crate) fn print(evaluation: &Evaluation, info: &ModelInfo, what: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let matrix = &evaluation.confusion;
+    writeln!(out, "Accuracy on the {what}: {:.2}%  (loss {:.4})", 100.0 * evaluation.accuracy(), evaluation.loss)?;
+    let width = info.classes.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    for (class, name) in info.classes.iter().enumerate() {
+        match matrix.class_accuracy(class) {
+            Some(accuracy) => {
+                let (correct, support) = (matrix.count(class, class), matrix.support(class));
+                writeln!(out, "  {name:width$}  {:6.2}%  ({correct}/{support})", 100.0 * accuracy)?;
+            }
+            None => writeln!(out, "  {name:width$}  no images")?,
+        }
+    }
+    Ok(())
+}

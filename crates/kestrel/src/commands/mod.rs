@@ -1,0 +1,6 @@
+//! The commands, one a file.
+
+pub(crate) mod bench;
+pub(crate) mod evaluate;
+pub(crate) mod predictions;
+pub(crate) mod train;

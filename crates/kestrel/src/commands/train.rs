@@ -1,0 +1,240 @@
+//! `kestrel train`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device};
+use indicatif::MultiProgress;
+use kestrel_data::loader::{DataLoader, LoaderConfig};
+use kestrel_data::{Dataset, split};
+use kestrel_models::weights::ModelInfo;
+use kestrel_models::{CnnConfig, Model, ModelConfig};
+use kestrel_train::checkpoint::{BEST_FILE, Checkpoint, Checkpointer, Weights};
+use kestrel_train::lr_scheduler::ReduceLROnPlateau;
+use kestrel_train::optim::Adam;
+use kestrel_train::{Trainer, TrainerConfig};
+use serde::{Deserialize, Serialize};
+
+use super::{evaluate, predictions};
+use crate::cli::TrainArgs;
+use crate::config::{TrainConfig, TrainOptions};
+use crate::data::{self, Source};
+use crate::progress::Progress;
+use crate::{device, run_folder};
+
+/// What a checkpoint keeps for this command.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    config: TrainConfig,
+    /// The training images' fingerprint.
+    data: String,
+}
+
+/// Images of a run, by what they are for.
+struct Data {
+    train: Arc<dyn Dataset>,
+    val: Arc<dyn Dataset>,
+    test: Arc<dyn Dataset>,
+    /// Whether `val` is `test`.
+    val_is_test: bool,
+}
+
+/// A run that is continued.
+struct Resumed {
+    folder: PathBuf,
+    checkpoint: Checkpoint,
+    saved: Saved,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &TrainArgs, bars: &MultiProgress) -> Result<()> {
+    let span = tracing::info_span!("run");
+    let _guard = span.enter();
+    let file = args.config.as_deref().map(TrainOptions::from_file).transpose()?.unwrap_or_default();
+    let resumed = args.resume.as_deref().map(open_checkpoint).transpose()?;
+    // Wrong options are told before anything is opened or fetched.
+    let first = match &resumed {
+        Some(r) => r.saved.config.resumed(&file)?.resumed(&args.options)?,
+        None => TrainConfig::from_layers(&[&file, &args.options])?,
+    };
+    device::set_threads(first.threads)?;
+    let device = first.device.open()?;
+    let source = data::open(first.dataset, first.data.as_deref(), &first.data_dir, bars)?;
+    let config = match &resumed {
+        None if source.is_sample() => TrainConfig::from_layers(&[&sample_preset(), &file, &args.options])?,
+        _ => first,
+    };
+    let data = split_data(&source, &config)?;
+    let saved = Saved { config: config.clone(), data: data.train.fingerprint()?.to_string() };
+    if let Some(r) = &resumed
+        && r.saved.data != saved.data
+    {
+        bail!(
+            "the training images are not those of {}: their fingerprint is {} and was {}; name the same data with --data",
+            r.folder.display(),
+            saved.data,
+            r.saved.data
+        );
+    }
+
+    let loaders = Loaders::new(&data, &config, &device)?;
+    let info = model_info(&config, &data, &loaders)?;
+    let model = info.model.build(config.seed, DType::F32, &device)?;
+    let num_parameters = model.params().num_parameters();
+    let optimizer = Adam::new(model.params().trainable(), config.adam())?;
+    let scheduler = ReduceLROnPlateau::new(config.plateau())?;
+    let trainer_config = TrainerConfig { epochs: config.epochs, log_every: config.log_every, seed: config.seed };
+    let mut trainer = Trainer::new(model, Box::new(optimizer), Some(Box::new(scheduler)), trainer_config);
+    let folder = match &resumed {
+        Some(r) => {
+            r.checkpoint.restore(&mut trainer).with_context(|| format!("resuming {}", r.folder.display()))?;
+            r.folder.clone()
+        }
+        None => run_folder::create(&config, &format!("{}-{}", source.name, info.model.name()))?,
+    };
+    run_folder::save_config(&folder, &config)?;
+
+    describe(&source, &data, &folder, &device, &info, num_parameters);
+    if let Some(r) = &resumed {
+        let done = r.checkpoint.progress().epoch;
+        tracing::info!(epoch = done, "Resuming after epoch {done} of {}", config.epochs);
+    }
+    let saved = serde_json::to_value(&saved).context("the configuration")?;
+    let mut checkpointer = Checkpointer::new(folder.clone(), info.clone(), saved);
+    let mut progress = Progress::new(bars, config.epochs);
+    // Files first: what the progress says of an epoch is then already on the disk.
+    trainer.fit(&loaders.train, &loaders.val, &mut [&mut checkpointer, &mut progress])?;
+    drop(progress);
+    finish(&trainer, &info, &data, &config, &folder, &device, bars)
+}
+
+/// What is different where the embedded sample is trained on: few epochs of a narrower network, so that the first run
+/// ends in minutes.
+fn sample_preset() -> TrainOptions {
+    TrainOptions { epochs: Some(5), width: Some(32), log_every: Some(10), ..TrainOptions::default() }
+}
+
+fn open_checkpoint(path: &Path) -> Result<Resumed> {
+    let file = run_folder::checkpoint_path(path)?;
+    let checkpoint = Checkpoint::load(&file)?;
+    let saved = serde_json::from_value(checkpoint.config().clone())
+        .with_context(|| format!("the configuration in {}", file.display()))?;
+    let folder = file.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
+    Ok(Resumed { folder, checkpoint, saved })
+}
+
+fn split_data(source: &Source, config: &TrainConfig) -> Result<Data> {
+    let test = Arc::clone(&source.splits.test);
+    let mut train = Arc::clone(&source.splits.train);
+    let val: Arc<dyn Dataset> = if config.val_fraction > 0.0 {
+        let (rest, held_out) = split::split_stratified(&train, config.val_fraction, config.seed)?;
+        train = Arc::new(rest);
+        Arc::new(held_out)
+    } else {
+        Arc::clone(&test)
+    };
+    if let Some(limit) = config.limit {
+        train = Arc::new(split::limit(&train, limit)?);
+    }
+    Ok(Data { train, val, test, val_is_test: config.val_fraction == 0.0 })
+}
+
+struct Loaders {
+    train: DataLoader,
+    val: DataLoader,
+}
+
+impl Loaders {
+    fn new(data: &Data, config: &TrainConfig, device: &Device) -> Result<Self> {
+        let shuffled = LoaderConfig {
+            batch_size: config.batch_size,
+            shuffle: true,
+            seed: config.seed,
+            prefetch: config.prefetch,
+            ..LoaderConfig::default()
+        };
+        let augmented = data::transforms(data.train.as_ref(), true)?;
+        let train = DataLoader::new(Arc::clone(&data.train), augmented, shuffled)?.to_device(device);
+        let val = data::eval_loader(Arc::clone(&data.val), config.eval_batch_size, config.prefetch)?.to_device(device);
+        Ok(Self { train, val })
+    }
+}
+
+fn model_info(config: &TrainConfig, data: &Data, loaders: &Loaders) -> Result<ModelInfo> {
+    let classes = data.train.classes().to_vec();
+    if let Some(asked) = config.num_classes
+        && asked != classes.len()
+    {
+        bail!("num-classes is {asked}, but the data set has {}: {}", classes.len(), classes.join(", "));
+    }
+    let [_, height, width] = loaders.val.image_shape();
+    if height != width {
+        bail!("the images are {width}x{height} pixels; the network takes square ones");
+    }
+    let normalize = loaders.val.transforms().normalization().context("the evaluation transforms do not normalise")?;
+    let cnn = CnnConfig {
+        width: config.width,
+        dropout: config.dropout,
+        image_size: height,
+        ..CnnConfig::new(classes.len())
+    };
+    Ok(ModelInfo { model: ModelConfig::Cnn(cnn), classes, mean: normalize.mean(), std: normalize.std() })
+}
+
+fn describe(source: &Source, data: &Data, folder: &Path, device: &Device, info: &ModelInfo, num_parameters: usize) {
+    tracing::info!("Device: {}", device::describe(device));
+    tracing::info!(
+        "Data: {}, {} training and {} test images, {} classes",
+        source.name,
+        data.train.len(),
+        data.test.len(),
+        info.classes.len()
+    );
+    if data.val_is_test {
+        tracing::info!(
+            "Validation: the test split, as in the reference program; --val-fraction holds back training images instead"
+        );
+    } else {
+        tracing::info!(
+            "Validation: {} images held back from the training split; the test split is kept for the end",
+            data.val.len()
+        );
+    }
+    tracing::info!(num_parameters, "Model: {}, {num_parameters} parameters", info.model.name());
+    tracing::info!("Run: {}", folder.display());
+}
+
+/// The last word: the best weights on the test split, by class, and a picture.
+fn finish(
+    trainer: &Trainer,
+    info: &ModelInfo,
+    data: &Data,
+    config: &TrainConfig,
+    folder: &Path,
+    device: &Device,
+    bars: &MultiProgress,
+) -> Result<()> {
+    let progress = trainer.progress();
+    let (Some(best), Some(epoch)) = (progress.best_accuracy, progress.best_epoch) else {
+        bail!("no epoch was completed, so there are no weights to evaluate; resume {}", folder.display());
+    };
+    tracing::info!(
+        "Finished: {} epochs, {} steps; best validation accuracy {:.2}% in epoch {epoch}",
+        progress.epoch,
+        progress.step,
+        100.0 * best
+    );
+    let path = folder.join(BEST_FILE);
+    trainer.model().params().load_state_dict(&Weights::load(&path)?.tensors)?;
+    let evaluation = evaluate::with_bar(trainer.model(), &data.test, config.eval_batch_size, device, bars)?;
+    evaluate::print(&evaluation, info, &format!("{} test images", data.test.len()))?;
+    if config.num_images > 0 {
+        let picture = folder.join(run_folder::PREDICTIONS_FILE);
+        let count = config.num_images.min(data.test.len());
+        predictions::save(trainer.model(), info, &data.test, count, config.seed, device, &picture)?;
+        tracing::info!("Predictions: {}", picture.display());
+    }
+    tracing::info!("Best weights: {}", path.display());
+    Ok(())
+}

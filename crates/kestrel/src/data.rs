@@ -1,0 +1,109 @@
+//! Which images a command works on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use indicatif::MultiProgress;
+use kestrel_data::datasets::{self, cifar10, sample};
+use kestrel_data::download::Options;
+use kestrel_data::loader::{DataLoader, LoaderConfig};
+use kestrel_data::transforms::{Compose, presets};
+use kestrel_data::{Dataset, Splits};
+
+use crate::config::DatasetName;
+use crate::progress;
+
+/// A data set, opened.
+pub(crate) struct Source {
+    /// What to call it in a run's name.
+    pub(crate) name: String,
+    pub(crate) splits: Splits,
+}
+
+impl Source {
+    fn new<D: Dataset + 'static>(name: &str, splits: Splits<D>) -> Self {
+        Self { name: name.to_owned(), splits: splits.into_dyn() }
+    }
+
+    /// Whether this is the sample that the program carries.
+    pub(crate) fn is_sample(&self) -> bool {
+        self.name == SAMPLE
+    }
+}
+
+const SAMPLE: &str = "fashion-mnist-sample";
+
+/// Opens a data set: the path that was given, else the copy under `data_dir`, else a download.
+pub(crate) fn open(name: DatasetName, path: Option<&Path>, data_dir: &Path, bars: &MultiProgress) -> Result<Source> {
+    let span = tracing::info_span!("open data");
+    let _guard = span.enter();
+    match (name, path) {
+        (DatasetName::Mnist, Some(path)) => Ok(Source::new("mnist", datasets::candle::mnist(path)?)),
+        (DatasetName::Mnist, None) => Ok(Source::new("mnist", datasets::candle::mnist_from_hub()?)),
+        (DatasetName::FashionMnist, Some(path)) => Ok(Source::new("fashion-mnist", datasets::open(path)?)),
+        (DatasetName::FashionMnist, None) => {
+            Ok(Source::new("fashion-mnist", datasets::candle::fashion_mnist_from_hub()?))
+        }
+        (DatasetName::FashionMnistSample, _) => Ok(Source::new(SAMPLE, sample::load()?)),
+        (DatasetName::Auto | DatasetName::Cifar10, Some(path)) => open_path(path),
+        (DatasetName::Cifar10, None) => download(data_dir, bars).context(
+            "CIFAR-10 cannot be had; give its binary folder or its .tar.gz with --data PATH",
+        ),
+        (DatasetName::Auto, None) => match download(data_dir, bars) {
+            Ok(source) => Ok(source),
+            Err(error) => {
+                tracing::warn!("{}", no_cifar(&error));
+                Ok(Source::new(SAMPLE, sample::load()?))
+            }
+        },
+    }
+}
+
+fn open_path(path: &Path) -> Result<Source> {
+    let splits = datasets::open(path)?;
+    let name = if splits.train.classes() == cifar10::CLASSES {
+        "cifar10".to_owned()
+    } else {
+        path.file_name().map_or("images".to_owned(), |name| name.to_string_lossy().into_owned())
+    };
+    Ok(Source { name, splits: splits.into_dyn() })
+}
+
+fn download(data_dir: &Path, bars: &MultiProgress) -> Result<Source> {
+    let bar = progress::bytes(bars, "CIFAR-10", cifar10::ARCHIVE.size);
+    let result = cifar10::open_or_download(data_dir, &cifar10::ARCHIVE, &Options::default(), &mut |progress| {
+        bar.set_position(progress.done);
+    });
+    bar.finish_and_clear();
+    bars.remove(&bar);
+    Ok(Source::new("cifar10", result?))
+}
+
+/// One clear block for a first run without a network.
+fn no_cifar(error: &anyhow::Error) -> String {
+    format!(
+        "CIFAR-10 is not here and could not be downloaded:
+  {error:#}
+Training on the embedded sample instead: 6,000 + 1,000 images of Fashion-MNIST, a few epochs.
+To train on CIFAR-10, name its binary folder or its cifar-10-binary.tar.gz with --data PATH, or run again
+with a network. With --dataset cifar10 there is never a substitute."
+    )
+}
+
+/// The pipelines of a split: augmented for training, plain for everything else.
+pub(crate) fn transforms(dataset: &dyn Dataset, augment: bool) -> Result<Compose> {
+    if augment {
+        let size = dataset.image(0)?.height();
+        Ok(presets::cifar_train(size)?)
+    } else {
+        Ok(presets::cifar_eval()?)
+    }
+}
+
+/// A loader that evaluates: every image once, in order.
+pub(crate) fn eval_loader(dataset: Arc<dyn Dataset>, batch_size: usize, prefetch: usize) -> Result<DataLoader> {
+    let transforms = transforms(dataset.as_ref(), false)?;
+    let config = LoaderConfig { batch_size, shuffle: false, prefetch, ..LoaderConfig::default() };
+    Ok(DataLoader::new(dataset, transforms, config)?)
+}
