@@ -1,0 +1,181 @@
+//! `InMemory`: images of one size as 8-bit pixels, all in memory.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::{Dataset, ImageFolder, check_labels};
+use crate::error::{Error, Result};
+use crate::fingerprint::{Fingerprint, FingerprintHasher};
+use crate::pixels::{CHANNELS, Image};
+
+/// Images of one size, 8-bit RGB, in memory.
+#[derive(Clone, Debug)]
+pub struct InMemory {
+    /// `[N, H, W, 3]`.
+    pixels: Vec<u8>,
+    height: usize,
+    width: usize,
+    labels: Vec<u32>,
+    classes: Vec<String>,
+    source: PathBuf,
+}
+
+impl InMemory {
+    /// A data set over `pixels`, with `source` saying where they come from.
+    ///
+    /// # Shapes
+    /// `pixels` is `[N, height, width, 3]`, `labels` is `[N]`.
+    ///
+    /// # Errors
+    /// [`Error::EmptySplit`] without labels, [`Error::PixelCount`] if the pixels are not as many as the labels and the size
+    /// ask for, [`Error::LabelOutOfRange`].
+    pub fn new(
+        pixels: Vec<u8>,
+        height: usize,
+        width: usize,
+        labels: Vec<u32>,
+        classes: Vec<String>,
+        source: impl Into<PathBuf>,
+    ) -> Result<Self> {
+        let source = source.into();
+        let image = height.checked_mul(width).and_then(|plane| plane.checked_mul(CHANNELS));
+        let expected = image
+            .and_then(|image| image.checked_mul(labels.len()))
+            .unwrap_or(usize::MAX);
+        if labels.is_empty() || image == Some(0) {
+            return Err(Error::EmptySplit { path: source });
+        }
+        if pixels.len() != expected {
+            return Err(Error::PixelCount {
+                path: source,
+                expected,
+                got: pixels.len(),
+            });
+        }
+        check_labels(&source, labels.iter().map(|&label| u64::from(label)), classes.len())?;
+        Ok(Self {
+            pixels,
+            height,
+            width,
+            labels,
+            classes,
+            source,
+        })
+    }
+
+    /// Decodes all images of a folder, in parallel.
+    ///
+    /// # Errors
+    /// The first file's that cannot be read or decoded; [`Error::SizeMismatch`] for the first image that does not have the
+    /// size of image 0.
+    pub fn decode(folder: &ImageFolder) -> Result<Self> {
+        let _span = tracing::info_span!("load", source = %folder.describe()).entered();
+        let first = folder.image(0)?;
+        let (height, width) = (first.height(), first.width());
+        let image_bytes = height * width * CHANNELS;
+        if image_bytes == 0 {
+            return Err(Error::EmptySplit {
+                path: folder.path(0).to_path_buf(),
+            });
+        }
+        let mut pixels = vec![0; folder.len() * image_bytes];
+        let fault = pixels
+            .par_chunks_exact_mut(image_bytes)
+            .enumerate()
+            .find_map_first(|(index, out)| {
+                let mut decode = || -> Result<()> {
+                    let image = folder.image(index)?;
+                    let got = (image.height(), image.width());
+                    if got != (height, width) {
+                        let path = folder.path(index).to_path_buf();
+                        return Err(Error::SizeMismatch {
+                            path,
+                            index,
+                            expected: (height, width),
+                            got,
+                        });
+                    }
+                    out.copy_from_slice(&image.pixels());
+                    Ok(())
+                };
+                decode().err()
+            });
+        if let Some(error) = fault {
+            return Err(error);
+        }
+        let labels = (0..folder.len()).map(|index| folder.label(index)).collect();
+        let this = Self::new(pixels, height, width, labels, folder.classes().to_vec(), folder.root())?;
+        tracing::info!(images = this.len(), height, width, "decoded");
+        Ok(this)
+    }
+
+    /// The same samples with other class names.
+    ///
+    /// # Errors
+    /// [`Error::LabelOutOfRange`] if there are too few names.
+    pub fn with_classes(self, classes: Vec<String>) -> Result<Self> {
+        check_labels(
+            &self.source,
+            self.labels.iter().map(|&label| u64::from(label)),
+            classes.len(),
+        )?;
+        Ok(Self { classes, ..self })
+    }
+
+    /// Height of every image.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Width of every image.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// All pixels, `[N, H, W, 3]`.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// All labels, `[N]`.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// Where the images come from.
+    pub fn source(&self) -> &Path {
+        &self.source
+    }
+}
+
+impl Dataset for InMemory {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        self.labels[index]
+    }
+
+    fn image(&self, index: usize) -> Result<Image<'_>> {
+        let size = self.height * self.width * CHANNELS;
+        Image::new(&self.pixels[index * size..(index + 1) * size], self.height, self.width)
+    }
+
+    fn describe(&self) -> String {
+        self.source.display().to_string()
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        let mut hasher = FingerprintHasher::new("pixels", &self.classes, self.labels.iter().copied());
+        hasher.number(self.height as u64);
+        hasher.number(self.width as u64);
+        hasher.field(&self.pixels);
+        Ok(hasher.finish())
+    }
+}

@@ -1,0 +1,201 @@
+//! `DataLoader`: batches of transformed images, made in parallel ahead of whoever trains on them.
+//!
+//! A thread makes batches in order, at most `prefetch` ahead; within a batch, rayon transforms the images side by side,
+//! each straight into its place in the batch. A batch is a function of (data set, transforms, configuration, epoch, place
+//! in the epoch), so neither the number of threads nor where an epoch was entered changes it.
+//!
+//! Shapes: `N` images of a batch, `C = 3` channels, `H, W` after the transforms.
+
+mod epoch;
+mod make_batch;
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::datasets::Dataset;
+use crate::error::{Error, Result};
+use crate::pixels::CHANNELS;
+use crate::sampler::{RandomSampler, Sampler, SequentialSampler};
+use crate::transforms::Compose;
+
+pub use epoch::Epoch;
+use make_batch::BatchMaker;
+
+/// How batches are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoaderConfig {
+    /// Images in a batch.
+    pub batch_size: usize,
+    /// A fresh random order each epoch, instead of the data set's own.
+    pub shuffle: bool,
+    /// Leave out the last batch of an epoch if it is not full. PyTorch's default, and this one's, is to keep it.
+    pub drop_last: bool,
+    /// The run's seed, for the order and the random transforms.
+    pub seed: u64,
+    /// How many finished batches may wait for the consumer.
+    pub prefetch: usize,
+    /// Threads that transform images; 0 for rayon's own pool, shared with everything else. Never changes a batch.
+    pub threads: usize,
+}
+
+impl Default for LoaderConfig {
+    fn default() -> Self {
+        Self {
+            batch_size: 128,
+            shuffle: false,
+            drop_last: false,
+            seed: 0,
+            prefetch: 2,
+            threads: 0,
+        }
+    }
+}
+
+/// Images and labels to train or evaluate on.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// `[N, C, H, W]`, `f32`.
+    pub images: Tensor,
+    /// `[N]`, `u32`: each image's class.
+    pub targets: Tensor,
+    /// `[N]`: each image's index in the data set.
+    pub indices: Vec<usize>,
+}
+
+impl Batch {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// Whether the batch has no images; a loader makes no such batch.
+    pub fn is_empty(&self) -> bool {
+        self.indices.is_empty()
+    }
+}
+
+/// Makes batches from a data set.
+///
+/// # Source
+/// `torch.utils.data.DataLoader`.
+pub struct DataLoader {
+    maker: Arc<BatchMaker>,
+    sampler: Arc<dyn Sampler>,
+    config: LoaderConfig,
+}
+
+impl DataLoader {
+    /// A loader on the CPU, in the order that `config` says.
+    ///
+    /// Transforms sample 0 once, to learn the images' size; every other must come out the same.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParameter`] for a batch size of 0, [`Error::EmptySplit`], [`Error::Sample`] or [`Error::Panicked`]
+    /// for sample 0, [`Error::Io`] if the threads cannot be started.
+    pub fn new(dataset: Arc<dyn Dataset>, transforms: Compose, config: LoaderConfig) -> Result<Self> {
+        let len = dataset.len();
+        let sampler: Arc<dyn Sampler> = if config.shuffle {
+            Arc::new(RandomSampler { len, seed: config.seed })
+        } else {
+            Arc::new(SequentialSampler { len })
+        };
+        Self::with_sampler(dataset, transforms, sampler, config)
+    }
+
+    /// A loader on the CPU, in the order of `sampler`; `config.shuffle` is not looked at.
+    ///
+    /// # Errors
+    /// Those of [`Self::new`].
+    pub fn with_sampler(
+        dataset: Arc<dyn Dataset>,
+        transforms: Compose,
+        sampler: Arc<dyn Sampler>,
+        config: LoaderConfig,
+    ) -> Result<Self> {
+        if config.batch_size == 0 {
+            return Err(Error::InvalidParameter {
+                name: "batch size",
+                expected: "at least 1",
+                got: "0".into(),
+            });
+        }
+        if dataset.is_empty() || sampler.is_empty() {
+            return Err(Error::EmptySplit {
+                path: dataset.describe().into(),
+            });
+        }
+        let maker = BatchMaker::new(dataset, transforms, config.seed, config.threads)?;
+        Ok(Self {
+            maker: Arc::new(maker),
+            sampler,
+            config,
+        })
+    }
+
+    /// The same loader, with batches on `device`.
+    pub fn to_device(self, device: &Device) -> Self {
+        let maker = self.maker.as_ref().clone_to(device);
+        Self {
+            maker: Arc::new(maker),
+            ..self
+        }
+    }
+
+    /// The data set.
+    pub fn dataset(&self) -> &Arc<dyn Dataset> {
+        &self.maker.dataset
+    }
+
+    /// The pipeline.
+    pub fn transforms(&self) -> &Compose {
+        &self.maker.transforms
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &LoaderConfig {
+        &self.config
+    }
+
+    /// Shape of an image after the transforms, `[C, H, W]`.
+    pub fn image_shape(&self) -> [usize; 3] {
+        [CHANNELS, self.maker.size.0, self.maker.size.1]
+    }
+
+    /// Number of images in an epoch.
+    pub fn num_samples(&self) -> usize {
+        let all = self.sampler.len();
+        if self.config.drop_last {
+            all - all % self.config.batch_size
+        } else {
+            all
+        }
+    }
+
+    /// Number of batches in an epoch.
+    pub fn num_batches(&self) -> usize {
+        self.num_samples().div_ceil(self.config.batch_size)
+    }
+
+    /// The batches of an epoch.
+    pub fn epoch(&self, epoch: u64) -> Epoch {
+        self.epoch_from(epoch, 0)
+    }
+
+    /// The batches of an epoch from batch `first_batch` on, without making those before; none if it is past the end.
+    pub fn epoch_from(&self, epoch: u64, first_batch: usize) -> Epoch {
+        let mut order = self.sampler.order(epoch);
+        order.truncate(self.num_samples());
+        let skipped = first_batch.saturating_mul(self.config.batch_size).min(order.len());
+        order.drain(..skipped);
+        Epoch::start(
+            Arc::clone(&self.maker),
+            epoch,
+            order,
+            self.config.batch_size,
+            self.config.prefetch,
+        )
+    }
+}

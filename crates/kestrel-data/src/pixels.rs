@@ -1,0 +1,248 @@
+//! An image as it passes through the transforms: 8-bit RGB pixels seen through a window.
+//!
+//! Flips, crops and padding only move the window over the source's pixels, which may be borrowed from the data set. A last
+//! pass, [`crate::transforms::Compose`]'s, reads the pixels through the window once. A transform that changes pixels asks
+//! for [`Image::pixels_mut`], which copies the window's contents first.
+//!
+//! Shapes: `H, W` are the window's height and width; pixels are `[H, W, 3]`, row by row, red, green, blue.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Channels of every image: red, green, blue.
+pub const CHANNELS: usize = 3;
+
+/// A rectangle of the source; may reach outside of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rect {
+    pub(crate) top: isize,
+    pub(crate) left: isize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+}
+
+impl Rect {
+    fn bottom(&self) -> isize {
+        self.top + self.height as isize
+    }
+
+    fn right(&self) -> isize {
+        self.left + self.width as isize
+    }
+
+    /// The common part; empty rectangles have a height or a width of 0.
+    fn intersect(&self, other: &Self) -> Self {
+        let (top, left) = (self.top.max(other.top), self.left.max(other.left));
+        let height = (self.bottom().min(other.bottom()) - top).max(0) as usize;
+        let width = (self.right().min(other.right()) - left).max(0) as usize;
+        Self {
+            top,
+            left,
+            height,
+            width,
+        }
+    }
+}
+
+/// 8-bit RGB pixels seen through a window.
+#[derive(Clone, Debug)]
+pub struct Image<'a> {
+    /// `[source height, source width, 3]`.
+    pub(crate) source: Cow<'a, [u8]>,
+    source_height: usize,
+    pub(crate) source_width: usize,
+    /// What of the source the image shows; outside of `visible` it shows black.
+    pub(crate) window: Rect,
+    /// The part of the source that is still in the image.
+    pub(crate) visible: Rect,
+    /// Whether the window is read from right to left.
+    pub(crate) flipped: bool,
+}
+
+impl<'a> Image<'a> {
+    /// An image over `pixels`, `[height, width, 3]`.
+    ///
+    /// # Errors
+    /// [`Error::PixelCount`] if `pixels.len() != height * width * 3`.
+    pub fn new(pixels: impl Into<Cow<'a, [u8]>>, height: usize, width: usize) -> Result<Self> {
+        let source = pixels.into();
+        let expected = height.saturating_mul(width).saturating_mul(CHANNELS);
+        if source.len() != expected {
+            return Err(Error::PixelCount {
+                path: Path::new("image").into(),
+                expected,
+                got: source.len(),
+            });
+        }
+        let window = Rect {
+            top: 0,
+            left: 0,
+            height,
+            width,
+        };
+        Ok(Self {
+            source,
+            source_height: height,
+            source_width: width,
+            window,
+            visible: window,
+            flipped: false,
+        })
+    }
+
+    /// Height in pixels, as seen.
+    pub fn height(&self) -> usize {
+        self.window.height
+    }
+
+    /// Width in pixels, as seen.
+    pub fn width(&self) -> usize {
+        self.window.width
+    }
+
+    /// Mirrors the image left to right.
+    ///
+    /// # Source
+    /// `torchvision.transforms.functional.hflip`, proved by `tests/golden/geometry.safetensors`.
+    pub fn hflip(&mut self) {
+        self.flipped = !self.flipped;
+    }
+
+    /// Adds `padding` black pixels on each side.
+    ///
+    /// # Source
+    /// `torchvision.transforms.functional.pad` with fill 0, proved by `tests/golden/geometry.safetensors`.
+    pub fn pad(&mut self, padding: usize) {
+        // What an earlier crop cut away must not come back.
+        self.visible = self.visible.intersect(&self.window);
+        self.window.top -= padding as isize;
+        self.window.left -= padding as isize;
+        self.window.height += 2 * padding;
+        self.window.width += 2 * padding;
+    }
+
+    /// Keeps the `height` x `width` pixels whose upper left corner is at (`top`, `left`).
+    ///
+    /// # Errors
+    /// [`Error::CropTooLarge`] if they are not all within the image.
+    ///
+    /// # Source
+    /// `torchvision.transforms.functional.crop`, proved by `tests/golden/geometry.safetensors`.
+    pub fn crop(&mut self, top: usize, left: usize, height: usize, width: usize) -> Result<()> {
+        let fits = |start: usize, size: usize, whole: usize| start.checked_add(size).is_some_and(|end| end <= whole);
+        if !fits(top, height, self.height()) || !fits(left, width, self.width()) {
+            let crop = (top.saturating_add(height), left.saturating_add(width));
+            return Err(Error::CropTooLarge {
+                crop,
+                image: (self.height(), self.width()),
+            });
+        }
+        self.window.top += top as isize;
+        self.window.left += if self.flipped {
+            self.window.width - left - width
+        } else {
+            left
+        } as isize;
+        self.window.height = height;
+        self.window.width = width;
+        Ok(())
+    }
+
+    /// The pixels as seen, `[H, W, 3]`: borrowed where the window shows the whole source as it is, else copied.
+    pub fn pixels(&self) -> Cow<'_, [u8]> {
+        if self.shows_all() {
+            return Cow::Borrowed(&self.source);
+        }
+        let mut out = vec![0; self.height() * self.width() * CHANNELS];
+        if !out.is_empty() {
+            let row_bytes = self.width() * CHANNELS;
+            for (y, row) in out.chunks_exact_mut(row_bytes).enumerate() {
+                if let Some(span) = self.row(y) {
+                    let target = &mut row[span.start * CHANNELS..][..span.source.len()];
+                    if self.flipped {
+                        for (to, from) in target
+                            .chunks_exact_mut(CHANNELS)
+                            .zip(span.source.rchunks_exact(CHANNELS))
+                        {
+                            to.copy_from_slice(from);
+                        }
+                    } else {
+                        target.copy_from_slice(span.source);
+                    }
+                }
+            }
+        }
+        Cow::Owned(out)
+    }
+
+    /// The pixels as seen, `[H, W, 3]`, to be changed; copies them unless the image owns exactly these.
+    pub fn pixels_mut(&mut self) -> &mut [u8] {
+        if !self.shows_all() {
+            let (height, width) = (self.height(), self.width());
+            self.source = Cow::Owned(self.pixels().into_owned());
+            (self.source_height, self.source_width) = (height, width);
+            self.window = Rect {
+                top: 0,
+                left: 0,
+                height,
+                width,
+            };
+            self.visible = self.window;
+            self.flipped = false;
+        }
+        self.source.to_mut()
+    }
+
+    /// Row `y` of the image: where its visible pixels start, and these in the source's order; none if all are black.
+    pub(crate) fn row(&self, y: usize) -> Option<RowSpan<'_>> {
+        let part = self.visible.intersect(&self.window);
+        let source_y = self.window.top + y as isize;
+        if part.width == 0 || source_y < part.top || source_y >= part.bottom() {
+            return None;
+        }
+        let start = if self.flipped {
+            self.window.right() - part.right()
+        } else {
+            part.left - self.window.left
+        } as usize;
+        let offset = (source_y as usize * self.source_width + part.left as usize) * CHANNELS;
+        self.source
+            .get(offset..offset + part.width * CHANNELS)
+            .map(|source| RowSpan { start, source })
+    }
+
+    /// The same image with its own pixels.
+    pub fn into_owned(self) -> Image<'static> {
+        Image {
+            source: Cow::Owned(self.source.into_owned()),
+            source_height: self.source_height,
+            source_width: self.source_width,
+            window: self.window,
+            visible: self.visible,
+            flipped: self.flipped,
+        }
+    }
+
+    fn shows_all(&self) -> bool {
+        let all = Rect {
+            top: 0,
+            left: 0,
+            height: self.source_height,
+            width: self.source_width,
+        };
+        !self.flipped && self.window == all && self.visible == all
+    }
+}
+
+/// The visible part of a row.
+pub(crate) struct RowSpan<'a> {
+    /// Column of the first visible pixel, as seen.
+    pub(crate) start: usize,
+    /// The pixels in the source's order; to be read backwards if the image is flipped.
+    pub(crate) source: &'a [u8],
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! The window against copies made pixel by pixel.

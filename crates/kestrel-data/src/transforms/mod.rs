@@ -1,0 +1,55 @@
+//! Transforms with torchvision's names and semantics, run as one pass over an image's pixels.
+//!
+//! A [`Compose`] is a list of pixel transforms, then [`ToTensor`](TransformSpec::ToTensor), then perhaps [`Normalize`]: what
+//! `torchvision.transforms.Compose` is to the reference trainers. Geometry only moves the window of an
+//! [`Image`](crate::pixels::Image), so a pipeline of flip, crop and normalise reads each pixel once, as 8 bits, and writes
+//! it once, as `f32`, into the batch.
+//!
+//! ```
+//! use kestrel_data::transforms::{Compose, Normalize, RandomCrop, RandomHorizontalFlip};
+//!
+//! let train = Compose::new()
+//!     .then(RandomHorizontalFlip::new(0.5)?)
+//!     .then(RandomCrop::new(32).padding(4))
+//!     .normalize(Normalize::new([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])?);
+//! # Ok::<(), kestrel_data::Error>(())
+//! ```
+
+mod compose;
+mod normalize;
+pub mod presets;
+mod random_crop;
+mod random_horizontal_flip;
+mod spec;
+
+use std::fmt::Debug;
+
+use kestrel_kernels::random::KeyedRng;
+
+use crate::error::Result;
+use crate::pixels::Image;
+
+pub use compose::Compose;
+pub use normalize::Normalize;
+pub use random_crop::RandomCrop;
+pub use random_horizontal_flip::RandomHorizontalFlip;
+pub use spec::TransformSpec;
+
+/// A step that changes an image's geometry or its 8-bit pixels.
+pub trait Transform: Debug + Send + Sync {
+    /// Applies the transform to one image.
+    ///
+    /// All randomness comes from `rng`, which is keyed by (seed, epoch, sample index) and shared by the pipeline's steps in
+    /// their order. So the result depends on nothing else.
+    ///
+    /// # Errors
+    /// As the transform says; the loader adds the sample's index.
+    fn apply(&self, image: &mut Image<'_>, rng: &mut KeyedRng) -> Result<()>;
+
+    /// The description that a configuration and a checkpoint hold; [`TransformSpec::Custom`] for a user's own transform.
+    fn spec(&self) -> TransformSpec {
+        TransformSpec::Custom {
+            description: format!("{self:?}"),
+        }
+    }
+}
