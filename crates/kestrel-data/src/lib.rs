@@ -11,7 +11,7 @@
 //!
 //! let splits = datasets::sample::load()?;
 //! let config = LoaderConfig { batch_size: 128, shuffle: true, seed: 0, ..LoaderConfig::default() };
-//! let loader = DataLoader::new(splits.train, presets::cifar_train()?, config)?;
+//! let loader = DataLoader::new(splits.train, presets::cifar_train(32)?, config)?;
 //! for batch in loader.epoch(0).take(2) {
 //!     let batch = batch?;
 //!     assert_eq!(batch.images.dims(), [128, 3, 32, 32]);

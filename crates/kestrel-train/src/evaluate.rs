@@ -1,7 +1,7 @@
 //! Loss and accuracy of a model on a data set.
 
 use candle_core::{D, DType, Device};
-use kestrel_data::DataLoader;
+use kestrel_data::loader::DataLoader;
 use kestrel_kernels::cross_entropy;
 use kestrel_models::{Mode, Model};
 

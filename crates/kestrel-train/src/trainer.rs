@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use candle_core::Device;
-use kestrel_data::DataLoader;
+use kestrel_data::loader::DataLoader;
 use kestrel_kernels::cross_entropy;
 use kestrel_models::{Mode, Model};
 use serde::{Deserialize, Serialize};

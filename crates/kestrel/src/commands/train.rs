@@ -9,7 +9,7 @@ use indicatif::MultiProgress;
 use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::{Dataset, split};
 use kestrel_models::weights::ModelInfo;
-use kestrel_models::{CnnConfig, Model, ModelConfig};
+use kestrel_models::{CnnConfig, ModelConfig};
 use kestrel_train::checkpoint::{BEST_FILE, Checkpoint, Checkpointer, Weights};
 use kestrel_train::lr_scheduler::ReduceLROnPlateau;
 use kestrel_train::optim::Adam;

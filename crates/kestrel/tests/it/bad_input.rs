@@ -1,0 +1,124 @@
+//! Bad input gets one message that says what, where and what to do, a code that is not zero, and loses nothing.
+
+use std::fs;
+use std::path::Path;
+
+use crate::pictures::{kestrel, stderr, succeed, write};
+
+/// Runs `kestrel`, which must fail with `code` and a message that holds every one of `words`, on one `error:` line.
+fn fail(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
+    let output = kestrel(folder, args);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+    for word in words {
+        assert!(text.contains(word), "{args:?}: {word:?} in\n{text}");
+    }
+    assert_eq!(text.matches("error:").count(), 1, "{text}");
+    assert!(!text.contains("panicked") && output.stdout.is_empty(), "{text}");
+}
+
+fn train(folder: &Path, more: &[&str], words: &[&str]) {
+    let args: Vec<&str> = ["train", "--width", "1", "--epochs", "1"].iter().chain(more).copied().collect();
+    fail(folder, &args, 1, words);
+}
+
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("pictures"), 2, 3, 2);
+    dir
+}
+
+#[test]
+fn data_that_is_not_there_or_not_data() {
+    let dir = folder();
+    train(dir.path(), &["--data", "nowhere"], &["nowhere"]);
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    train(dir.path(), &["--data", "empty"], &["empty", "train/<class>"]);
+    fs::create_dir_all(dir.path().join("pictures/train/class2")).unwrap();
+    train(dir.path(), &["--data", "pictures"], &["class2"]);
+    fs::write(dir.path().join("pictures/train/class2/a.png"), "<html>").unwrap();
+    train(dir.path(), &["--data", "pictures"], &["class2"]);
+}
+
+#[test]
+fn a_picture_that_is_cut_or_of_another_size_is_named() {
+    let dir = folder();
+    let path = dir.path().join("pictures/train/class1/1.png");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    train(dir.path(), &["--data", "pictures"], &["class1/1.png"]);
+    image::RgbImage::new(16, 16).save(&path).unwrap();
+    train(dir.path(), &["--data", "pictures"], &["class1/1.png", "16"]);
+    fs::write(dir.path().join("cifar-10-binary.tar.gz"), [0x1f, 0x8b, 8, 0, 0, 0]).unwrap();
+    train(dir.path(), &["--data", "cifar-10-binary.tar.gz"], &["cifar-10-binary.tar.gz"]);
+}
+
+#[test]
+fn a_binary_folder_that_is_cut_or_has_a_label_out_of_range() {
+    let dir = folder();
+    let batches = dir.path().join("cifar-10-batches-bin");
+    fs::create_dir(&batches).unwrap();
+    let file = vec![0u8; 30_730_000];
+    for name in ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "test_batch.bin"] {
+        fs::write(batches.join(name), &file).unwrap();
+    }
+    fs::write(batches.join("data_batch_5.bin"), &file[..1000]).unwrap();
+    train(dir.path(), &["--data", "cifar-10-batches-bin"], &["data_batch_5.bin", "30730000", "1000"]);
+    let mut bad = file;
+    bad[3073 * 7] = 10;
+    fs::write(batches.join("data_batch_5.bin"), &bad).unwrap();
+    train(dir.path(), &["--data", "cifar-10-batches-bin"], &["data_batch_5.bin", "label 10"]);
+}
+
+#[test]
+fn options_that_do_not_exist_or_make_no_sense() {
+    let dir = folder();
+    fail(dir.path(), &["train", "--epocs", "3"], 2, &["--epocs", "--epochs"]);
+    fail(dir.path(), &["train", "--dataset", "cifar11"], 2, &["cifar11", "cifar10"]);
+    fail(dir.path(), &["train", "--device", "gpu"], 2, &["gpu", "cuda"]);
+    train(dir.path(), &["--data", "pictures", "--num-classes", "10"], &["num-classes is 10", "2"]);
+    train(dir.path(), &["--data", "pictures", "--batch-size", "0"], &["batch-size is 0"]);
+    train(dir.path(), &["--data", "pictures", "--lr=-1"], &["lr is -1"]);
+    train(dir.path(), &["--data", "pictures", "--dropout", "1.5"], &["dropout is 1.5"]);
+    train(dir.path(), &["--data", "pictures", "--lr-factor", "1"], &["factor is 1"]);
+    fs::write(dir.path().join("c.toml"), "epochs = 1\nwidht = 2\n").unwrap();
+    train(dir.path(), &["--config", "c.toml"], &["c.toml", "line 2", "widht"]);
+    train(dir.path(), &["--config", "none.toml"], &["none.toml"]);
+    assert!(!dir.path().join("runs").exists(), "a refused run leaves no folder");
+}
+
+#[test]
+fn a_run_folder_that_exists_or_cannot_be_written() {
+    let dir = folder();
+    let args = ["--data", "pictures", "--name", "a"];
+    succeed(dir.path(), &[&["train", "--width", "1", "--epochs", "1"][..], &args].concat());
+    let before = fs::read(dir.path().join("runs/a/checkpoint.safetensors")).unwrap();
+    train(dir.path(), &args, &["runs/a", "--resume"]);
+    assert!(fs::read(dir.path().join("runs/a/checkpoint.safetensors")).unwrap() == before);
+    fs::write(dir.path().join("file"), "").unwrap();
+    train(dir.path(), &["--data", "pictures", "--runs-dir", "file/x"], &["file/x", "--runs-dir"]);
+}
+
+#[test]
+fn weights_and_checkpoints_that_do_not_fit() {
+    let dir = folder();
+    let small = ["train", "--data", "pictures", "--width", "1", "--epochs", "1"];
+    succeed(dir.path(), &[&small[..], &["--name", "a"]].concat());
+    let weights = "runs/a/best.safetensors";
+    write(&dir.path().join("others"), 3, 2, 1);
+    fail(dir.path(), &["evaluate", "--weights", weights, "--data", "others"], 1, &[weights, "class2"]);
+    fail(dir.path(), &["evaluate", "--weights", "none.safetensors"], 1, &["none.safetensors"]);
+    fs::write(dir.path().join("text.safetensors"), "hello").unwrap();
+    fail(dir.path(), &["evaluate", "--weights", "text.safetensors"], 1, &["text.safetensors"]);
+
+    fail(dir.path(), &["train", "--resume", "nowhere"], 1, &["nowhere"]);
+    fail(dir.path(), &["train", "--resume", weights], 1, &[weights, "weights alone"]);
+    fail(dir.path(), &["train", "--resume", "runs/a", "--width", "2"], 1, &["--width is 2 and was 1"]);
+    fail(dir.path(), &["train", "--resume", "runs/a", "--data", "others"], 1, &["fingerprint", "--data"]);
+    let path = dir.path().join("runs/a/checkpoint.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    fail(dir.path(), &["train", "--resume", "runs/a"], 1, &["runs/a/checkpoint.safetensors", "sha256"]);
+}

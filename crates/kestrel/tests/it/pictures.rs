@@ -1,0 +1,48 @@
+//! Small data sets on the disk, and the binary.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use image::{Rgb, RgbImage};
+
+/// Writes `train/<class>/*.png` and `test/<class>/*.png`: `classes` classes of different brightness.
+pub(crate) fn write(root: &Path, classes: usize, train: usize, test: usize) {
+    for (split, count) in [("train", train), ("test", test)] {
+        for class in 0..classes {
+            let folder = root.join(split).join(format!("class{class}"));
+            std::fs::create_dir_all(&folder).unwrap();
+            for i in 0..count {
+                let picture = RgbImage::from_fn(32, 32, |x, y| {
+                    let noise = (x * 7 + y * 13 + i as u32 * 29) % 40;
+                    Rgb([(class as u32 * 80 + noise) as u8, noise as u8, 128])
+                });
+                picture.save(folder.join(format!("{i}.png"))).unwrap();
+            }
+        }
+    }
+}
+
+/// Runs `kestrel` in a folder.
+pub(crate) fn kestrel(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kestrel"))
+        .args(args)
+        .current_dir(folder)
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap()
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Runs `kestrel`, which must succeed.
+pub(crate) fn succeed(folder: &Path, args: &[&str]) -> Output {
+    let output = kestrel(folder, args);
+    assert!(output.status.success(), "{args:?}: {}\n{}", output.status, stderr(&output));
+    output
+}
