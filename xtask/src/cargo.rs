@@ -5,13 +5,15 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
-/// The repository's root.
-pub(crate) fn root() -> &'static Path {
-    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest_dir.parent().unwrap_or(manifest_dir)
+/// The repository's root. What cargo says at run time wins: two checkouts that share a target directory share the
+/// binary, and the path compiled into it may be the other one's.
+pub(crate) fn root() -> PathBuf {
+    let manifest_dir = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let manifest_dir = PathBuf::from(manifest_dir);
+    manifest_dir.parent().unwrap_or(&manifest_dir).to_path_buf()
 }
 
 /// The cargo that started this process, or the one on the path.

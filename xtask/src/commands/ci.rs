@@ -53,7 +53,7 @@ fn run_step(
         .with_context(|| format!("{name}: cannot start {command:?}"))?;
     let seconds = start.elapsed().as_secs_f64();
     if !status.success() {
-        bail!("ci: {name} failed after {seconds:.1} s ({status})");
+        bail!("{name} failed after {seconds:.1} s ({status})");
     }
     eprintln!("ci: {name}: passed in {seconds:.1} s");
     Ok(())

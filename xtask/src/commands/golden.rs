@@ -33,7 +33,7 @@ pub(crate) fn run(args: &[OsString]) -> Result<ExitCode> {
         let status = command
             .status()
             .with_context(|| format!("cannot start {}", python.display()))?;
-        ensure!(status.success(), "golden: {name} failed ({status})");
+        ensure!(status.success(), "{name} failed ({status})");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -38,7 +38,7 @@ pub(crate) struct Entry {
 
 /// All files by path. A file that git ignores is not ours.
 pub(crate) fn entries() -> Result<Vec<Entry>> {
-    let root = cargo::root();
+    let root = &cargo::root();
     let mut files = BTreeMap::new();
     match git_files(root, &["--others", "--exclude-standard"]).zip(git_files(root, &["--cached"])) {
         Some((untracked, tracked)) => {
