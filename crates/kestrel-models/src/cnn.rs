@@ -25,7 +25,12 @@ pub struct CnnConfig {
 impl CnnConfig {
     /// The reference network: width 64, dropout 0.5, 32x32 images.
     pub fn new(num_classes: usize) -> Self {
-        Self { num_classes, width: 64, dropout: 0.5, image_size: 32 }
+        Self {
+            num_classes,
+            width: 64,
+            dropout: 0.5,
+            image_size: 32,
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -72,10 +77,21 @@ impl Cnn {
         let params = Params::new(seed);
         let vb = params.var_builder(dtype, device);
         let w = config.width;
-        let same = Conv2dConfig { padding: 1, ..Conv2dConfig::default() };
+        let same = Conv2dConfig {
+            padding: 1,
+            ..Conv2dConfig::default()
+        };
         let mut convs = Vec::new();
-        for (i, (input, output)) in
-            [(3, w), (w, w), (w, 2 * w), (2 * w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w)].into_iter().enumerate()
+        for (i, (input, output)) in [
+            (3, w),
+            (w, w),
+            (w, 2 * w),
+            (2 * w, 2 * w),
+            (2 * w, 4 * w),
+            (4 * w, 4 * w),
+        ]
+        .into_iter()
+        .enumerate()
         {
             let conv = Conv2d::new(input, output, 3, same, &vb.pp(format!("conv{}", i + 1)))?;
             convs.push((conv, BatchNorm2d::new(output, &vb.pp(format!("bn{}", i + 1)))?));
@@ -83,7 +99,14 @@ impl Cnn {
         let side = config.image_size / 8;
         let fc1 = linear(4 * w * side * side, 8 * w, &vb.pp("fc1"))?;
         let fc2 = linear(8 * w, config.num_classes, &vb.pp("fc2"))?;
-        Ok(Self { convs, fc1, dropout: Dropout::new(config.dropout, 0), fc2, config, params })
+        Ok(Self {
+            convs,
+            fc1,
+            dropout: Dropout::new(config.dropout, 0),
+            fc2,
+            config,
+            params,
+        })
     }
 }
 
@@ -92,7 +115,12 @@ impl Model for Cnn {
         let size = self.config.image_size;
         match images.dims() {
             [_, 3, h, w] if *h == size && *w == size => {}
-            got => return Err(Error::InputShape { expected: format!("[N, 3, {size}, {size}]"), got: got.to_vec() }),
+            got => {
+                return Err(Error::InputShape {
+                    expected: format!("[N, 3, {size}, {size}]"),
+                    got: got.to_vec(),
+                });
+            }
         }
         let mut x = images.clone();
         for (i, (conv, bn)) in self.convs.iter().enumerate() {

@@ -84,7 +84,11 @@ impl std::fmt::Display for StateDictMismatch {
         if !self.unexpected.is_empty() {
             parts.push(format!("unexpected {}", self.unexpected.join(", ")));
         }
-        parts.extend(self.mismatched.iter().map(|(name, want, got)| format!("{name}: expected {want}, got {got}")));
+        parts.extend(
+            self.mismatched
+                .iter()
+                .map(|(name, want, got)| format!("{name}: expected {want}, got {got}")),
+        );
         f.write_str(&parts.join("; "))
     }
 }

@@ -20,14 +20,7 @@ pub fn default_uniform(fan_in: usize) -> Init {
 }
 
 /// Draws a tensor; equal arguments give equal values on every machine and thread.
-pub(crate) fn draw(
-    init: &Init,
-    shape: &Shape,
-    seed: u64,
-    name: &str,
-    dtype: DType,
-    device: &Device,
-) -> Result<Tensor> {
+pub(crate) fn draw(init: &Init, shape: &Shape, seed: u64, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
     let mut rng = KeyedRng::new(seed, Purpose::Init, 0, name_key(name));
     let n = shape.elem_count();
     let mut normal = |mean: f64, stdev: f64| (0..n).map(|_| mean + stdev * rng.normal()).collect::<Vec<f64>>();
@@ -35,7 +28,11 @@ pub(crate) fn draw(
         Init::Const(value) => vec![*value; n],
         Init::Randn { mean, stdev } => normal(*mean, *stdev),
         Init::Uniform { lo, up } => uniform(seed, name, n, *lo, *up),
-        Init::Kaiming { dist, fan, non_linearity } => {
+        Init::Kaiming {
+            dist,
+            fan,
+            non_linearity,
+        } => {
             let fan = fan_of(fan, shape);
             let stdev = non_linearity.gain() / (fan as f64).sqrt();
             match dist {
@@ -47,7 +44,9 @@ pub(crate) fn draw(
             }
         }
     };
-    Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+    Tensor::from_vec(values, shape, &Device::Cpu)?
+        .to_dtype(dtype)?
+        .to_device(device)
 }
 
 fn uniform(seed: u64, name: &str, n: usize, lo: f64, up: f64) -> Vec<f64> {

@@ -31,7 +31,10 @@ pub fn is_buffer(name: &str) -> bool {
 impl Params {
     /// An empty store, whose variables will be drawn from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { vars: Arc::default(), seed }
+        Self {
+            vars: Arc::default(),
+            seed,
+        }
     }
 
     /// A builder that creates each variable it is asked for in this store.
@@ -48,7 +51,10 @@ impl Params {
 
     /// Every variable, sorted by name.
     pub fn all(&self) -> Vec<(String, Var)> {
-        self.read().iter().map(|(name, var)| (name.clone(), var.clone())).collect()
+        self.read()
+            .iter()
+            .map(|(name, var)| (name.clone(), var.clone()))
+            .collect()
     }
 
     /// The variables that an optimiser moves: all but the buffers, sorted by name.
@@ -66,7 +72,10 @@ impl Params {
     /// # Errors
     /// Where a device cannot copy.
     pub fn state_dict(&self) -> Result<StateDict> {
-        self.read().iter().map(|(name, var)| Ok((name.clone(), var.as_tensor().copy()?.detach()))).collect()
+        self.read()
+            .iter()
+            .map(|(name, var)| Ok((name.clone(), var.as_tensor().copy()?.detach())))
+            .collect()
     }
 
     /// Sets every variable from a state dict, or none.
@@ -98,7 +107,10 @@ impl Params {
         let mut ready = Vec::with_capacity(vars.len());
         for (name, var) in vars.iter() {
             if let Some(tensor) = dict.get(name) {
-                ready.push((var, tensor.to_dtype(var.dtype())?.to_device(var.device())?.contiguous()?));
+                ready.push((
+                    var,
+                    tensor.to_dtype(var.dtype())?.to_device(var.device())?.contiguous()?,
+                ));
             }
         }
         for (var, tensor) in ready {
@@ -177,13 +189,21 @@ mod tests {
         let mut dict = store(1).state_dict().unwrap();
         dict.remove("a.weight");
         dict.insert("c.weight".into(), Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap());
-        dict.insert("b.weight".into(), Tensor::zeros((3, 1), DType::F32, &Device::Cpu).unwrap());
-        let Err(Error::StateDict(mismatch)) = params.load_state_dict(&dict) else { panic!("must be refused") };
+        dict.insert(
+            "b.weight".into(),
+            Tensor::zeros((3, 1), DType::F32, &Device::Cpu).unwrap(),
+        );
+        let Err(Error::StateDict(mismatch)) = params.load_state_dict(&dict) else {
+            panic!("must be refused")
+        };
         assert_eq!(mismatch.missing, ["a.weight"]);
         assert_eq!(mismatch.unexpected, ["c.weight"]);
         assert_eq!(mismatch.mismatched.len(), 1);
         for (name, tensor) in params.state_dict().unwrap() {
-            assert_eq!(tensor.to_vec1::<f32>().unwrap(), before[&name].to_vec1::<f32>().unwrap());
+            assert_eq!(
+                tensor.to_vec1::<f32>().unwrap(),
+                before[&name].to_vec1::<f32>().unwrap()
+            );
         }
     }
 
@@ -191,7 +211,10 @@ mod tests {
     fn pytorchs_batch_counters_are_passed_over() {
         let params = store(0);
         let mut dict = store(1).state_dict().unwrap();
-        dict.insert("a.num_batches_tracked".into(), Tensor::zeros((), DType::I64, &Device::Cpu).unwrap());
+        dict.insert(
+            "a.num_batches_tracked".into(),
+            Tensor::zeros((), DType::I64, &Device::Cpu).unwrap(),
+        );
         params.load_state_dict(&dict).unwrap();
         assert_eq!(
             params.all()[1].1.to_vec1::<f32>().unwrap(),

@@ -50,7 +50,10 @@ pub fn evaluate(
         confusion.add(&argmax(&logits)?, &targets);
         on_batch(done + 1, total)?;
     }
-    Ok(Evaluation { loss: loss.value(), confusion })
+    Ok(Evaluation {
+        loss: loss.value(),
+        confusion,
+    })
 }
 
 /// The class probabilities (softmax of the logits) of a batch of normalised images.
@@ -63,7 +66,10 @@ pub fn evaluate(
 pub fn predict_probabilities(model: &dyn Model, images: &candle_core::Tensor) -> Result<Vec<Vec<f32>>> {
     let logits = model.forward(images, Mode::Eval)?.detach();
     let probabilities = candle_nn::ops::softmax(&logits, D::Minus1)?;
-    Ok(probabilities.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.to_vec2::<f32>()?)
+    Ok(probabilities
+        .to_dtype(DType::F32)?
+        .to_device(&Device::Cpu)?
+        .to_vec2::<f32>()?)
 }
 
 /// The value of a tensor of one element.

@@ -61,7 +61,13 @@ impl Trainer {
         scheduler: Option<Box<dyn LrScheduler>>,
         config: TrainerConfig,
     ) -> Self {
-        Self { model, optimizer, scheduler, config, progress: Progress::default() }
+        Self {
+            model,
+            optimizer,
+            scheduler,
+            config,
+            progress: Progress::default(),
+        }
     }
 
     /// The model.
@@ -120,7 +126,9 @@ impl Trainer {
 
             let started = Instant::now();
             let validation = evaluate(self.model.as_ref(), val, &mut |done, total| {
-                callbacks.iter_mut().try_for_each(|c| c.on_validation_batch(done, total))
+                callbacks
+                    .iter_mut()
+                    .try_for_each(|c| c.on_validation_batch(done, total))
             })?;
             timing.validate = started.elapsed();
             let val_accuracy = validation.accuracy();
@@ -136,8 +144,15 @@ impl Trainer {
                 }
                 self.optimizer.set_lr(next);
             }
-            let report =
-                EpochReport { epoch, train_loss, train_accuracy, val_loss: validation.loss, val_accuracy, lr, improved };
+            let report = EpochReport {
+                epoch,
+                train_loss,
+                train_accuracy,
+                val_loss: validation.loss,
+                val_accuracy,
+                lr,
+                improved,
+            };
             self.progress.epoch = epoch;
             self.progress.history.push(report.clone());
             let mut control = Control::Continue;
@@ -178,7 +193,10 @@ impl Trainer {
             step += 1;
             let span = tracing::debug_span!("step", step);
             let _guard = span.enter();
-            let mode = Mode::Train { seed: self.config.seed, step: self.progress.step };
+            let mode = Mode::Train {
+                seed: self.config.seed,
+                step: self.progress.step,
+            };
             let logits = {
                 let _span = tracing::debug_span!("forward").entered();
                 self.model.forward(&batch.images, mode)?
@@ -188,7 +206,13 @@ impl Trainer {
             if !loss.is_finite() {
                 let lr = self.optimizer.lr();
                 let samples = batch.indices.iter().take(8).copied().collect();
-                return Err(Error::NonFiniteLoss { loss, epoch, step, lr, samples });
+                return Err(Error::NonFiniteLoss {
+                    loss,
+                    epoch,
+                    step,
+                    lr,
+                    samples,
+                });
             }
             let grads = {
                 let _span = tracing::debug_span!("backward").entered();

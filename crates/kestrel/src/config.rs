@@ -212,14 +212,24 @@ impl Default for TrainConfig {
 }
 
 /// Options that change no number of a run, and may differ when it is resumed.
-const HARMLESS: [&str; 10] =
-    ["data", "data-dir", "dataset", "device", "epochs", "log-every", "num-images", "prefetch", "threads", "runs-dir"];
+const HARMLESS: [&str; 10] = [
+    "data",
+    "data-dir",
+    "dataset",
+    "device",
+    "epochs",
+    "log-every",
+    "num-images",
+    "prefetch",
+    "threads",
+    "runs-dir",
+];
 
 impl TrainOptions {
     /// Reads a TOML file. An error names the file and the line.
     pub(crate) fn from_file(path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
     }
 
@@ -282,7 +292,10 @@ impl TrainConfig {
             bail!("limit is 0, but must be at least 1");
         }
         if !(0.0..1.0).contains(&self.val_fraction) {
-            bail!("val-fraction is {}, but must be at least 0 and below 1", self.val_fraction);
+            bail!(
+                "val-fraction is {}, but must be at least 0 and below 1",
+                self.val_fraction
+            );
         }
         if let Some(name) = &self.name
             && (name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']))
@@ -294,8 +307,21 @@ impl TrainConfig {
 
     /// The optimiser's options.
     pub(crate) fn adam(&self) -> AdamConfig {
-        let Self { lr, beta1, beta2, eps, weight_decay, .. } = *self;
-        AdamConfig { lr, beta1, beta2, eps, weight_decay }
+        let Self {
+            lr,
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            ..
+        } = *self;
+        AdamConfig {
+            lr,
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+        }
     }
 
     /// The scheduler's options.

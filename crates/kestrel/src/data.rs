@@ -23,7 +23,10 @@ pub(crate) struct Source {
 
 impl Source {
     fn new<D: Dataset + 'static>(name: &str, splits: Splits<D>) -> Self {
-        Self { name: name.to_owned(), splits: splits.into_dyn() }
+        Self {
+            name: name.to_owned(),
+            splits: splits.into_dyn(),
+        }
     }
 
     /// Whether this is the sample that the program carries.
@@ -42,14 +45,14 @@ pub(crate) fn open(name: DatasetName, path: Option<&Path>, data_dir: &Path, bars
         (DatasetName::Mnist, Some(path)) => Ok(Source::new("mnist", datasets::candle::mnist(path)?)),
         (DatasetName::Mnist, None) => Ok(Source::new("mnist", datasets::candle::mnist_from_hub()?)),
         (DatasetName::FashionMnist, Some(path)) => Ok(Source::new("fashion-mnist", datasets::open(path)?)),
-        (DatasetName::FashionMnist, None) => {
-            Ok(Source::new("fashion-mnist", datasets::candle::fashion_mnist_from_hub()?))
-        }
+        (DatasetName::FashionMnist, None) => Ok(Source::new(
+            "fashion-mnist",
+            datasets::candle::fashion_mnist_from_hub()?,
+        )),
         (DatasetName::FashionMnistSample, _) => Ok(Source::new(SAMPLE, sample::load()?)),
         (DatasetName::Auto | DatasetName::Cifar10, Some(path)) => open_path(path),
-        (DatasetName::Cifar10, None) => download(data_dir, bars).context(
-            "CIFAR-10 cannot be had; give its binary folder or its .tar.gz with --data PATH",
-        ),
+        (DatasetName::Cifar10, None) => download(data_dir, bars)
+            .context("CIFAR-10 cannot be had; give its binary folder or its .tar.gz with --data PATH"),
         (DatasetName::Auto, None) => match download(data_dir, bars) {
             Ok(source) => Ok(source),
             Err(error) => {
@@ -65,9 +68,13 @@ fn open_path(path: &Path) -> Result<Source> {
     let name = if splits.train.classes() == cifar10::CLASSES {
         "cifar10".to_owned()
     } else {
-        path.file_name().map_or("images".to_owned(), |name| name.to_string_lossy().into_owned())
+        path.file_name()
+            .map_or("images".to_owned(), |name| name.to_string_lossy().into_owned())
     };
-    Ok(Source { name, splits: splits.into_dyn() })
+    Ok(Source {
+        name,
+        splits: splits.into_dyn(),
+    })
 }
 
 fn download(data_dir: &Path, bars: &MultiProgress) -> Result<Source> {
@@ -104,6 +111,11 @@ pub(crate) fn transforms(dataset: &dyn Dataset, augment: bool) -> Result<Compose
 /// A loader that evaluates: every image once, in order.
 pub(crate) fn eval_loader(dataset: Arc<dyn Dataset>, batch_size: usize, prefetch: usize) -> Result<DataLoader> {
     let transforms = transforms(dataset.as_ref(), false)?;
-    let config = LoaderConfig { batch_size, shuffle: false, prefetch, ..LoaderConfig::default() };
+    let config = LoaderConfig {
+        batch_size,
+        shuffle: false,
+        prefetch,
+        ..LoaderConfig::default()
+    };
     Ok(DataLoader::new(dataset, transforms, config)?)
 }

@@ -33,8 +33,18 @@ pub(crate) fn init(args: &LoggingArgs, bars: &MultiProgress) -> Result<Guard> {
         _ => "error",
     };
     // Other crates speak only of trouble unless RUST_LOG asks for more.
-    let ours = ["kestrel", "kestrel_data", "kestrel_models", "kestrel_train", "kestrel_kernels"];
-    let default = ours.iter().map(|name| format!("{name}={level}")).collect::<Vec<_>>().join(",");
+    let ours = [
+        "kestrel",
+        "kestrel_data",
+        "kestrel_models",
+        "kestrel_train",
+        "kestrel_kernels",
+    ];
+    let default = ours
+        .iter()
+        .map(|name| format!("{name}={level}"))
+        .collect::<Vec<_>>()
+        .join(",");
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => {
             EnvFilter::try_new(&directives).with_context(|| format!("RUST_LOG={directives}"))?
@@ -43,9 +53,11 @@ pub(crate) fn init(args: &LoggingArgs, bars: &MultiProgress) -> Result<Guard> {
     };
     let writer = AboveBars(bars.clone());
     let lines = match args.log_format {
-        LogFormat::Text => {
-            tracing_subscriber::fmt::layer().event_format(Plain).with_writer(writer).with_filter(filter).boxed()
-        }
+        LogFormat::Text => tracing_subscriber::fmt::layer()
+            .event_format(Plain)
+            .with_writer(writer)
+            .with_filter(filter)
+            .boxed(),
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
@@ -60,7 +72,10 @@ pub(crate) fn init(args: &LoggingArgs, bars: &MultiProgress) -> Result<Guard> {
                 .with_context(|| format!("cannot write the trace file {}; choose another place", path.display()))?;
             let (layer, guard) = ChromeLayerBuilder::new().writer(file).include_args(true).build();
             let filter = EnvFilter::try_new(ours.iter().map(|n| format!("{n}=trace")).collect::<Vec<_>>().join(","));
-            (Some(layer.with_filter(filter.context("the trace filter")?)), Some(guard))
+            (
+                Some(layer.with_filter(filter.context("the trace filter")?)),
+                Some(guard),
+            )
         }
     };
     tracing_subscriber::registry().with(lines).with(trace).init();

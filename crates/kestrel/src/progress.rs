@@ -41,7 +41,12 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(bars: &MultiProgress, epochs: usize) -> Self {
-        Self { bars: bars.clone(), epochs, current: None, images_done: 0 }
+        Self {
+            bars: bars.clone(),
+            epochs,
+            current: None,
+            images_done: 0,
+        }
     }
 
     fn replace(&mut self, next: Option<ProgressBar>) {
@@ -85,7 +90,15 @@ impl Callback for Progress {
 
     fn on_epoch_end(&mut self, _: &Trainer, report: &EpochReport, timing: &EpochTiming) -> Result<Control> {
         self.replace(None);
-        let EpochReport { epoch, train_loss, train_accuracy, val_loss, val_accuracy, lr, improved } = *report;
+        let EpochReport {
+            epoch,
+            train_loss,
+            train_accuracy,
+            val_loss,
+            val_accuracy,
+            lr,
+            improved,
+        } = *report;
         let seconds = timing.train.as_secs_f64();
         let wait = 100.0 * timing.load_wait.as_secs_f64() / seconds.max(f64::MIN_POSITIVE);
         tracing::info!(

@@ -16,8 +16,12 @@ pub(crate) const PREDICTIONS_FILE: &str = "predictions.png";
 /// Makes a new folder for a run: `--name`, or the first of `<stem>-1`, `<stem>-2`, … that is free.
 pub(crate) fn create(config: &TrainConfig, stem: &str) -> Result<PathBuf> {
     let runs = &config.runs_dir;
-    std::fs::create_dir_all(runs)
-        .with_context(|| format!("cannot make the folder {}; choose another with --runs-dir", runs.display()))?;
+    std::fs::create_dir_all(runs).with_context(|| {
+        format!(
+            "cannot make the folder {}; choose another with --runs-dir",
+            runs.display()
+        )
+    })?;
     if let Some(name) = &config.name {
         let path = runs.join(name);
         return match std::fs::create_dir(&path) {
@@ -35,8 +39,12 @@ pub(crate) fn create(config: &TrainConfig, stem: &str) -> Result<PathBuf> {
             Ok(()) => return Ok(path),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
             Err(e) => {
-                return Err(e)
-                    .with_context(|| format!("cannot make the folder {}; choose another with --runs-dir", path.display()));
+                return Err(e).with_context(|| {
+                    format!(
+                        "cannot make the folder {}; choose another with --runs-dir",
+                        path.display()
+                    )
+                });
             }
         }
     }
@@ -45,9 +53,16 @@ pub(crate) fn create(config: &TrainConfig, stem: &str) -> Result<PathBuf> {
 
 /// The checkpoint that `--resume PATH` means: the file itself, or the one in a run's folder.
 pub(crate) fn checkpoint_path(path: &Path) -> Result<PathBuf> {
-    let file = if path.is_dir() { path.join(CHECKPOINT_FILE) } else { path.to_owned() };
+    let file = if path.is_dir() {
+        path.join(CHECKPOINT_FILE)
+    } else {
+        path.to_owned()
+    };
     if !file.is_file() {
-        bail!("there is no checkpoint at {}; name a run's folder, or its {CHECKPOINT_FILE}", file.display());
+        bail!(
+            "there is no checkpoint at {}; name a run's folder, or its {CHECKPOINT_FILE}",
+            file.display()
+        );
     }
     Ok(file)
 }
@@ -64,7 +79,10 @@ mod tests {
     #[test]
     fn numbers_are_the_first_free_and_names_are_never_reused() {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = TrainConfig { runs_dir: dir.path().join("runs"), ..TrainConfig::default() };
+        let mut config = TrainConfig {
+            runs_dir: dir.path().join("runs"),
+            ..TrainConfig::default()
+        };
         assert!(create(&config, "a").unwrap().ends_with("a-1"));
         assert!(create(&config, "a").unwrap().ends_with("a-2"));
         config.name = Some("b".into());

@@ -38,7 +38,13 @@ impl BatchNorm2d {
     /// # Errors
     /// Where the channels differ, or in training a channel has a single value.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let Self { weight, bias, running_mean, running_var, config } = self;
+        let Self {
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            config,
+        } = self;
         Ok(if mode.is_train() {
             batch_norm_train(x, weight, bias, running_mean, running_var, config)?
         } else {

@@ -25,7 +25,15 @@ impl Dropout {
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         match mode {
             Mode::Eval => Ok(x.clone()),
-            Mode::Train { seed, step } => Ok(dropout(x, self.p, DropoutKey { seed, step, layer: self.layer })?),
+            Mode::Train { seed, step } => Ok(dropout(
+                x,
+                self.p,
+                DropoutKey {
+                    seed,
+                    step,
+                    layer: self.layer,
+                },
+            )?),
         }
     }
 }

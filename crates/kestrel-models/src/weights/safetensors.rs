@@ -45,7 +45,10 @@ fn to_bytes(tensor: &Tensor) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
     let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;
     macro_rules! le {
         ($ty:ty) => {
-            flat.to_vec1::<$ty>()?.into_iter().flat_map(<$ty>::to_le_bytes).collect()
+            flat.to_vec1::<$ty>()?
+                .into_iter()
+                .flat_map(<$ty>::to_le_bytes)
+                .collect()
         };
     }
     let (dtype, data) = match tensor.dtype() {
@@ -69,7 +72,10 @@ fn to_bytes(tensor: &Tensor) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
 /// # Errors
 /// [`Error::Read`] where the file cannot be read, [`Error::Format`] where it is not a whole safetensors file.
 pub fn read(path: &Path) -> Result<TensorFile> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let bytes = std::fs::read(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     parse(&bytes, path)
 }
 
@@ -78,11 +84,17 @@ pub fn read(path: &Path) -> Result<TensorFile> {
 /// # Errors
 /// [`Error::Format`] where the bytes are not a whole safetensors file.
 pub fn parse(bytes: &[u8], path: &Path) -> Result<TensorFile> {
-    let bad = |reason: String| Error::Format { path: path.to_owned(), reason };
+    let bad = |reason: String| Error::Format {
+        path: path.to_owned(),
+        reason,
+    };
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| bad(e.to_string()))?;
     let record = metadata.metadata().as_ref().and_then(|m| m.get(KEY)).cloned();
     let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| bad(e.to_string()))?;
-    Ok(TensorFile { tensors: tensors.into_iter().collect(), record })
+    Ok(TensorFile {
+        tensors: tensors.into_iter().collect(),
+        record,
+    })
 }
 
 #[cfg(test)]

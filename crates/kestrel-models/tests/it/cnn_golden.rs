@@ -24,13 +24,22 @@ fn golden(name: &str) -> Golden {
 }
 
 fn values(t: &Tensor) -> Vec<f64> {
-    t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+    t.flatten_all()
+        .unwrap()
+        .to_dtype(DType::F64)
+        .unwrap()
+        .to_vec1()
+        .unwrap()
 }
 
 /// All of a tensor, or the 64 elements that the script chose.
 fn sampled(t: &Tensor, like: usize) -> Vec<f64> {
     let all = values(t);
-    if all.len() == like { all } else { (0..64).map(|i| all[i * (all.len() / 64)]).collect() }
+    if all.len() == like {
+        all
+    } else {
+        (0..64).map(|i| all[i * (all.len() / 64)]).collect()
+    }
 }
 
 fn norm(values: &[f64]) -> f64 {
@@ -62,7 +71,10 @@ impl Check<'_> {
             error(&of("f32"), &of("f64"), 0.0)
         };
         let names = self.golden.keys().filter_map(|k| k.strip_prefix("f64.after."));
-        names.filter(|name| is_noise_driven(name)).map(stray).fold(0.0, f64::max)
+        names
+            .filter(|name| is_noise_driven(name))
+            .map(stray)
+            .fold(0.0, f64::max)
     }
 }
 
@@ -79,21 +91,39 @@ fn is_cancelled(name: &str) -> bool {
 fn compare(file: &str, width: usize, dtype: DType, one_pass: f64, ten_steps: f64) {
     let golden = golden(file);
     let check = Check { golden: &golden };
-    let config = CnnConfig { width, dropout: 0.0, ..CnnConfig::new(10) };
+    let config = CnnConfig {
+        width,
+        dropout: 0.0,
+        ..CnnConfig::new(10)
+    };
     let model = Cnn::new(config, 0, dtype, &Device::Cpu).unwrap();
     fill(model.params(), dtype);
     let batch = 4;
-    let images = formula("images", batch * 3 * 32 * 32).into_iter().map(|v| 2.0 * v).collect();
+    let images = formula("images", batch * 3 * 32 * 32)
+        .into_iter()
+        .map(|v| 2.0 * v)
+        .collect();
     let images = tensor(images, &[batch, 3, 32, 32], dtype);
     let targets: Vec<u32> = (0..batch as u32).map(|i| i * 3 % 10).collect();
     let targets = Tensor::new(targets, &Device::Cpu).unwrap();
 
-    check.close("eval.logits", &model.forward(&images, Mode::Eval).unwrap(), one_pass, 0.0);
+    check.close(
+        "eval.logits",
+        &model.forward(&images, Mode::Eval).unwrap(),
+        one_pass,
+        0.0,
+    );
 
     let vars = model.params().trainable();
-    let moments: Vec<(Tensor, Tensor)> =
-        vars.iter().map(|(_, v)| (v.zeros_like().unwrap(), v.zeros_like().unwrap())).collect();
-    let adam = AdamConfig { lr: 1e-3, weight_decay: 1e-4, ..AdamConfig::default() };
+    let moments: Vec<(Tensor, Tensor)> = vars
+        .iter()
+        .map(|(_, v)| (v.zeros_like().unwrap(), v.zeros_like().unwrap()))
+        .collect();
+    let adam = AdamConfig {
+        lr: 1e-3,
+        weight_decay: 1e-4,
+        ..AdamConfig::default()
+    };
     let mut losses = Vec::new();
     for step in 0..10 {
         let logits = model.forward(&images, Mode::Train { seed: 0, step }).unwrap();
@@ -108,7 +138,10 @@ fn compare(file: &str, width: usize, dtype: DType, one_pass: f64, ten_steps: f64
                 check.close(&format!("grad.{name}"), grad, one_pass, floor);
                 let want = values(&golden[&format!("f64.grad_norm.{name}")])[0];
                 let got = norm(&values(grad));
-                assert!((got - want).abs() <= one_pass * want.max(floor), "norm of grad {name}: {got} {want}");
+                assert!(
+                    (got - want).abs() <= one_pass * want.max(floor),
+                    "norm of grad {name}: {got} {want}"
+                );
             }
             for (name, var) in model.params().all() {
                 if kestrel_models::is_buffer(&name) {
@@ -125,11 +158,18 @@ fn compare(file: &str, width: usize, dtype: DType, one_pass: f64, ten_steps: f64
     assert!(err <= ten_steps, "losses: {err:.2e}: {losses:?} {want:?}");
     for (name, var) in model.params().all() {
         let after = format!("after.{name}");
-        let noise = if is_noise_driven(&name) && dtype == DType::F32 { check.pytorchs_noise() } else { 0.0 };
+        let noise = if is_noise_driven(&name) && dtype == DType::F32 {
+            check.pytorchs_noise()
+        } else {
+            0.0
+        };
         check.close(&after, &var, ten_steps.max(noise), 0.0);
         let want = values(&golden[&format!("f64.after_norm.{name}")])[0];
         let got = norm(&values(&var));
-        assert!((got / want - 1.0).abs() <= ten_steps.max(noise), "norm of {name} after: {got} {want}");
+        assert!(
+            (got / want - 1.0).abs() <= ten_steps.max(noise),
+            "norm of {name} after: {got} {want}"
+        );
     }
 }
 
@@ -161,7 +201,16 @@ fn full_width_has_the_reference_parameter_count() {
 
 #[test]
 fn names_are_those_of_pytorchs_state_dict() {
-    let model = Cnn::new(CnnConfig { width: 1, ..CnnConfig::new(2) }, 0, DType::F32, &Device::Cpu).unwrap();
+    let model = Cnn::new(
+        CnnConfig {
+            width: 1,
+            ..CnnConfig::new(2)
+        },
+        0,
+        DType::F32,
+        &Device::Cpu,
+    )
+    .unwrap();
     let mut want = Vec::new();
     for i in 1..=6 {
         want.extend(["bias", "weight"].map(|leaf| format!("conv{i}.{leaf}")));
@@ -177,7 +226,16 @@ fn names_are_those_of_pytorchs_state_dict() {
 
 #[test]
 fn images_of_another_size_are_refused() {
-    let model = Cnn::new(CnnConfig { width: 1, ..CnnConfig::new(2) }, 0, DType::F32, &Device::Cpu).unwrap();
+    let model = Cnn::new(
+        CnnConfig {
+            width: 1,
+            ..CnnConfig::new(2)
+        },
+        0,
+        DType::F32,
+        &Device::Cpu,
+    )
+    .unwrap();
     let images = Tensor::zeros((1, 3, 28, 28), DType::F32, &Device::Cpu).unwrap();
     let error = model.forward(&images, Mode::Eval).unwrap_err().to_string();
     assert!(error.contains("[N, 3, 32, 32]") && error.contains("28"), "{error}");

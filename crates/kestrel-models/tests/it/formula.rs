@@ -5,7 +5,8 @@ use kestrel_models::{Params, StateDict};
 
 /// FNV-1a with 32 bits.
 fn name_key(name: &str) -> u32 {
-    name.bytes().fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
+    name.bytes()
+        .fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
 }
 
 /// `n` numbers in `[-1, 1)`, exact in f32.
@@ -26,13 +27,19 @@ pub(crate) fn formula(name: &str, n: usize) -> Vec<f64> {
 /// A tensor of numbers rounded to f32, in the given type.
 pub(crate) fn tensor(values: Vec<f64>, dims: &[usize], dtype: DType) -> Tensor {
     let rounded: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
-    Tensor::from_vec(rounded, dims, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
+    Tensor::from_vec(rounded, dims, &Device::Cpu)
+        .unwrap()
+        .to_dtype(dtype)
+        .unwrap()
 }
 
 /// Sets every parameter and buffer from the formula, none to its initial value.
 pub(crate) fn fill(params: &Params, dtype: DType) {
-    let shapes: Vec<(String, Vec<usize>)> =
-        params.all().into_iter().map(|(name, var)| (name, var.dims().to_vec())).collect();
+    let shapes: Vec<(String, Vec<usize>)> = params
+        .all()
+        .into_iter()
+        .map(|(name, var)| (name, var.dims().to_vec()))
+        .collect();
     let mut dict = StateDict::new();
     for (name, dims) in &shapes {
         let (layer, leaf) = name.split_once('.').unwrap();

@@ -39,7 +39,13 @@ impl Weights {
     /// # Errors
     /// [`Error::Write`]; what stood at `path` is untouched.
     pub fn save(params: &Params, info: &ModelInfo, path: &Path) -> Result<()> {
-        let record = to_json(&WeightsRecord { format: FORMAT, info: info.clone() }, path)?;
+        let record = to_json(
+            &WeightsRecord {
+                format: FORMAT,
+                info: info.clone(),
+            },
+            path,
+        )?;
         write_atomic(path, &serialise(&params.state_dict()?, &record)?)
     }
 
@@ -49,14 +55,22 @@ impl Weights {
     /// A file that cannot be read or is no such file.
     pub fn load(path: &Path) -> Result<Self> {
         let file = read(path)?;
-        let record = file.record.ok_or_else(|| invalid(path, "it has no record of the network it belongs to"))?;
+        let record = file
+            .record
+            .ok_or_else(|| invalid(path, "it has no record of the network it belongs to"))?;
         if serde_json::from_str::<Sealed>(&record).is_ok() {
             let checkpoint = Checkpoint::load(path)?;
-            return Ok(Self { info: checkpoint.body.info, tensors: strip(&checkpoint.tensors, MODEL) });
+            return Ok(Self {
+                info: checkpoint.body.info,
+                tensors: strip(&checkpoint.tensors, MODEL),
+            });
         }
         let record: WeightsRecord =
             serde_json::from_str(&record).map_err(|e| invalid(path, &format!("its record: {e}")))?;
-        Ok(Self { info: record.info, tensors: file.tensors })
+        Ok(Self {
+            info: record.info,
+            tensors: file.tensors,
+        })
     }
 }
 
@@ -105,7 +119,10 @@ impl Checkpoint {
             progress: trainer.progress().clone(),
             seed: trainer.config().seed,
             lr: trainer.optimizer().lr(),
-            scheduler: trainer.scheduler().map(crate::lr_scheduler::LrScheduler::state).transpose()?,
+            scheduler: trainer
+                .scheduler()
+                .map(crate::lr_scheduler::LrScheduler::state)
+                .transpose()?,
             config: config.clone(),
         };
         Ok(Self { tensors, body })
@@ -117,7 +134,10 @@ impl Checkpoint {
     /// [`Error::Write`]; what stood at `path` is untouched.
     pub fn save(&self, path: &Path) -> Result<()> {
         let checkpoint = to_json(&self.body, path)?;
-        let sealed = Sealed { sha256: hash(&self.tensors, &checkpoint)?, checkpoint };
+        let sealed = Sealed {
+            sha256: hash(&self.tensors, &checkpoint)?,
+            checkpoint,
+        };
         write_atomic(path, &serialise(&self.tensors, &to_json(&sealed, path)?)?)
     }
 
@@ -126,20 +146,29 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Read`], or [`Error::InvalidCheckpoint`] for a file that is cut, changed, or something else.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         let file = parse(&bytes, path).map_err(|e| invalid(path, &e.to_string()))?;
         let record = file.record.ok_or_else(|| invalid(path, "it has no record of a run"))?;
         let sealed: Sealed = serde_json::from_str(&record)
             .map_err(|_| invalid(path, "it holds weights alone, or another program's tensors"))?;
         if hash(&file.tensors, &sealed.checkpoint)? != sealed.sha256 {
-            return Err(invalid(path, "its contents do not match their sha256: the file was changed or damaged"));
+            return Err(invalid(
+                path,
+                "its contents do not match their sha256: the file was changed or damaged",
+            ));
         }
         let body: Body = serde_json::from_str(&sealed.checkpoint).map_err(|e| invalid(path, &e.to_string()))?;
         if body.format != FORMAT {
             let reason = format!("it has format {}, this version reads format {FORMAT}", body.format);
             return Err(invalid(path, &reason));
         }
-        Ok(Self { tensors: file.tensors, body })
+        Ok(Self {
+            tensors: file.tensors,
+            body,
+        })
     }
 
     /// The network, its classes and its preprocessing.
@@ -185,16 +214,25 @@ impl Checkpoint {
 }
 
 fn invalid(path: &Path, reason: &str) -> Error {
-    Error::InvalidCheckpoint { path: path.to_owned(), reason: reason.to_owned() }
+    Error::InvalidCheckpoint {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    }
 }
 
 fn to_json(value: &impl Serialize, path: &Path) -> Result<String> {
-    serde_json::to_string(value).map_err(|e| Error::Write { path: path.to_owned(), source: e.into() })
+    serde_json::to_string(value).map_err(|e| Error::Write {
+        path: path.to_owned(),
+        source: e.into(),
+    })
 }
 
 /// The tensors whose names begin with `prefix`, without it.
 fn strip(tensors: &StateDict, prefix: &str) -> StateDict {
-    tensors.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_owned(), t.clone()))).collect()
+    tensors
+        .iter()
+        .filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_owned(), t.clone())))
+        .collect()
 }
 
 /// sha256 over the file that would hold these tensors and this record, as hex. Such a file's bytes are a function of

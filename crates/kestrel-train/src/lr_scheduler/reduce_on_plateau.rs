@@ -88,16 +88,29 @@ impl ReduceLROnPlateau {
     /// # Errors
     /// [`Error::InvalidConfig`] for a factor of 1 or more, as in PyTorch, or values that are not numbers.
     pub fn new(config: ReduceLROnPlateauConfig) -> Result<Self> {
-        let bad = |field, expected, got: f64| Err(Error::InvalidConfig { field, expected, got: got.to_string() });
+        let bad = |field, expected, got: f64| {
+            Err(Error::InvalidConfig {
+                field,
+                expected,
+                got: got.to_string(),
+            })
+        };
         if !(0.0..1.0).contains(&config.factor) {
             return bad("factor", "in [0, 1)", config.factor);
         }
-        for (field, value) in [("threshold", config.threshold), ("min_lr", config.min_lr), ("eps", config.eps)] {
+        for (field, value) in [
+            ("threshold", config.threshold),
+            ("min_lr", config.min_lr),
+            ("eps", config.eps),
+        ] {
             if !(value >= 0.0 && value.is_finite()) {
                 return bad(field, "a finite number, 0 or more", value);
             }
         }
-        Ok(Self { config, state: State::default() })
+        Ok(Self {
+            config,
+            state: State::default(),
+        })
     }
 
     fn is_better(&self, metric: f64) -> bool {
@@ -144,8 +157,9 @@ impl LrScheduler for ReduceLROnPlateau {
     }
 
     fn load_state(&mut self, state: &serde_json::Value) -> Result<()> {
-        self.state = serde_json::from_value(state.clone())
-            .map_err(|e| Error::CheckpointMismatch { reason: format!("the scheduler's state: {e}") })?;
+        self.state = serde_json::from_value(state.clone()).map_err(|e| Error::CheckpointMismatch {
+            reason: format!("the scheduler's state: {e}"),
+        })?;
         Ok(())
     }
 }
@@ -174,14 +188,18 @@ mod tests {
         a.step(0.1 + 0.2, 1.0);
         a.step(5.0, 1.0);
         let mut b = ReduceLROnPlateau::new(ReduceLROnPlateauConfig::default()).unwrap();
-        b.load_state(&serde_json::from_str(&a.state().unwrap().to_string()).unwrap()).unwrap();
+        b.load_state(&serde_json::from_str(&a.state().unwrap().to_string()).unwrap())
+            .unwrap();
         assert_eq!(a.state, b.state);
         assert!(b.load_state(&serde_json::json!({"gamma": 1})).is_err());
     }
 
     #[test]
     fn a_factor_of_one_is_refused() {
-        let config = ReduceLROnPlateauConfig { factor: 1.0, ..Default::default() };
+        let config = ReduceLROnPlateauConfig {
+            factor: 1.0,
+            ..Default::default()
+        };
         assert!(ReduceLROnPlateau::new(config).is_err());
     }
 }

@@ -12,7 +12,11 @@ use crate::Result;
 /// # Errors
 /// Where a device fails.
 pub fn argmax(logits: &Tensor) -> Result<Vec<u32>> {
-    Ok(logits.argmax(D::Minus1)?.to_dtype(DType::U32)?.to_device(&Device::Cpu)?.to_vec1::<u32>()?)
+    Ok(logits
+        .argmax(D::Minus1)?
+        .to_dtype(DType::U32)?
+        .to_device(&Device::Cpu)?
+        .to_vec1::<u32>()?)
 }
 
 /// The share of samples whose largest logit is the target's.
@@ -31,7 +35,11 @@ impl Accuracy {
 
     /// In `[0, 1]`; 0 where nothing was added.
     pub fn value(&self) -> f64 {
-        if self.total == 0 { 0.0 } else { self.correct as f64 / self.total as f64 }
+        if self.total == 0 {
+            0.0
+        } else {
+            self.correct as f64 / self.total as f64
+        }
     }
 
     /// How many samples were added.

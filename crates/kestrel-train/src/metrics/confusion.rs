@@ -10,7 +10,10 @@ pub struct ConfusionMatrix {
 impl ConfusionMatrix {
     /// An empty matrix.
     pub fn new(num_classes: usize) -> Self {
-        Self { num_classes, counts: vec![0; num_classes * num_classes] }
+        Self {
+            num_classes,
+            counts: vec![0; num_classes * num_classes],
+        }
     }
 
     /// Adds a batch of predictions. Pairs out of range are impossible for a checked data set and are passed over.

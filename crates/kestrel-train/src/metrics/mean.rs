@@ -16,7 +16,11 @@ impl Mean {
 
     /// The mean; 0 where nothing was added.
     pub fn value(&self) -> f64 {
-        if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
+        if self.count == 0 {
+            0.0
+        } else {
+            self.sum / self.count as f64
+        }
     }
 }
 

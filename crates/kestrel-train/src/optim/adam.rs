@@ -32,7 +32,13 @@ impl Adam {
     /// # Errors
     /// [`Error::InvalidConfig`] where a value is out of PyTorch's range.
     pub fn new(params: Vec<(String, Var)>, config: AdamConfig) -> Result<Self> {
-        let bad = |field, expected, got: f64| Err(Error::InvalidConfig { field, expected, got: got.to_string() });
+        let bad = |field, expected, got: f64| {
+            Err(Error::InvalidConfig {
+                field,
+                expected,
+                got: got.to_string(),
+            })
+        };
         // Written so that NaN is refused too.
         if !(config.lr >= 0.0 && config.lr.is_finite()) {
             return bad("lr", "a finite number, 0 or more", config.lr);
@@ -54,7 +60,12 @@ impl Adam {
             .map(|(name, param)| {
                 let exp_avg = param.zeros_like()?;
                 let exp_avg_sq = param.zeros_like()?;
-                Ok(Slot { name, param, exp_avg, exp_avg_sq })
+                Ok(Slot {
+                    name,
+                    param,
+                    exp_avg,
+                    exp_avg_sq,
+                })
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { slots, config, step: 0 })
@@ -66,7 +77,14 @@ impl Optimizer for Adam {
         self.step += 1;
         for slot in &self.slots {
             if let Some(grad) = grads.get(&slot.param) {
-                adam_step(&slot.param, grad, &slot.exp_avg, &slot.exp_avg_sq, self.step, &self.config)?;
+                adam_step(
+                    &slot.param,
+                    grad,
+                    &slot.exp_avg,
+                    &slot.exp_avg_sq,
+                    self.step,
+                    &self.config,
+                )?;
             }
         }
         Ok(())
@@ -131,7 +149,10 @@ mod tests {
 
     fn adam(lr: f64) -> Result<(Adam, Var)> {
         let var = Var::from_tensor(&Tensor::new(&[1f32, -2.0], &Device::Cpu)?)?;
-        let config = AdamConfig { lr, ..AdamConfig::default() };
+        let config = AdamConfig {
+            lr,
+            ..AdamConfig::default()
+        };
         Ok((Adam::new(vec![("w".into(), var.clone())], config)?, var))
     }
 
@@ -167,7 +188,10 @@ mod tests {
         let error = adam.load_state_dict(&bad).unwrap_err().to_string();
         assert!(error.contains("exp_avg_sq.w"), "{error}");
         let after = adam.state_dict().unwrap();
-        assert_eq!(after["step"].to_vec1::<i64>().unwrap(), before["step"].to_vec1::<i64>().unwrap());
+        assert_eq!(
+            after["step"].to_vec1::<i64>().unwrap(),
+            before["step"].to_vec1::<i64>().unwrap()
+        );
     }
 
     #[test]

@@ -41,7 +41,10 @@ pub struct Prediction {
 /// # Errors
 /// Where the tensor has another shape.
 pub fn denormalize(images: &Tensor, mean: [f32; 3], std: [f32; 3]) -> Result<Vec<Vec<u8>>> {
-    let images = images.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.permute((0, 2, 3, 1))?;
+    let images = images
+        .to_device(&Device::Cpu)?
+        .to_dtype(DType::F32)?
+        .permute((0, 2, 3, 1))?;
     let (n, ..) = images.dims4()?;
     (0..n)
         .map(|i| {
@@ -62,7 +65,10 @@ pub fn save_prediction_grid(predictions: &[Prediction], path: &Path) -> Result<(
     canvas
         .0
         .write_to(&mut bytes, ImageFormat::Png)
-        .map_err(|source| Error::Picture { path: path.to_owned(), source })?;
+        .map_err(|source| Error::Picture {
+            path: path.to_owned(),
+            source,
+        })?;
     write_atomic(path, &bytes.into_inner())
 }
 
@@ -71,17 +77,29 @@ fn draw(predictions: &[Prediction]) -> Canvas {
     let columns = count.clamp(1, COLUMNS);
     let cell_width = TILE + 2 * BORDER + GAP;
     let cell_height = 2 * LINE_HEIGHT + TILE + 2 * BORDER + GAP;
-    let mut canvas = Canvas::new(columns * cell_width + GAP, count.div_ceil(columns).max(1) * cell_height + GAP);
+    let mut canvas = Canvas::new(
+        columns * cell_width + GAP,
+        count.div_ceil(columns).max(1) * cell_height + GAP,
+    );
     for (i, prediction) in predictions.iter().enumerate() {
         let (column, row) = (i as u32 % columns, i as u32 / columns);
-        draw_cell(&mut canvas, GAP + column * cell_width, GAP + row * cell_height, prediction);
+        draw_cell(
+            &mut canvas,
+            GAP + column * cell_width,
+            GAP + row * cell_height,
+            prediction,
+        );
     }
     canvas
 }
 
 fn draw_cell(canvas: &mut Canvas, x: u32, y: u32, prediction: &Prediction) {
     let frame = TILE + 2 * BORDER;
-    let colour = if prediction.predicted == prediction.target { RIGHT } else { WRONG };
+    let colour = if prediction.predicted == prediction.target {
+        RIGHT
+    } else {
+        WRONG
+    };
     let title = format!("Pred: {} {:.0}%", prediction.predicted, 100.0 * prediction.probability);
     canvas.text(x, y, frame, &title, colour);
     canvas.text(x, y + LINE_HEIGHT, frame, &format!("True: {}", prediction.target), INK);
@@ -137,7 +155,10 @@ mod tests {
         let (mean, std) = ([0.5, 0.4, 0.3], [0.2, 0.3, 0.1]);
         let bytes: Vec<u8> = (0..2 * 3 * 4).map(|i| (i * 10) as u8).collect();
         let value = |i: usize, c: usize| (f32::from(bytes[i * 3 + c]) / 255.0 - mean[c]) / std[c];
-        let planes: Vec<f32> = (0..3).flat_map(|c| (0..8).map(move |i| (i, c))).map(|(i, c)| value(i, c)).collect();
+        let planes: Vec<f32> = (0..3)
+            .flat_map(|c| (0..8).map(move |i| (i, c)))
+            .map(|(i, c)| value(i, c))
+            .collect();
         let images = Tensor::from_vec(planes, (1, 3, 2, 4), &Device::Cpu).unwrap();
         assert_eq!(denormalize(&images, mean, std).unwrap(), [bytes]);
     }

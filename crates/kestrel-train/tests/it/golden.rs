@@ -31,7 +31,16 @@ fn reduce_on_plateau_gives_pytorchs_rate_after_every_epoch() {
                 ..reference
             },
         ),
-        ("max_rel", Config { mode: PlateauMode::Max, factor: 0.5, patience: 0, threshold: 0.1, ..reference }),
+        (
+            "max_rel",
+            Config {
+                mode: PlateauMode::Max,
+                factor: 0.5,
+                patience: 0,
+                threshold: 0.1,
+                ..reference
+            },
+        ),
         (
             "cooldown",
             Config {
@@ -43,12 +52,30 @@ fn reduce_on_plateau_gives_pytorchs_rate_after_every_epoch() {
                 ..reference
             },
         ),
-        ("floor", Config { patience: 0, min_lr: 1e-3, eps: 1e-4, ..reference }),
-        ("eps", Config { factor: 0.99, patience: 0, eps: 0.02, ..reference }),
+        (
+            "floor",
+            Config {
+                patience: 0,
+                min_lr: 1e-3,
+                eps: 1e-4,
+                ..reference
+            },
+        ),
+        (
+            "eps",
+            Config {
+                factor: 0.99,
+                patience: 0,
+                eps: 0.02,
+                ..reference
+            },
+        ),
     ];
     let mut compared = 0;
     for (name, metrics) in &golden {
-        let Some(sequence) = name.strip_prefix("metric.") else { continue };
+        let Some(sequence) = name.strip_prefix("metric.") else {
+            continue;
+        };
         let metrics = metrics.to_vec1::<f64>().unwrap();
         for (option, config) in &options {
             let want = golden[&format!("lr.{option}.{sequence}")].to_vec1::<f64>().unwrap();
@@ -56,7 +83,11 @@ fn reduce_on_plateau_gives_pytorchs_rate_after_every_epoch() {
             let mut lr = 1.0;
             for (epoch, (metric, want)) in metrics.iter().zip(want).enumerate() {
                 lr = scheduler.step(*metric, lr);
-                assert_eq!(lr.to_bits(), want.to_bits(), "{option} on {sequence}, epoch {epoch}: {lr} {want}");
+                assert_eq!(
+                    lr.to_bits(),
+                    want.to_bits(),
+                    "{option} on {sequence}, epoch {epoch}: {lr} {want}"
+                );
                 compared += 1;
             }
         }
@@ -78,7 +109,10 @@ fn metrics_of_given_logits_are_pytorchs() {
     let mut loss = Mean::default();
     for (start, len) in [(0, 25), (25, 25), (50, 10)] {
         confusion.add(&predicted[start..start + len], &targets_vec[start..start + len]);
-        let batch = cross_entropy(&logits.narrow(0, start, len).unwrap(), &targets.narrow(0, start, len).unwrap());
+        let batch = cross_entropy(
+            &logits.narrow(0, start, len).unwrap(),
+            &targets.narrow(0, start, len).unwrap(),
+        );
         loss.add(f64::from(batch.unwrap().to_scalar::<f32>().unwrap()));
     }
     let want = golden["confusion"].to_vec2::<i64>().unwrap();

@@ -17,40 +17,82 @@ use kestrel_train::optim::Adam;
 use kestrel_train::{Callback, Control, EpochReport, Error, Trainer, TrainerConfig, callback::EpochTiming};
 
 fn info(width: usize) -> ModelInfo {
-    let cnn = CnnConfig { width, ..CnnConfig::new(3) };
+    let cnn = CnnConfig {
+        width,
+        ..CnnConfig::new(3)
+    };
     let normalize = presets::cifar_eval().unwrap().normalization().unwrap();
     let classes = ["a", "b", "c"].map(String::from).to_vec();
-    ModelInfo { model: ModelConfig::Cnn(cnn), classes, mean: normalize.mean(), std: normalize.std() }
+    ModelInfo {
+        model: ModelConfig::Cnn(cnn),
+        classes,
+        mean: normalize.mean(),
+        std: normalize.std(),
+    }
 }
 
 fn dataset(seed: u64, n: usize) -> Arc<InMemory> {
     let mut rng = KeyedRng::new(seed, Purpose::Init, 0, 0);
     let labels: Vec<u32> = (0..n as u32).map(|i| i % 3).collect();
     // Each class is brighter than the last, so there is something to learn.
-    let pixels = labels.iter().flat_map(|l| vec![*l; 32 * 32 * 3]).map(|l| (l * 60 + rng.next_u32() % 80) as u8).collect();
+    let pixels = labels
+        .iter()
+        .flat_map(|l| vec![*l; 32 * 32 * 3])
+        .map(|l| (l * 60 + rng.next_u32() % 80) as u8)
+        .collect();
     let classes = ["a", "b", "c"].map(String::from).to_vec();
     Arc::new(InMemory::new(pixels, 32, 32, labels, classes, Path::new("made")).unwrap())
 }
 
 fn loader(seed: u64, n: usize, train: bool) -> DataLoader {
-    let transforms = if train { presets::cifar_train(32) } else { presets::cifar_eval() };
-    let config = LoaderConfig { batch_size: 8, shuffle: train, seed: 5, ..LoaderConfig::default() };
+    let transforms = if train {
+        presets::cifar_train(32)
+    } else {
+        presets::cifar_eval()
+    };
+    let config = LoaderConfig {
+        batch_size: 8,
+        shuffle: train,
+        seed: 5,
+        ..LoaderConfig::default()
+    };
     DataLoader::new(dataset(seed, n), transforms.unwrap(), config).unwrap()
 }
 
 fn trainer(epochs: usize, lr: f64) -> Trainer {
     let model = info(2).model.build(5, DType::F32, &Device::Cpu).unwrap();
-    let config = AdamConfig { lr, weight_decay: 1e-4, ..AdamConfig::default() };
+    let config = AdamConfig {
+        lr,
+        weight_decay: 1e-4,
+        ..AdamConfig::default()
+    };
     let adam = Adam::new(model.params().trainable(), config).unwrap();
     // No patience, so that the scheduler's state matters within few epochs.
-    let plateau = ReduceLROnPlateauConfig { patience: 0, threshold: 0.5, ..ReduceLROnPlateauConfig::default() };
+    let plateau = ReduceLROnPlateauConfig {
+        patience: 0,
+        threshold: 0.5,
+        ..ReduceLROnPlateauConfig::default()
+    };
     let plateau = ReduceLROnPlateau::new(plateau).unwrap();
-    Trainer::new(model, Box::new(adam), Some(Box::new(plateau)), TrainerConfig { epochs, log_every: 0, seed: 5 })
+    Trainer::new(
+        model,
+        Box::new(adam),
+        Some(Box::new(plateau)),
+        TrainerConfig {
+            epochs,
+            log_every: 0,
+            seed: 5,
+        },
+    )
 }
 
 fn fit(trainer: &mut Trainer, folder: &Path, extra: &mut dyn Callback) -> kestrel_train::Result<()> {
     let mut checkpointer = Checkpointer::new(folder.to_owned(), info(2), serde_json::json!({"width": 2}));
-    trainer.fit(&loader(1, 27, true), &loader(2, 9, false), &mut [&mut checkpointer, extra])
+    trainer.fit(
+        &loader(1, 27, true),
+        &loader(2, 9, false),
+        &mut [&mut checkpointer, extra],
+    )
 }
 
 struct Nothing;
@@ -60,7 +102,11 @@ impl Callback for Nothing {}
 struct StopAfter(usize);
 impl Callback for StopAfter {
     fn on_epoch_end(&mut self, _: &Trainer, report: &EpochReport, _: &EpochTiming) -> kestrel_train::Result<Control> {
-        Ok(if report.epoch == self.0 { Control::Stop } else { Control::Continue })
+        Ok(if report.epoch == self.0 {
+            Control::Stop
+        } else {
+            Control::Continue
+        })
     }
 }
 
@@ -75,7 +121,10 @@ fn run(stops: &[usize]) -> (Vec<u8>, Vec<u8>) {
         }
         fit(&mut trainer, dir.path(), &mut StopAfter(*stop)).unwrap();
     }
-    (std::fs::read(&path).unwrap(), std::fs::read(dir.path().join(BEST_FILE)).unwrap())
+    (
+        std::fs::read(&path).unwrap(),
+        std::fs::read(dir.path().join(BEST_FILE)).unwrap(),
+    )
 }
 
 #[test]
@@ -120,10 +169,16 @@ fn weights_can_be_read_from_either_file() {
     let checkpoint = Weights::load(&dir.path().join(CHECKPOINT_FILE)).unwrap();
     assert_eq!(best.info, info(2));
     assert_eq!(checkpoint.info, info(2));
-    assert_eq!(best.tensors.keys().collect::<Vec<_>>(), checkpoint.tensors.keys().collect::<Vec<_>>());
+    assert_eq!(
+        best.tensors.keys().collect::<Vec<_>>(),
+        checkpoint.tensors.keys().collect::<Vec<_>>()
+    );
     let other = info(4).model.build(0, DType::F32, &Device::Cpu).unwrap();
     let error = other.params().load_state_dict(&best.tensors).unwrap_err().to_string();
-    assert!(error.contains("conv1.weight") && error.contains("fc2.weight"), "{error}");
+    assert!(
+        error.contains("conv1.weight") && error.contains("fc2.weight"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -147,7 +202,9 @@ fn a_damaged_checkpoint_is_refused() {
         let at = rng.below(bytes.len() as u64) as usize;
         bytes[at] ^= 1 << rng.below(8);
         std::fs::write(&path, &bytes).unwrap();
-        let error = Checkpoint::load(&path).expect_err("a flipped bit must be noticed").to_string();
+        let error = Checkpoint::load(&path)
+            .expect_err("a flipped bit must be noticed")
+            .to_string();
         assert!(error.contains("damaged"), "{error}");
     }
     for i in 0..64 {
@@ -167,7 +224,11 @@ fn a_checkpoint_of_another_seed_or_model_is_refused() {
         let model = info(width).model.build(0, DType::F32, &Device::Cpu).unwrap();
         let adam = Adam::new(model.params().trainable(), AdamConfig::default()).unwrap();
         let plateau = ReduceLROnPlateau::new(ReduceLROnPlateauConfig::default()).unwrap();
-        let config = TrainerConfig { epochs: 1, log_every: 0, seed };
+        let config = TrainerConfig {
+            epochs: 1,
+            log_every: 0,
+            seed,
+        };
         Trainer::new(model, Box::new(adam), Some(Box::new(plateau)), config)
     };
     let error = checkpoint.restore(&mut build(2, 6)).unwrap_err().to_string();

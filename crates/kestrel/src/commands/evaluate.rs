@@ -49,7 +49,11 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         .with_context(|| format!("loading {}", args.weights.display()))?;
     tracing::info!("Device: {}", device::describe(&device));
     let evaluation = with_bar(model.as_ref(), &split, args.batch_size as usize, &device, bars)?;
-    let what = format!("{} {} images", split.len(), if args.split == Split::Test { "test" } else { "training" });
+    let what = format!(
+        "{} {} images",
+        split.len(),
+        if args.split == Split::Test { "test" } else { "training" }
+    );
     print(&evaluation, info, &what)?;
     if let Some(path) = &args.predictions {
         let count = (args.num_images as usize).min(split.len());
@@ -82,7 +86,12 @@ pub(crate) fn with_bar(
 pub(crate) fn print(evaluation: &Evaluation, info: &ModelInfo, what: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     let matrix = &evaluation.confusion;
-    writeln!(out, "Accuracy on the {what}: {:.2}%  (loss {:.4})", 100.0 * evaluation.accuracy(), evaluation.loss)?;
+    writeln!(
+        out,
+        "Accuracy on the {what}: {:.2}%  (loss {:.4})",
+        100.0 * evaluation.accuracy(),
+        evaluation.loss
+    )?;
     let width = info.classes.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     for (class, name) in info.classes.iter().enumerate() {
         match matrix.class_accuracy(class) {

@@ -30,7 +30,12 @@ pub(crate) fn save(
     let chosen: Arc<dyn Dataset> = Arc::new(Subset::new(Arc::clone(dataset), indices)?);
     let loader = data::eval_loader(chosen, count.clamp(1, 100), 1)?.to_device(device);
     let size = info.model.image_size();
-    let name = |class: usize| info.classes.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
+    let name = |class: usize| {
+        info.classes
+            .get(class)
+            .cloned()
+            .unwrap_or_else(|| format!("class {class}"))
+    };
     let mut predictions = Vec::with_capacity(count);
     for batch in loader.epoch(0) {
         let batch = batch?;
@@ -38,7 +43,10 @@ pub(crate) fn save(
         let targets = batch.targets.to_device(&Device::Cpu)?.to_vec1::<u32>()?;
         let probabilities = predict_probabilities(model, &batch.images)?;
         for ((pixels, target), row) in pictures.into_iter().zip(targets).zip(probabilities) {
-            let best = row.iter().enumerate().fold(0, |best, (i, p)| if *p > row[best] { i } else { best });
+            let best = row
+                .iter()
+                .enumerate()
+                .fold(0, |best, (i, p)| if *p > row[best] { i } else { best });
             predictions.push(Prediction {
                 pixels,
                 size,

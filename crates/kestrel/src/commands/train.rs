@@ -51,7 +51,12 @@ struct Resumed {
 pub(crate) fn run(args: &TrainArgs, bars: &MultiProgress) -> Result<()> {
     let span = tracing::info_span!("run");
     let _guard = span.enter();
-    let file = args.config.as_deref().map(TrainOptions::from_file).transpose()?.unwrap_or_default();
+    let file = args
+        .config
+        .as_deref()
+        .map(TrainOptions::from_file)
+        .transpose()?
+        .unwrap_or_default();
     let resumed = args.resume.as_deref().map(open_checkpoint).transpose()?;
     // Wrong options are told before anything is opened or fetched.
     let first = match &resumed {
@@ -66,7 +71,10 @@ pub(crate) fn run(args: &TrainArgs, bars: &MultiProgress) -> Result<()> {
         _ => first,
     };
     let data = split_data(&source, &config)?;
-    let saved = Saved { config: config.clone(), data: data.train.fingerprint()?.to_string() };
+    let saved = Saved {
+        config: config.clone(),
+        data: data.train.fingerprint()?.to_string(),
+    };
     if let Some(r) = &resumed
         && r.saved.data != saved.data
     {
@@ -84,11 +92,17 @@ pub(crate) fn run(args: &TrainArgs, bars: &MultiProgress) -> Result<()> {
     let num_parameters = model.params().num_parameters();
     let optimizer = Adam::new(model.params().trainable(), config.adam())?;
     let scheduler = ReduceLROnPlateau::new(config.plateau())?;
-    let trainer_config = TrainerConfig { epochs: config.epochs, log_every: config.log_every, seed: config.seed };
+    let trainer_config = TrainerConfig {
+        epochs: config.epochs,
+        log_every: config.log_every,
+        seed: config.seed,
+    };
     let mut trainer = Trainer::new(model, Box::new(optimizer), Some(Box::new(scheduler)), trainer_config);
     let folder = match &resumed {
         Some(r) => {
-            r.checkpoint.restore(&mut trainer).with_context(|| format!("resuming {}", r.folder.display()))?;
+            r.checkpoint
+                .restore(&mut trainer)
+                .with_context(|| format!("resuming {}", r.folder.display()))?;
             r.folder.clone()
         }
         None => run_folder::create(&config, &format!("{}-{}", source.name, info.model.name()))?,
@@ -112,7 +126,12 @@ pub(crate) fn run(args: &TrainArgs, bars: &MultiProgress) -> Result<()> {
 /// What is different where the embedded sample is trained on: few epochs of a narrower network, so that the first run
 /// ends in minutes.
 fn sample_preset() -> TrainOptions {
-    TrainOptions { epochs: Some(5), width: Some(32), log_every: Some(10), ..TrainOptions::default() }
+    TrainOptions {
+        epochs: Some(5),
+        width: Some(32),
+        log_every: Some(10),
+        ..TrainOptions::default()
+    }
 }
 
 fn open_checkpoint(path: &Path) -> Result<Resumed> {
@@ -121,7 +140,11 @@ fn open_checkpoint(path: &Path) -> Result<Resumed> {
     let saved = serde_json::from_value(checkpoint.config().clone())
         .with_context(|| format!("the configuration in {}", file.display()))?;
     let folder = file.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
-    Ok(Resumed { folder, checkpoint, saved })
+    Ok(Resumed {
+        folder,
+        checkpoint,
+        saved,
+    })
 }
 
 fn split_data(source: &Source, config: &TrainConfig) -> Result<Data> {
@@ -137,7 +160,12 @@ fn split_data(source: &Source, config: &TrainConfig) -> Result<Data> {
     if let Some(limit) = config.limit {
         train = Arc::new(split::limit(&train, limit)?);
     }
-    Ok(Data { train, val, test, val_is_test: config.val_fraction == 0.0 })
+    Ok(Data {
+        train,
+        val,
+        test,
+        val_is_test: config.val_fraction == 0.0,
+    })
 }
 
 struct Loaders {
@@ -166,20 +194,33 @@ fn model_info(config: &TrainConfig, data: &Data, loaders: &Loaders) -> Result<Mo
     if let Some(asked) = config.num_classes
         && asked != classes.len()
     {
-        bail!("num-classes is {asked}, but the data set has {}: {}", classes.len(), classes.join(", "));
+        bail!(
+            "num-classes is {asked}, but the data set has {}: {}",
+            classes.len(),
+            classes.join(", ")
+        );
     }
     let [_, height, width] = loaders.val.image_shape();
     if height != width {
         bail!("the images are {width}x{height} pixels; the network takes square ones");
     }
-    let normalize = loaders.val.transforms().normalization().context("the evaluation transforms do not normalise")?;
+    let normalize = loaders
+        .val
+        .transforms()
+        .normalization()
+        .context("the evaluation transforms do not normalise")?;
     let cnn = CnnConfig {
         width: config.width,
         dropout: config.dropout,
         image_size: height,
         ..CnnConfig::new(classes.len())
     };
-    Ok(ModelInfo { model: ModelConfig::Cnn(cnn), classes, mean: normalize.mean(), std: normalize.std() })
+    Ok(ModelInfo {
+        model: ModelConfig::Cnn(cnn),
+        classes,
+        mean: normalize.mean(),
+        std: normalize.std(),
+    })
 }
 
 fn describe(source: &Source, data: &Data, folder: &Path, device: &Device, info: &ModelInfo, num_parameters: usize) {
@@ -201,7 +242,11 @@ fn describe(source: &Source, data: &Data, folder: &Path, device: &Device, info: 
             data.val.len()
         );
     }
-    tracing::info!(num_parameters, "Model: {}, {num_parameters} parameters", info.model.name());
+    tracing::info!(
+        num_parameters,
+        "Model: {}, {num_parameters} parameters",
+        info.model.name()
+    );
     tracing::info!("Run: {}", folder.display());
 }
 
@@ -217,7 +262,10 @@ fn finish(
 ) -> Result<()> {
     let progress = trainer.progress();
     let (Some(best), Some(epoch)) = (progress.best_accuracy, progress.best_epoch) else {
-        bail!("no epoch was completed, so there are no weights to evaluate; resume {}", folder.display());
+        bail!(
+            "no epoch was completed, so there are no weights to evaluate; resume {}",
+            folder.display()
+        );
     };
     tracing::info!(
         "Finished: {} epochs, {} steps; best validation accuracy {:.2}% in epoch {epoch}",
@@ -226,7 +274,10 @@ fn finish(
         100.0 * best
     );
     let path = folder.join(BEST_FILE);
-    trainer.model().params().load_state_dict(&Weights::load(&path)?.tensors)?;
+    trainer
+        .model()
+        .params()
+        .load_state_dict(&Weights::load(&path)?.tensors)?;
     let evaluation = evaluate::with_bar(trainer.model(), &data.test, config.eval_batch_size, device, bars)?;
     evaluate::print(&evaluation, info, &format!("{} test images", data.test.len()))?;
     if config.num_images > 0 {

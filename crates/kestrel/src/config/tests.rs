@@ -26,7 +26,9 @@ fn every_default_in_the_help_is_the_default() {
     let mut compared = 0;
     for arg in train.get_arguments() {
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        let Some((_, rest)) = help.split_once("[default: ") else { continue };
+        let Some((_, rest)) = help.split_once("[default: ") else {
+            continue;
+        };
         let said = rest.split(']').next().unwrap();
         match defaults.get(arg.get_long().unwrap()) {
             Some(toml::Value::String(s)) => assert_eq!(s, said),
@@ -48,7 +50,10 @@ fn an_unknown_key_is_refused_with_its_line() {
     let path = dir.path().join("c.toml");
     std::fs::write(&path, "epochs = 1\nepocs = 2\n").unwrap();
     let error = format!("{:#}", TrainOptions::from_file(&path).unwrap_err());
-    assert!(error.contains("c.toml") && error.contains("line 2") && error.contains("epocs"), "{error}");
+    assert!(
+        error.contains("c.toml") && error.contains("line 2") && error.contains("epocs"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -57,12 +62,22 @@ fn a_resumed_run_may_change_its_epochs_but_not_its_numbers() {
     let more = saved.resumed(&options("epochs = 60\nthreads = 1\nwidth = 8")).unwrap();
     assert_eq!((more.epochs, more.threads, more.width), (60, 1, 8));
     let error = saved.resumed(&options("lr = 0.1\nseed = 3")).unwrap_err().to_string();
-    assert!(error.contains("--lr is 0.1 and was 0.001") && error.contains("--seed is 3 and was 0"), "{error}");
+    assert!(
+        error.contains("--lr is 0.1 and was 0.001") && error.contains("--seed is 3 and was 0"),
+        "{error}"
+    );
 }
 
 #[test]
 fn values_that_make_no_run_are_refused() {
-    for bad in ["batch-size = 0", "epochs = 0", "val-fraction = 1.0", "val-fraction = nan", "name = \"a/b\"", "limit = 0"] {
+    for bad in [
+        "batch-size = 0",
+        "epochs = 0",
+        "val-fraction = 1.0",
+        "val-fraction = nan",
+        "name = \"a/b\"",
+        "limit = 0",
+    ] {
         assert!(TrainConfig::from_layers(&[&options(bad)]).is_err(), "{bad}");
     }
 }

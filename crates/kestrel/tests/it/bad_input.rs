@@ -18,7 +18,11 @@ fn fail(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
 }
 
 fn train(folder: &Path, more: &[&str], words: &[&str]) {
-    let args: Vec<&str> = ["train", "--width", "1", "--epochs", "1"].iter().chain(more).copied().collect();
+    let args: Vec<&str> = ["train", "--width", "1", "--epochs", "1"]
+        .iter()
+        .chain(more)
+        .copied()
+        .collect();
     fail(folder, &args, 1, words);
 }
 
@@ -50,7 +54,11 @@ fn a_picture_that_is_cut_or_of_another_size_is_named() {
     image::RgbImage::new(16, 16).save(&path).unwrap();
     train(dir.path(), &["--data", "pictures"], &["class1/1.png", "16"]);
     fs::write(dir.path().join("cifar-10-binary.tar.gz"), [0x1f, 0x8b, 8, 0, 0, 0]).unwrap();
-    train(dir.path(), &["--data", "cifar-10-binary.tar.gz"], &["cifar-10-binary.tar.gz"]);
+    train(
+        dir.path(),
+        &["--data", "cifar-10-binary.tar.gz"],
+        &["cifar-10-binary.tar.gz"],
+    );
 }
 
 #[test]
@@ -59,28 +67,63 @@ fn a_binary_folder_that_is_cut_or_has_a_label_out_of_range() {
     let batches = dir.path().join("cifar-10-batches-bin");
     fs::create_dir(&batches).unwrap();
     let file = vec![0u8; 30_730_000];
-    for name in ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "test_batch.bin"] {
+    for name in [
+        "data_batch_1.bin",
+        "data_batch_2.bin",
+        "data_batch_3.bin",
+        "data_batch_4.bin",
+        "test_batch.bin",
+    ] {
         fs::write(batches.join(name), &file).unwrap();
     }
     fs::write(batches.join("data_batch_5.bin"), &file[..1000]).unwrap();
-    train(dir.path(), &["--data", "cifar-10-batches-bin"], &["data_batch_5.bin", "30730000", "1000"]);
+    train(
+        dir.path(),
+        &["--data", "cifar-10-batches-bin"],
+        &["data_batch_5.bin", "30730000", "1000"],
+    );
     let mut bad = file;
     bad[3073 * 7] = 10;
     fs::write(batches.join("data_batch_5.bin"), &bad).unwrap();
-    train(dir.path(), &["--data", "cifar-10-batches-bin"], &["data_batch_5.bin", "label 10"]);
+    train(
+        dir.path(),
+        &["--data", "cifar-10-batches-bin"],
+        &["data_batch_5.bin", "label 10"],
+    );
 }
 
 #[test]
 fn options_that_do_not_exist_or_make_no_sense() {
     let dir = folder();
     fail(dir.path(), &["train", "--epocs", "3"], 2, &["--epocs", "--epochs"]);
-    fail(dir.path(), &["train", "--dataset", "cifar11"], 2, &["cifar11", "cifar10"]);
+    fail(
+        dir.path(),
+        &["train", "--dataset", "cifar11"],
+        2,
+        &["cifar11", "cifar10"],
+    );
     fail(dir.path(), &["train", "--device", "gpu"], 2, &["gpu", "cuda"]);
-    train(dir.path(), &["--data", "pictures", "--num-classes", "10"], &["num-classes is 10", "2"]);
-    train(dir.path(), &["--data", "pictures", "--batch-size", "0"], &["batch-size is 0"]);
+    train(
+        dir.path(),
+        &["--data", "pictures", "--num-classes", "10"],
+        &["num-classes is 10", "2"],
+    );
+    train(
+        dir.path(),
+        &["--data", "pictures", "--batch-size", "0"],
+        &["batch-size is 0"],
+    );
     train(dir.path(), &["--data", "pictures", "--lr=-1"], &["lr is -1"]);
-    train(dir.path(), &["--data", "pictures", "--dropout", "1.5"], &["dropout is 1.5"]);
-    train(dir.path(), &["--data", "pictures", "--lr-factor", "1"], &["factor is 1"]);
+    train(
+        dir.path(),
+        &["--data", "pictures", "--dropout", "1.5"],
+        &["dropout is 1.5"],
+    );
+    train(
+        dir.path(),
+        &["--data", "pictures", "--lr-factor", "1"],
+        &["factor is 1"],
+    );
     fs::write(dir.path().join("c.toml"), "epochs = 1\nwidht = 2\n").unwrap();
     train(dir.path(), &["--config", "c.toml"], &["c.toml", "line 2", "widht"]);
     train(dir.path(), &["--config", "none.toml"], &["none.toml"]);
@@ -91,12 +134,19 @@ fn options_that_do_not_exist_or_make_no_sense() {
 fn a_run_folder_that_exists_or_cannot_be_written() {
     let dir = folder();
     let args = ["--data", "pictures", "--name", "a"];
-    succeed(dir.path(), &[&["train", "--width", "1", "--epochs", "1"][..], &args].concat());
+    succeed(
+        dir.path(),
+        &[&["train", "--width", "1", "--epochs", "1"][..], &args].concat(),
+    );
     let before = fs::read(dir.path().join("runs/a/checkpoint.safetensors")).unwrap();
     train(dir.path(), &args, &["runs/a", "--resume"]);
     assert!(fs::read(dir.path().join("runs/a/checkpoint.safetensors")).unwrap() == before);
     fs::write(dir.path().join("file"), "").unwrap();
-    train(dir.path(), &["--data", "pictures", "--runs-dir", "file/x"], &["file/x", "--runs-dir"]);
+    train(
+        dir.path(),
+        &["--data", "pictures", "--runs-dir", "file/x"],
+        &["file/x", "--runs-dir"],
+    );
 }
 
 #[test]
@@ -106,19 +156,54 @@ fn weights_and_checkpoints_that_do_not_fit() {
     succeed(dir.path(), &[&small[..], &["--name", "a"]].concat());
     let weights = "runs/a/best.safetensors";
     write(&dir.path().join("others"), 3, 2, 1);
-    fail(dir.path(), &["evaluate", "--weights", weights, "--data", "others"], 1, &[weights, "class2"]);
-    fail(dir.path(), &["evaluate", "--weights", "none.safetensors"], 1, &["none.safetensors"]);
+    fail(
+        dir.path(),
+        &["evaluate", "--weights", weights, "--data", "others"],
+        1,
+        &[weights, "class2"],
+    );
+    fail(
+        dir.path(),
+        &["evaluate", "--weights", "none.safetensors"],
+        1,
+        &["none.safetensors"],
+    );
     fs::write(dir.path().join("text.safetensors"), "hello").unwrap();
-    fail(dir.path(), &["evaluate", "--weights", "text.safetensors"], 1, &["text.safetensors"]);
+    fail(
+        dir.path(),
+        &["evaluate", "--weights", "text.safetensors"],
+        1,
+        &["text.safetensors"],
+    );
 
     fail(dir.path(), &["train", "--resume", "nowhere"], 1, &["nowhere"]);
-    fail(dir.path(), &["train", "--resume", weights], 1, &[weights, "weights alone"]);
-    fail(dir.path(), &["train", "--resume", "runs/a", "--width", "2"], 1, &["--width is 2 and was 1"]);
-    fail(dir.path(), &["train", "--resume", "runs/a", "--data", "others"], 1, &["fingerprint", "--data"]);
+    fail(
+        dir.path(),
+        &["train", "--resume", weights],
+        1,
+        &[weights, "weights alone"],
+    );
+    fail(
+        dir.path(),
+        &["train", "--resume", "runs/a", "--width", "2"],
+        1,
+        &["--width is 2 and was 1"],
+    );
+    fail(
+        dir.path(),
+        &["train", "--resume", "runs/a", "--data", "others"],
+        1,
+        &["fingerprint", "--data"],
+    );
     let path = dir.path().join("runs/a/checkpoint.safetensors");
     let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
-    fail(dir.path(), &["train", "--resume", "runs/a"], 1, &["runs/a/checkpoint.safetensors", "sha256"]);
+    fail(
+        dir.path(),
+        &["train", "--resume", "runs/a"],
+        1,
+        &["runs/a/checkpoint.safetensors", "sha256"],
+    );
 }

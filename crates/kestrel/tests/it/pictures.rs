@@ -43,6 +43,11 @@ pub(crate) fn stderr(output: &Output) -> String {
 /// Runs `kestrel`, which must succeed.
 pub(crate) fn succeed(folder: &Path, args: &[&str]) -> Output {
     let output = kestrel(folder, args);
-    assert!(output.status.success(), "{args:?}: {}\n{}", output.status, stderr(&output));
+    assert!(
+        output.status.success(),
+        "{args:?}: {}\n{}",
+        output.status,
+        stderr(&output)
+    );
     output
 }

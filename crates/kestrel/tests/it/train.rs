@@ -6,7 +6,18 @@ use std::path::Path;
 use crate::pictures::{kestrel, stderr, stdout, succeed, write};
 
 const SMALL: [&str; 12] = [
-    "train", "--data", "pictures", "--width", "2", "--batch-size", "4", "--log-every", "2", "--device", "cpu", "--lr=0.01",
+    "train",
+    "--data",
+    "pictures",
+    "--width",
+    "2",
+    "--batch-size",
+    "4",
+    "--log-every",
+    "2",
+    "--device",
+    "cpu",
+    "--lr=0.01",
 ];
 
 fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
@@ -23,49 +34,87 @@ fn a_run_leaves_all_its_files_and_its_weights_evaluate() {
     write(&dir.path().join("pictures"), 3, 5, 2);
     let output = succeed(dir.path(), &train(&["--epochs", "2"]));
     let log = stderr(&output);
-    for line in ["Epoch [1/2], Step [2/4], Loss: ", ", Acc: ", "Epoch [2/2] done:", "Validation: the test split", "parameters"]
-    {
+    for line in [
+        "Epoch [1/2], Step [2/4], Loss: ",
+        ", Acc: ",
+        "Epoch [2/2] done:",
+        "Validation: the test split",
+        "parameters",
+    ] {
         assert!(log.contains(line), "{line:?} in\n{log}");
     }
-    assert!(stdout(&output).starts_with("Accuracy on the 6 test images: "), "{}", stdout(&output));
+    assert!(
+        stdout(&output).starts_with("Accuracy on the 6 test images: "),
+        "{}",
+        stdout(&output)
+    );
     let run = dir.path().join("runs/pictures-cnn-1");
     let picture = image::open(run.join("predictions.png")).unwrap();
     assert!(picture.width() > 600 && picture.height() > 400);
     let config = fs::read_to_string(run.join("config.toml")).unwrap();
-    assert!(config.contains("epochs = 2") && config.contains("width = 2"), "{config}");
+    assert!(
+        config.contains("epochs = 2") && config.contains("width = 2"),
+        "{config}"
+    );
 
     let evaluated = succeed(
         dir.path(),
-        &["evaluate", "--weights", "runs/pictures-cnn-1/best.safetensors", "--data", "pictures", "--predictions", "g.png"],
+        &[
+            "evaluate",
+            "--weights",
+            "runs/pictures-cnn-1/best.safetensors",
+            "--data",
+            "pictures",
+            "--predictions",
+            "g.png",
+        ],
     );
     assert_eq!(stdout(&evaluated), stdout(&output));
     assert!(dir.path().join("g.png").is_file());
     let again = succeed(dir.path(), &["train", "--config", "runs/pictures-cnn-1/config.toml"]);
     assert_eq!(stdout(&again), stdout(&output));
-    assert_eq!(read(dir.path(), "pictures-cnn-1", "best.safetensors"), read(dir.path(), "pictures-cnn-2", "best.safetensors"));
+    assert_eq!(
+        read(dir.path(), "pictures-cnn-1", "best.safetensors"),
+        read(dir.path(), "pictures-cnn-2", "best.safetensors")
+    );
 }
 
 #[test]
 fn resuming_gives_the_bytes_of_the_straight_run() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("pictures"), 3, 5, 2);
-    succeed(dir.path(), &train(&["--epochs", "4", "--name", "straight", "--threads", "2"]));
-    succeed(dir.path(), &train(&["--epochs", "1", "--name", "stopped", "--threads", "1"]));
+    succeed(
+        dir.path(),
+        &train(&["--epochs", "4", "--name", "straight", "--threads", "2"]),
+    );
+    succeed(
+        dir.path(),
+        &train(&["--epochs", "1", "--name", "stopped", "--threads", "1"]),
+    );
     succeed(dir.path(), &["train", "--resume", "runs/stopped", "--epochs", "4"]);
     for file in ["best.safetensors", "predictions.png"] {
-        assert!(read(dir.path(), "straight", file) == read(dir.path(), "stopped", file), "{file}");
+        assert!(
+            read(dir.path(), "straight", file) == read(dir.path(), "stopped", file),
+            "{file}"
+        );
     }
     let tensors = |run| {
         let bytes = read(dir.path(), run, "checkpoint.safetensors");
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let mut all: Vec<_> = file.iter().map(|(name, view)| (name.to_owned(), view.data().to_vec())).collect();
+        let mut all: Vec<_> = file
+            .iter()
+            .map(|(name, view)| (name.to_owned(), view.data().to_vec()))
+            .collect();
         all.sort();
         all
     };
     assert!(tensors("straight") == tensors("stopped"));
     // A finished run evaluates again and changes nothing.
     let before = read(dir.path(), "straight", "checkpoint.safetensors");
-    succeed(dir.path(), &["train", "--resume", "runs/straight/checkpoint.safetensors"]);
+    succeed(
+        dir.path(),
+        &["train", "--resume", "runs/straight/checkpoint.safetensors"],
+    );
     assert!(read(dir.path(), "straight", "checkpoint.safetensors") == before);
 }
 
@@ -73,33 +122,62 @@ fn resuming_gives_the_bytes_of_the_straight_run() {
 fn a_held_back_part_keeps_the_test_split_for_the_end() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("pictures"), 2, 10, 3);
-    let output = succeed(dir.path(), &train(&["--epochs", "1", "--val-fraction", "0.2", "--limit", "8"]));
+    let output = succeed(
+        dir.path(),
+        &train(&["--epochs", "1", "--val-fraction", "0.2", "--limit", "8"]),
+    );
     let log = stderr(&output);
-    assert!(log.contains("4 images held back") && log.contains("8 training and 6 test images"), "{log}");
+    assert!(
+        log.contains("4 images held back") && log.contains("8 training and 6 test images"),
+        "{log}"
+    );
     assert!(stdout(&output).contains("6 test images"));
 }
 
 #[test]
 fn the_sample_is_trained_on_when_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let args = ["train", "--dataset", "fashion-mnist-sample", "--width", "1", "--epochs", "1", "--limit", "200", "-q"];
+    let args = [
+        "train",
+        "--dataset",
+        "fashion-mnist-sample",
+        "--width",
+        "1",
+        "--epochs",
+        "1",
+        "--limit",
+        "200",
+        "-q",
+    ];
     let output = succeed(dir.path(), &args);
     assert_eq!(stderr(&output), "", "-q leaves nothing but trouble");
     assert!(stdout(&output).contains("Ankle boot"));
     // Without a data set's name, weights of the sample are evaluated on the sample.
     let weights = "runs/fashion-mnist-sample-cnn-1/best.safetensors";
-    assert_eq!(stdout(&succeed(dir.path(), &["evaluate", "--weights", weights])), stdout(&output));
+    assert_eq!(
+        stdout(&succeed(dir.path(), &["evaluate", "--weights", weights])),
+        stdout(&output)
+    );
 }
 
 #[test]
 fn logs_for_machines_and_a_trace_for_viewers() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("pictures"), 2, 4, 2);
-    let output = succeed(dir.path(), &train(&["--epochs", "1", "--log-format", "json", "--trace", "trace.json"]));
-    let events: Vec<serde_json::Value> =
-        stderr(&output).lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect();
-    assert!(events.iter().any(|e| e["val_accuracy"].is_number() && e["epoch"] == 1), "{events:?}");
-    let trace: Vec<serde_json::Value> = serde_json::from_slice(&fs::read(dir.path().join("trace.json")).unwrap()).unwrap();
+    let output = succeed(
+        dir.path(),
+        &train(&["--epochs", "1", "--log-format", "json", "--trace", "trace.json"]),
+    );
+    let events: Vec<serde_json::Value> = stderr(&output)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("one JSON object a line"))
+        .collect();
+    assert!(
+        events.iter().any(|e| e["val_accuracy"].is_number() && e["epoch"] == 1),
+        "{events:?}"
+    );
+    let trace: Vec<serde_json::Value> =
+        serde_json::from_slice(&fs::read(dir.path().join("trace.json")).unwrap()).unwrap();
     for name in ["run", "epoch", "step", "forward", "backward", "load", "evaluate"] {
         assert!(trace.iter().any(|e| e["name"] == name), "no span {name}");
     }
@@ -108,7 +186,13 @@ fn logs_for_machines_and_a_trace_for_viewers() {
 #[test]
 fn help_and_version() {
     let dir = tempfile::tempdir().unwrap();
-    for args in [&["--help"][..], &["train", "--help"], &["evaluate", "--help"], &["bench", "--help"], &["--version"]] {
+    for args in [
+        &["--help"][..],
+        &["train", "--help"],
+        &["evaluate", "--help"],
+        &["bench", "--help"],
+        &["--version"],
+    ] {
         assert!(!stdout(&succeed(dir.path(), args)).is_empty());
     }
     assert_eq!(kestrel(dir.path(), &[]).status.code(), Some(2));

@@ -21,7 +21,11 @@ pub(super) fn load(repeats: u64, device: &Device) -> Result<Vec<f64>> {
     let labels: Vec<u32> = (0..n as u32).map(|i| i % 10).collect();
     let classes = cifar10::CLASSES.map(String::from).to_vec();
     let dataset = InMemory::new(pixels, 32, 32, labels, classes, Path::new("random images"))?;
-    let config = LoaderConfig { batch_size: 128, shuffle: true, ..LoaderConfig::default() };
+    let config = LoaderConfig {
+        batch_size: 128,
+        shuffle: true,
+        ..LoaderConfig::default()
+    };
     let loader = DataLoader::new(Arc::new(dataset), presets::cifar_train(32)?, config)?.to_device(device);
     let mut epoch = 0;
     clock(n, repeats, || {
