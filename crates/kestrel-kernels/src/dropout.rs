@@ -102,7 +102,7 @@ impl Mask {
             .for_each(|((y, x), kept)| {
                 for ((y, x), word) in y.chunks_mut(64).zip(x.chunks(64)).zip(kept) {
                     for (bit, (y, x)) in y.iter_mut().zip(x).enumerate() {
-                        *y = if word >> bit & 1 == 1 { *x * scale } else { T::ZERO };
+                        *y = std::hint::select_unpredictable(word >> bit & 1 == 1, *x * scale, T::ZERO);
                     }
                 }
             });
