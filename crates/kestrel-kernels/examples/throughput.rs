@@ -3,7 +3,7 @@
 //! `cargo run --release -p kestrel-kernels --example throughput`. A backward is timed as candle runs it, so it includes
 //! what candle does beside the op: a gradient of ones, one of zeros for each argument, and their sum.
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use kestrel_kernels::{
     AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, adam_step, batch_norm_train, conv2d, cross_entropy, dropout,
     max_pool2d, relu,
@@ -98,6 +98,21 @@ fn time_others() -> Result<()> {
         time(&format!("{name} forward"), None, || Ok(()), |()| op())?;
         time(&format!("{name} backward"), None, op, |y| y.backward())?;
     }
+    let (x, weight) = (normal(&[BATCH, 4096])?, normal(&[256, 4096])?);
+    let linear = candle_nn::Linear::new(weight.as_tensor().clone(), None);
+    let flop = 2.0 * (BATCH * 4096 * 256) as f64;
+    time(
+        "candle's linear 4096->256 forward",
+        Some(flop),
+        || Ok(()),
+        |()| linear.forward(&x),
+    )?;
+    time(
+        "candle's linear 4096->256 backward",
+        Some(2.0 * flop),
+        || linear.forward(&x),
+        |y| y.backward(),
+    )?;
     let logits = normal(&[BATCH, 10])?;
     let targets = Tensor::zeros(BATCH, DType::U32, &Device::Cpu)?;
     time(

@@ -1,6 +1,6 @@
 //! Values against plain loops over awkward shapes, and properties that a formula does not show.
 
-use crate::inputs::normal;
+use crate::inputs::{normal, normal_like};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
     AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, adam_step, batch_norm_train, conv2d, cross_entropy, dropout,
@@ -66,6 +66,17 @@ proptest! {
         let expected = conv2d_by_loops(&x, &weight, &config, shape).unwrap();
         for (got, expected) in y.flatten_all().unwrap().to_vec1::<f64>().unwrap().iter().zip(expected) {
             prop_assert!((got - expected).abs() < 1e-12, "{} {}", got, expected);
+        }
+        // The op is linear in each argument, so that <y, dy> = <x, dx> = <weight, dweight>.
+        if batch > 0 {
+            let dot = |a: &Tensor, b: &Tensor| (a * b).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
+            let dy = normal_like(&y).unwrap();
+            let grads = (&y * &dy).unwrap().backward().unwrap();
+            let of_y = dot(&y, &dy);
+            for var in [&x, &weight] {
+                let of_var = dot(var, grads.get(var).unwrap());
+                prop_assert!((of_var - of_y).abs() < 1e-10, "{} {}", of_var, of_y);
+            }
         }
     }
 }
