@@ -6,7 +6,7 @@
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use kestrel_kernels::{
     AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, adam_step, batch_norm_train, conv2d, cross_entropy, dropout,
-    max_pool2d, relu,
+    linear, max_pool2d, relu,
 };
 use std::time::Instant;
 
@@ -99,20 +99,23 @@ fn time_others() -> Result<()> {
         time(&format!("{name} backward"), None, op, |y| y.backward())?;
     }
     let (x, weight) = (normal(&[BATCH, 4096])?, normal(&[256, 4096])?);
-    let linear = candle_nn::Linear::new(weight.as_tensor().clone(), None);
+    let candle_linear = candle_nn::Linear::new(weight.as_tensor().clone(), None);
     let flop = 2.0 * (BATCH * 4096 * 256) as f64;
     time(
         "candle's linear 4096->256 forward",
         Some(flop),
         || Ok(()),
-        |()| linear.forward(&x),
+        |()| candle_linear.forward(&x),
     )?;
     time(
         "candle's linear 4096->256 backward",
         Some(2.0 * flop),
-        || linear.forward(&x),
+        || candle_linear.forward(&x),
         |y| y.backward(),
     )?;
+    let op = || Ok(linear(&x, &weight, None)?);
+    time("linear 4096->256 forward", Some(flop), || Ok(()), |()| op())?;
+    time("linear 4096->256 backward", Some(2.0 * flop), op, |y| y.backward())?;
     let logits = normal(&[BATCH, 10])?;
     let targets = Tensor::zeros(BATCH, DType::U32, &Device::Cpu)?;
     time(

@@ -4,7 +4,7 @@ use crate::inputs::{distinct, normal, normal_like};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
     BatchNormConfig, Conv2dConfig, DropoutKey, batch_norm_eval, batch_norm_train, conv2d, cross_entropy, dropout,
-    max_pool2d, relu,
+    linear, max_pool2d, relu,
 };
 
 /// Checks the gradient of every element of `vars` under `f`, whose output is weighted at random.
@@ -191,6 +191,18 @@ fn max_pool2d_gradients() -> Result<()> {
     }
     let x = distinct(&[2, 6, 5, 3])?;
     check_gradients(&[&x], || Ok(max_pool2d(&x.permute((0, 3, 1, 2))?, 3, 2, 1)?))
+}
+
+#[test]
+fn linear_gradients() -> Result<()> {
+    for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 2), (2, 3, 70), (1, 66, 3)] {
+        let (x, weight) = (normal::<f64>(&[rows, inputs])?, normal::<f64>(&[outputs, inputs])?);
+        let bias = normal::<f64>(&[outputs])?;
+        check_gradients(&[&x, &weight, &bias], || Ok(linear(&x, &weight, Some(&bias))?))?;
+        check_gradients(&[&x, &weight], || Ok(linear(&x, &weight, None)?))?;
+    }
+    let (x, weight) = (normal::<f64>(&[4, 3])?, normal::<f64>(&[4, 2])?);
+    check_gradients(&[&x, &weight], || Ok(linear(&x.t()?, &weight.t()?, None)?))
 }
 
 #[test]

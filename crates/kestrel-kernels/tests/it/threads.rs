@@ -4,7 +4,7 @@ use crate::inputs::normal;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
     AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, adam_step, batch_norm_train, conv2d, cross_entropy, dropout,
-    max_pool2d, relu,
+    linear, max_pool2d, relu,
 };
 
 /// Runs `f` on pools of 1, 2 and 4 threads and compares every element of its tensors.
@@ -102,6 +102,12 @@ fn other_ops_are_bit_equal() -> Result<()> {
             &[&x],
         )
     })?;
+    let (rows, matrix, offset) = (
+        normal::<f32>(&[33, 500])?,
+        normal::<f32>(&[130, 500])?,
+        normal::<f32>(&[130])?,
+    );
+    check_threads(|| all_of(&linear(&rows, &matrix, Some(&offset))?, &[&rows, &matrix, &offset]))?;
     let logits = normal::<f32>(&[1000, 10])?;
     let targets: Vec<u32> = (0..1000).map(|i| i % 10).collect();
     let targets = Tensor::from_vec(targets, 1000, &Device::Cpu)?;
