@@ -61,9 +61,10 @@ pub fn dropout(x: &Tensor, p: f64, key: DropoutKey) -> Result<Tensor> {
 
 /// The same value and gradient from candle's own ops; the mask is made on the host.
 fn composite(x: &Tensor, mask: &Mask) -> candle_core::Result<Tensor> {
-    let factors: Vec<f32> = mask.apply(&vec![1.0; x.elem_count()]);
-    let factors = Tensor::from_vec(factors, x.shape(), x.device())?.to_dtype(x.dtype())?;
-    x.mul(&factors)
+    dispatch!(OP, x.dtype(), T => {
+        let factors: Vec<T> = mask.apply(&vec![T::ONE; x.elem_count()]);
+        x.mul(&Tensor::from_vec(factors, x.shape(), x.device())?)
+    })
 }
 
 /// Which elements are kept, and by what they are multiplied.
@@ -102,7 +103,7 @@ impl Mask {
             .for_each(|((y, x), kept)| {
                 for ((y, x), word) in y.chunks_mut(64).zip(x.chunks(64)).zip(kept) {
                     for (bit, (y, x)) in y.iter_mut().zip(x).enumerate() {
-                        *y = if word >> bit & 1 == 1 { *x * scale } else { T::ZERO };
+                        *y = std::hint::select_unpredictable(word >> bit & 1 == 1, *x * scale, T::ZERO);
                     }
                 }
             });

@@ -153,6 +153,14 @@ pub(crate) fn require_shape(op: &'static str, tensor: &Tensor, expected: &[usize
     })
 }
 
+/// Errors unless `tensor` can be written in place.
+pub(crate) fn require_contiguous(op: &'static str, tensor: &Tensor) -> Result<()> {
+    if tensor.is_contiguous() {
+        return Ok(());
+    }
+    Err(candle_core::Error::RequiresContiguous { op }.bt().into())
+}
+
 /// The four dimensions of a tensor, all but the first at least 1.
 pub(crate) fn dims4(op: &'static str, tensor: &Tensor, legend: &str) -> Result<(usize, usize, usize, usize)> {
     match *tensor.dims() {

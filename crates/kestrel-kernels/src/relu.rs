@@ -64,7 +64,9 @@ fn gate<T: Element>(gate: &[T], value: &[T]) -> Vec<T> {
         .zip(value.par_chunks(BLOCK))
         .for_each(|((out, gate), value)| {
             for ((out, gate), value) in out.iter_mut().zip(gate).zip(value) {
-                *out = if *gate <= T::ZERO { T::ZERO } else { *value };
+                // A factor instead of a choice would turn an infinite value into NaN.
+                let (closed, value) = (*gate <= T::ZERO, *value);
+                *out = std::hint::select_unpredictable(closed, T::ZERO, value);
             }
         });
     out

@@ -44,8 +44,8 @@ impl Default for BatchNormConfig {
 /// `x` and the result `[N, C, ...]`, all others `[C]`, contiguous where they are updated.
 ///
 /// # Errors
-/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::TooFewValuesPerChannel`] for `M < 2`; the running
-/// statistics are then untouched.
+/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::TooFewValuesPerChannel`] for `M < 2`, candle's
+/// `RequiresContiguous`; the running statistics are then untouched.
 ///
 /// # Source
 /// Ioffe and Szegedy 2015, algorithm 1; `torch.nn.functional.batch_norm(training=True)`; proved by
@@ -62,6 +62,9 @@ pub fn batch_norm_train(
     let planes = check(x, [weight, bias, running_mean, running_var])?;
     if planes.values_per_channel() < 2 {
         return Err(Error::TooFewValuesPerChannel { got: x.dims().to_vec() });
+    }
+    for running in [running_mean, running_var] {
+        element::require_contiguous(OP, running)?;
     }
     if !x.device().is_cpu() {
         return Ok(composite::train(x, weight, bias, running_mean, running_var, config)?);

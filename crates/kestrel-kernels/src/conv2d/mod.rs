@@ -1,7 +1,7 @@
 //! Two-dimensional convolution: the op, its checks, and the choice of algorithm by shape.
 //!
 //! The CPU algorithm is `im2col`: strips of patches that stay in cache, multiplied by the weight. Another algorithm is
-//! slotted in by a test on [`Geometry`] in the three functions of `Conv2dOp` that call `im2col`.
+//! slotted in by a test on `Geometry` in the methods of `Conv2dOp`, which alone call `im2col`.
 
 mod composite;
 mod geometry;

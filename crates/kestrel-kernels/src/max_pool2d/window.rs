@@ -5,6 +5,8 @@ use crate::element::{self, Element};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use rayon::prelude::*;
+use std::hint::select_unpredictable;
+use std::ops::Range;
 
 /// Output elements below which planes are not shared out one by one.
 const BLOCK: usize = 1 << 12;
@@ -74,35 +76,77 @@ impl Geometry {
         self.out_height * self.out_width
     }
 
-    /// The pixels along one axis that window `i` covers, of `0..size`.
-    fn covered(&self, i: usize, size: usize) -> (usize, usize) {
-        let start = i * self.stride;
-        (
-            start.saturating_sub(self.padding),
-            (start + self.kernel - self.padding).min(size),
-        )
+    /// The windows along one axis of `0..out` whose tap `tap` lies inside `0..size`.
+    fn inside(&self, tap: usize, size: usize, out: usize) -> Range<usize> {
+        let start = self.padding.saturating_sub(tap).div_ceil(self.stride);
+        let end = match (size + self.padding).checked_sub(tap + 1) {
+            Some(last) => (last / self.stride + 1).min(out),
+            None => 0,
+        };
+        start.min(end)..end
     }
 
-    /// Calls `visit` with each window's number, maximum and the maximum's pixel.
-    fn for_each_window<T: Element>(&self, plane: &[T], mut visit: impl FnMut(usize, T, usize)) {
-        for p in 0..self.out_height {
-            let (top, bottom) = self.covered(p, self.height);
-            for q in 0..self.out_width {
-                let (left, right) = self.covered(q, self.width);
-                let (mut max, mut index) = (T::NEG_INFINITY, top * self.width + left);
-                for row in top..bottom {
-                    let start = row * self.width;
-                    for (column, value) in plane[start + left..start + right].iter().enumerate() {
-                        // PyTorch's test: a value that is not equal to itself is NaN.
-                        #[allow(clippy::eq_op)]
-                        if *value > max || *value != *value {
-                            (max, index) = (*value, start + left + column);
-                        }
+    /// The first pixel along one axis that window `i` covers.
+    fn first(&self, i: usize) -> usize {
+        (i * self.stride).saturating_sub(self.padding)
+    }
+
+    /// Writes each window's maximum and the maximum's pixel.
+    ///
+    /// A row of windows is compared with one tap after the other, in row-major order; a tap takes over if it is larger or
+    /// NaN, which is PyTorch's test.
+    fn pool_plane<T: Element>(&self, plane: &[T], maxima: &mut [T], indices: &mut [u32]) {
+        let rows = maxima
+            .chunks_exact_mut(self.out_width)
+            .zip(indices.chunks_exact_mut(self.out_width));
+        for (p, (maxima, indices)) in rows.enumerate() {
+            maxima.fill(T::NEG_INFINITY);
+            for (q, index) in indices.iter_mut().enumerate() {
+                *index = (self.first(p) * self.width + self.first(q)) as u32;
+            }
+            for r in 0..self.kernel {
+                let row = (p * self.stride + r)
+                    .checked_sub(self.padding)
+                    .filter(|row| *row < self.height);
+                let Some(row) = row else { continue };
+                for s in 0..self.kernel {
+                    let windows = self.inside(s, self.width, self.out_width);
+                    if windows.is_empty() {
+                        continue;
+                    }
+                    let first = row * self.width + windows.start * self.stride + s - self.padding;
+                    let (maxima, indices) = (&mut maxima[windows.clone()], &mut indices[windows]);
+                    match self.stride {
+                        1 => compare::<T, 1>(&plane[first..], first, maxima, indices, 1),
+                        2 => compare::<T, 2>(&plane[first..], first, maxima, indices, 2),
+                        stride => compare::<T, 0>(&plane[first..], first, maxima, indices, stride),
                     }
                 }
-                visit(p * self.out_width + q, max, index);
             }
         }
+    }
+}
+
+/// Lets a tap take over the windows that it wins; its pixels lie `stride` apart from `first` on. A `STRIDE` other than 0
+/// is the same stride, known to the compiler.
+#[inline(always)]
+fn compare<T: Element, const STRIDE: usize>(
+    pixels: &[T],
+    first: usize,
+    maxima: &mut [T],
+    indices: &mut [u32],
+    stride: usize,
+) {
+    let stride = if STRIDE == 0 { stride } else { STRIDE };
+    let count = maxima.len().min(indices.len());
+    let pixels = &pixels[..(count - 1) * stride + 1];
+    for i in 0..count {
+        let value = pixels[i * stride];
+        // A value that is not equal to itself is NaN.
+        #[allow(clippy::eq_op)]
+        let takes = (value > maxima[i]) | (value != value);
+        maxima[i] = select_unpredictable(takes, value, maxima[i]);
+        indices[i] = select_unpredictable(takes, (first + i * stride) as u32, indices[i]);
     }
 }
 
@@ -112,7 +156,7 @@ pub(super) fn maxima<T: Element>(g: &Geometry, x: &[T]) -> Vec<T> {
     y.par_chunks_mut(g.out_plane())
         .zip(x.par_chunks(g.in_plane()))
         .with_min_len((BLOCK / g.out_plane()).max(1))
-        .for_each(|(y, x)| g.for_each_window(x, |window, max, _| y[window] = max));
+        .for_each_init(|| vec![0; g.out_plane()], |unused, (y, x)| g.pool_plane(x, y, unused));
     y
 }
 
@@ -124,12 +168,7 @@ pub(super) fn maxima_and_indices<T: Element>(g: &Geometry, x: &[T]) -> (Vec<T>, 
         .zip(indices.par_chunks_mut(g.out_plane()))
         .zip(x.par_chunks(g.in_plane()))
         .with_min_len((BLOCK / g.out_plane()).max(1))
-        .for_each(|((y, indices), x)| {
-            g.for_each_window(x, |window, max, index| {
-                y[window] = max;
-                indices[window] = index as u32;
-            });
-        });
+        .for_each(|((y, indices), x)| g.pool_plane(x, y, indices));
     (y, indices)
 }
 

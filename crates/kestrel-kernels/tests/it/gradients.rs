@@ -1,16 +1,17 @@
 //! Gradients in f64 against central differences, on contiguous and on permuted inputs.
 
+use crate::inputs::{distinct, normal, normal_like};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
     BatchNormConfig, Conv2dConfig, DropoutKey, batch_norm_eval, batch_norm_train, conv2d, cross_entropy, dropout,
-    max_pool2d, relu,
+    linear, max_pool2d, relu,
 };
 
 /// Checks the gradient of every element of `vars` under `f`, whose output is weighted at random.
 #[track_caller]
 fn check_gradients(vars: &[&Var], f: impl Fn() -> Result<Tensor>) -> Result<()> {
     const STEP: f64 = 1e-5;
-    let weights = f()?.randn_like(0.0, 1.0)?;
+    let weights = normal_like(&f()?)?;
     let loss = || (f()? * &weights)?.sum_all();
     let value = || loss()?.to_scalar::<f64>();
     let grads = loss()?.backward()?;
@@ -41,21 +42,6 @@ fn check_gradients(vars: &[&Var], f: impl Fn() -> Result<Tensor>) -> Result<()> 
     Ok(())
 }
 
-fn normal(shape: &[usize]) -> Result<Var> {
-    Var::randn(0f64, 1f64, shape, &Device::Cpu)
-}
-
-/// Values that lie 0.1 apart, so that no step makes or breaks a tie.
-fn distinct(shape: &[usize]) -> Result<Var> {
-    use kestrel_kernels::random::{KeyedRng, Purpose};
-    let count: usize = shape.iter().product();
-    let mut values: Vec<f64> = (0..count)
-        .map(|i| (i as f64 - count as f64 / 2.0) * 0.1 + 0.03)
-        .collect();
-    KeyedRng::new(5, Purpose::Shuffle, 0, 0).shuffle(&mut values);
-    Var::from_vec(values, shape, &Device::Cpu)
-}
-
 #[test]
 fn conv2d_gradients() -> Result<()> {
     let config = |stride, padding, dilation, groups| Conv2dConfig {
@@ -74,7 +60,11 @@ fn conv2d_gradients() -> Result<()> {
         ([1, 1, 1, 2], [2, 1, 3, 3], config(1, 1, 1, 1)),
         ([1, 1, 7, 7], [1, 1, 2, 2], config(3, 0, 1, 1)),
     ] {
-        let (x, weight, bias) = (normal(&x)?, normal(&weight)?, normal(&weight[..1])?);
+        let (x, weight, bias) = (
+            normal::<f64>(&x)?,
+            normal::<f64>(&weight)?,
+            normal::<f64>(&weight[..1])?,
+        );
         check_gradients(&[&x, &weight, &bias], || Ok(conv2d(&x, &weight, Some(&bias), &config)?))?;
         check_gradients(&[&x, &weight], || Ok(conv2d(&x, &weight, None, &config)?))?;
     }
@@ -84,7 +74,7 @@ fn conv2d_gradients() -> Result<()> {
 /// Images stored `[N, H, W, C]`, weights stored `[R, S, C, K]`.
 #[test]
 fn conv2d_gradients_of_permuted_inputs() -> Result<()> {
-    let (x, weight) = (normal(&[2, 5, 4, 3])?, normal(&[3, 3, 3, 2])?);
+    let (x, weight) = (normal::<f64>(&[2, 5, 4, 3])?, normal::<f64>(&[3, 3, 3, 2])?);
     let config = Conv2dConfig {
         padding: 1,
         ..Conv2dConfig::default()
@@ -102,7 +92,11 @@ fn conv2d_gradients_of_permuted_inputs() -> Result<()> {
 /// A gradient that nothing needs is not computed, and the others do not change.
 #[test]
 fn conv2d_skips_what_needs_no_gradient() -> Result<()> {
-    let (x, weight, bias) = (normal(&[2, 3, 5, 4])?, normal(&[2, 3, 3, 3])?, normal(&[2])?);
+    let (x, weight, bias) = (
+        normal::<f64>(&[2, 3, 5, 4])?,
+        normal::<f64>(&[2, 3, 3, 3])?,
+        normal::<f64>(&[2])?,
+    );
     let (x_const, weight_const) = (x.as_detached_tensor(), weight.as_detached_tensor());
     let config = Conv2dConfig::default();
     let all = conv2d(&x, &weight, Some(&bias), &config)?.backward()?;
@@ -123,8 +117,12 @@ fn conv2d_skips_what_needs_no_gradient() -> Result<()> {
 fn batch_norm_gradients() -> Result<()> {
     for shape in [&[3, 2, 3, 5][..], &[1, 3, 2, 1], &[5, 3]] {
         let channels = &shape[1..2];
-        let (x, weight, bias) = (normal(shape)?, normal(channels)?, normal(channels)?);
-        let (mean, var) = (normal(channels)?, normal(channels)?.sqr()?);
+        let (x, weight, bias) = (
+            normal::<f64>(shape)?,
+            normal::<f64>(channels)?,
+            normal::<f64>(channels)?,
+        );
+        let (mean, var) = (normal::<f64>(channels)?, normal::<f64>(channels)?.sqr()?);
         check_gradients(&[&x, &weight, &bias], || {
             Ok(batch_norm_train(
                 &x,
@@ -145,7 +143,11 @@ fn batch_norm_gradients() -> Result<()> {
 /// Images stored `[N, H, W, C]`; in evaluation nothing is computed for a frozen layer's weight.
 #[test]
 fn batch_norm_gradients_of_permuted_and_frozen_inputs() -> Result<()> {
-    let (x, weight, bias) = (normal(&[2, 3, 4, 3])?, normal(&[3])?, normal(&[3])?);
+    let (x, weight, bias) = (
+        normal::<f64>(&[2, 3, 4, 3])?,
+        normal::<f64>(&[3])?,
+        normal::<f64>(&[3])?,
+    );
     let (mean, var) = (
         Tensor::zeros(3, DType::F64, &Device::Cpu)?,
         Tensor::ones(3, DType::F64, &Device::Cpu)?,
@@ -192,6 +194,18 @@ fn max_pool2d_gradients() -> Result<()> {
 }
 
 #[test]
+fn linear_gradients() -> Result<()> {
+    for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 2), (2, 3, 70), (1, 66, 3)] {
+        let (x, weight) = (normal::<f64>(&[rows, inputs])?, normal::<f64>(&[outputs, inputs])?);
+        let bias = normal::<f64>(&[outputs])?;
+        check_gradients(&[&x, &weight, &bias], || Ok(linear(&x, &weight, Some(&bias))?))?;
+        check_gradients(&[&x, &weight], || Ok(linear(&x, &weight, None)?))?;
+    }
+    let (x, weight) = (normal::<f64>(&[4, 3])?, normal::<f64>(&[4, 2])?);
+    check_gradients(&[&x, &weight], || Ok(linear(&x.t()?, &weight.t()?, None)?))
+}
+
+#[test]
 fn relu_gradients() -> Result<()> {
     let x = distinct(&[3, 5])?;
     check_gradients(&[&x], || Ok(relu(&x)?))?;
@@ -207,10 +221,10 @@ fn cross_entropy_gradients() -> Result<()> {
         ([1, 7], targets(&[6])?),
         ([4, 2], targets(&[0; 4])?),
     ] {
-        let logits = normal(&shape)?;
+        let logits = normal::<f64>(&shape)?;
         check_gradients(&[&logits], || Ok(cross_entropy(&logits, &targets)?))?;
     }
-    let logits = normal(&[5, 3])?;
+    let logits = normal::<f64>(&[5, 3])?;
     check_gradients(&[&logits], || Ok(cross_entropy(&logits.t()?, &targets(&[4, 0, 2])?)?))
 }
 
@@ -221,7 +235,7 @@ fn dropout_gradients() -> Result<()> {
         step: 2,
         layer: 3,
     };
-    let x = normal(&[7, 11])?;
+    let x = normal::<f64>(&[7, 11])?;
     for p in [0.0, 0.3, 1.0] {
         check_gradients(&[&x], || Ok(dropout(&x, p, key)?))?;
         check_gradients(&[&x], || Ok(dropout(&x.t()?, p, key)?))?;

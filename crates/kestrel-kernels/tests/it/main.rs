@@ -5,5 +5,6 @@ mod candle_defects;
 mod errors;
 mod golden;
 mod gradients;
+mod inputs;
 mod plain_loops;
 mod threads;

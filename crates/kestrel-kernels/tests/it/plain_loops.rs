@@ -1,5 +1,6 @@
 //! Values against plain loops over awkward shapes, and properties that a formula does not show.
 
+use crate::inputs::{normal, normal_like};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
     AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, adam_step, batch_norm_train, conv2d, cross_entropy, dropout,
@@ -55,9 +56,9 @@ proptest! {
         let config = Conv2dConfig { stride, padding, dilation, groups };
         let fits = |size: usize, kernel: usize| size + 2 * padding > dilation * (kernel - 1);
         prop_assume!(fits(height, kernel_height) && fits(width, kernel_width));
-        let x = Tensor::randn(0f64, 1f64, (batch, groups * group_in, height, width), &Device::Cpu).unwrap();
-        let weight_shape = (groups * group_out, group_in, kernel_height, kernel_width);
-        let weight = Tensor::randn(0f64, 1f64, weight_shape, &Device::Cpu).unwrap();
+        let x = normal::<f64>(&[batch, groups * group_in, height, width]).unwrap();
+        let weight_shape = [groups * group_out, group_in, kernel_height, kernel_width];
+        let weight = normal::<f64>(&weight_shape).unwrap();
         let y = conv2d(&x, &weight, None, &config).unwrap();
         let out = |size: usize, kernel: usize| (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
         let shape = [batch, groups * group_out, out(height, kernel_height), out(width, kernel_width)];
@@ -65,6 +66,17 @@ proptest! {
         let expected = conv2d_by_loops(&x, &weight, &config, shape).unwrap();
         for (got, expected) in y.flatten_all().unwrap().to_vec1::<f64>().unwrap().iter().zip(expected) {
             prop_assert!((got - expected).abs() < 1e-12, "{} {}", got, expected);
+        }
+        // The op is linear in each argument, so that <y, dy> = <x, dx> = <weight, dweight>.
+        if batch > 0 {
+            let dot = |a: &Tensor, b: &Tensor| (a * b).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
+            let dy = normal_like(&y).unwrap();
+            let grads = (&y * &dy).unwrap().backward().unwrap();
+            let of_y = dot(&y, &dy);
+            for var in [&x, &weight] {
+                let of_var = dot(var, grads.get(var).unwrap());
+                prop_assert!((of_var - of_y).abs() < 1e-10, "{} {}", of_var, of_y);
+            }
         }
     }
 }

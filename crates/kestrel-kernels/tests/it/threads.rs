@@ -1,9 +1,10 @@
 //! Every result is bit-equal for any number of threads.
 
+use crate::inputs::normal;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
     AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, adam_step, batch_norm_train, conv2d, cross_entropy, dropout,
-    max_pool2d, relu,
+    linear, max_pool2d, relu,
 };
 
 /// Runs `f` on pools of 1, 2 and 4 threads and compares every element of its tensors.
@@ -43,10 +44,6 @@ fn all_of(y: &Tensor, vars: &[&Var]) -> Result<Vec<Tensor>> {
     Ok(tensors)
 }
 
-fn normal(shape: &[usize]) -> Result<Var> {
-    Var::randn(0f32, 1f32, shape, &Device::Cpu)
-}
-
 #[test]
 fn conv2d_is_bit_equal() -> Result<()> {
     // Whole strips, strips of several images with a ragged end, large images, pointwise, groups.
@@ -57,7 +54,11 @@ fn conv2d_is_bit_equal() -> Result<()> {
         ([5, 40, 17, 19], [24, 40, 1, 1], 0, 1),
         ([9, 32, 8, 8], [32, 8, 3, 3], 1, 4),
     ] {
-        let (x, weight, bias) = (normal(&x)?, normal(&weight)?, normal(&weight[..1])?);
+        let (x, weight, bias) = (
+            normal::<f32>(&x)?,
+            normal::<f32>(&weight)?,
+            normal::<f32>(&weight[..1])?,
+        );
         let config = Conv2dConfig {
             padding,
             groups,
@@ -70,7 +71,11 @@ fn conv2d_is_bit_equal() -> Result<()> {
 
 #[test]
 fn other_ops_are_bit_equal() -> Result<()> {
-    let (x, weight, bias) = (normal(&[9, 7, 33, 31])?, normal(&[7])?, normal(&[7])?);
+    let (x, weight, bias) = (
+        normal::<f32>(&[9, 7, 33, 31])?,
+        normal::<f32>(&[7])?,
+        normal::<f32>(&[7])?,
+    );
     check_threads(|| {
         let (mean, var) = (
             Tensor::zeros(7, DType::F32, &Device::Cpu)?,
@@ -97,11 +102,17 @@ fn other_ops_are_bit_equal() -> Result<()> {
             &[&x],
         )
     })?;
-    let logits = normal(&[1000, 10])?;
+    let (rows, matrix, offset) = (
+        normal::<f32>(&[33, 500])?,
+        normal::<f32>(&[130, 500])?,
+        normal::<f32>(&[130])?,
+    );
+    check_threads(|| all_of(&linear(&rows, &matrix, Some(&offset))?, &[&rows, &matrix, &offset]))?;
+    let logits = normal::<f32>(&[1000, 10])?;
     let targets: Vec<u32> = (0..1000).map(|i| i % 10).collect();
     let targets = Tensor::from_vec(targets, 1000, &Device::Cpu)?;
     check_threads(|| all_of(&cross_entropy(&logits, &targets)?, &[&logits]))?;
-    let grad = normal(&[50_000])?;
+    let grad = normal::<f32>(&[50_000])?;
     check_threads(|| {
         let param = Var::from_tensor(&(grad.as_tensor() + 1.0)?)?;
         let (exp_avg, exp_avg_sq) = (param.zeros_like()?, param.zeros_like()?);
