@@ -1,11 +1,10 @@
 //! The CIFAR CNN: three blocks of two 3x3 convolutions, then two linear layers.
 
-use candle_core::{DType, Device, Module, Tensor};
-use candle_nn::Linear;
+use candle_core::{DType, Device, Tensor};
 use kestrel_kernels::{Conv2dConfig, max_pool2d, relu};
 use serde::{Deserialize, Serialize};
 
-use crate::layers::{BatchNorm2d, Conv2d, Dropout, linear};
+use crate::layers::{BatchNorm2d, Conv2d, Dropout, Linear};
 use crate::{Error, Mode, Model, Params, Result};
 
 /// The shape of a [`Cnn`].
@@ -97,8 +96,8 @@ impl Cnn {
             convs.push((conv, BatchNorm2d::new(output, &vb.pp(format!("bn{}", i + 1)))?));
         }
         let side = config.image_size / 8;
-        let fc1 = linear(4 * w * side * side, 8 * w, &vb.pp("fc1"))?;
-        let fc2 = linear(8 * w, config.num_classes, &vb.pp("fc2"))?;
+        let fc1 = Linear::new(4 * w * side * side, 8 * w, &vb.pp("fc1"))?;
+        let fc2 = Linear::new(8 * w, config.num_classes, &vb.pp("fc2"))?;
         Ok(Self {
             convs,
             fc1,
@@ -130,7 +129,7 @@ impl Model for Cnn {
             }
         }
         let hidden = relu(&self.fc1.forward(&x.flatten_from(1)?)?)?;
-        Ok(self.fc2.forward(&self.dropout.forward(&hidden, mode)?)?)
+        self.fc2.forward(&self.dropout.forward(&hidden, mode)?)
     }
 
     fn params(&self) -> &Params {

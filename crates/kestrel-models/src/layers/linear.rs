@@ -1,17 +1,35 @@
-//! The fully connected layer: candle's, with PyTorch's initialisation.
+//! The fully connected layer.
 
-use candle_nn::{Linear, VarBuilder};
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
 
 use crate::Result;
 use crate::init::default_uniform;
 
 /// `y = x W^T + b` with `weight [out, in]` and `bias [out]`, initialised as PyTorch's `nn.Linear`.
-///
-/// # Errors
-/// Where the store holds the names with other shapes.
-pub fn linear(in_features: usize, out_features: usize, vb: &VarBuilder<'_>) -> Result<Linear> {
-    let init = default_uniform(in_features);
-    let weight = vb.get_with_hints((out_features, in_features), "weight", init)?;
-    let bias = vb.get_with_hints(out_features, "bias", init)?;
-    Ok(Linear::new(weight, Some(bias)))
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// A layer whose parameters are `weight` and `bias` under the builder's prefix.
+    ///
+    /// # Errors
+    /// Where the store holds the names with other shapes.
+    pub fn new(in_features: usize, out_features: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+        let init = default_uniform(in_features);
+        let weight = vb.get_with_hints((out_features, in_features), "weight", init)?;
+        let bias = vb.get_with_hints(out_features, "bias", init)?;
+        Ok(Self { weight, bias })
+    }
+
+    /// `[N, in]` → `[N, out]`.
+    ///
+    /// # Errors
+    /// Where the input has other features.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(kestrel_kernels::linear(x, &self.weight, Some(&self.bias))?)
+    }
 }

@@ -8,4 +8,4 @@ mod linear;
 pub use batch_norm::BatchNorm2d;
 pub use conv2d::Conv2d;
 pub use dropout::Dropout;
-pub use linear::linear;
+pub use linear::Linear;
