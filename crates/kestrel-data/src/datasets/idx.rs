@@ -62,18 +62,20 @@ fn parse(mut reader: impl Read, path: &Path) -> Result<Idx> {
     // A damaged gzip stream that just ends reads as a truncated file.
     let mut read_up_to = |count: u64, already: u64, needed: u64| -> Result<Vec<u8>> {
         let mut data = Vec::new();
-        match reader.by_ref().take(count).read_to_end(&mut data) {
-            Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => return Err(Error::io("read", path)(e)),
-            _ => {}
-        }
+        let result = reader.by_ref().take(count).read_to_end(&mut data);
         let got = already + data.len() as u64;
-        if got < needed {
+        let ended = result
+            .as_ref()
+            .err()
+            .is_none_or(|e| e.kind() == std::io::ErrorKind::UnexpectedEof);
+        if ended && got < needed {
             return Err(Error::Truncated {
                 path: path.to_path_buf(),
                 expected: needed,
                 got,
             });
         }
+        result.map_err(Error::io("read", path))?;
         Ok(data)
     };
     let word = |bytes: &[u8]| bytes.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte));
