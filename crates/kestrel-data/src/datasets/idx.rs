@@ -128,7 +128,7 @@ fn parse(mut reader: impl Read, path: &Path) -> Result<Idx> {
 /// # Errors
 /// [`Error::BadMagic`] if `images` are labels or `labels` are images, [`Error::CountMismatch`], and those of
 /// [`InMemory::new`].
-pub fn into_dataset(images: Idx, labels: Idx, classes: Vec<String>, source: &Path) -> Result<InMemory> {
+pub fn into_dataset(images: &Idx, labels: &Idx, classes: Vec<String>, source: &Path) -> Result<InMemory> {
     let wrong = |expected, got| Error::BadMagic {
         path: source.to_path_buf(),
         expected,
@@ -149,7 +149,7 @@ pub fn into_dataset(images: Idx, labels: Idx, classes: Vec<String>, source: &Pat
     }
     let padding = if (height, width) == (28, 28) { 2 } else { 0 };
     let pixels = grey_to_rgb(&images.data, height, width, padding);
-    let labels = labels.data.into_iter().map(u32::from).collect();
+    let labels = labels.data.iter().copied().map(u32::from).collect();
     InMemory::new(
         pixels,
         height + 2 * padding,
@@ -207,7 +207,7 @@ pub fn open(folder: &Path) -> Result<Splits<InMemory>> {
         let images_path = file(&format!("{part}-images"), "idx3");
         let images = read_file(&images_path)?;
         let labels = read_file(&file(&format!("{part}-labels"), "idx1"))?;
-        Ok(Arc::new(into_dataset(images, labels, classes.clone(), &images_path)?))
+        Ok(Arc::new(into_dataset(&images, &labels, classes.clone(), &images_path)?))
     };
     Ok(Splits {
         train: split("train")?,

@@ -1,5 +1,6 @@
 //! `Compose`: a pipeline of transforms, run on one image at a time.
 
+use std::fmt;
 use std::sync::Arc;
 
 use kestrel_kernels::random::KeyedRng;
@@ -10,11 +11,17 @@ use crate::error::{Error, Result};
 use crate::pixels::{CHANNELS, Image};
 
 /// Pixel transforms, then `ToTensor`, then perhaps `Normalize`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Compose {
     transforms: Vec<Arc<dyn Transform>>,
     normalize: Option<Normalize>,
     table: Table,
+}
+
+impl fmt::Debug for Compose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Compose").field(&self.specs()).finish()
+    }
 }
 
 impl Default for Compose {

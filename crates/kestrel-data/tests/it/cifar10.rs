@@ -85,8 +85,8 @@ fn folder_and_its_parent_open() {
 fn candle_datasets_reads_the_same() {
     let ours = cifar10::open(&folder()).unwrap();
     let theirs = candle_datasets::vision::cifar::load_dir(folder()).unwrap();
-    let names = cifar10::CLASSES.map(String::from).to_vec();
-    let converted = datasets::candle::from_candle(&theirs, names, "CIFAR-10").unwrap();
+    let names = cifar10::CLASSES.map(String::from);
+    let converted = datasets::candle::from_candle(&theirs, &names, "CIFAR-10").unwrap();
     for (ours, theirs) in [(&ours.train, &converted.train), (&ours.test, &converted.test)] {
         assert!(ours.pixels() == theirs.pixels() && ours.labels() == theirs.labels());
     }

@@ -1,5 +1,5 @@
 //! Integration tests of kestrel-data: no network but loopback, no file from outside the repository.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cifar10;
 mod decode;

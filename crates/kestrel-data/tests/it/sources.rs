@@ -110,7 +110,7 @@ fn candle_images_become_bytes_exactly_or_not_at_all() {
             test_labels: labels,
             labels: 2,
         };
-        from_candle(&dataset, vec!["a".into(), "b".into()], "made")
+        from_candle(&dataset, &["a".into(), "b".into()], "made")
     };
     let all: Vec<f32> = (0..=255u8).map(|byte| f32::from(byte) / 255.0).collect();
     let splits = make(all.clone(), &[1, 1, 16, 16], &[1]).unwrap();

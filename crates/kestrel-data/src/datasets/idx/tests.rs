@@ -107,19 +107,19 @@ fn data_set_pads_and_checks() {
     };
     let classes = || vec!["a".to_owned(), "b".to_owned()];
     let path = Path::new("x");
-    let made = into_dataset(images(2, 28), labels(&[0, 1]), classes(), path).unwrap();
+    let made = into_dataset(&images(2, 28), &labels(&[0, 1]), classes(), path).unwrap();
     assert_eq!((made.height(), made.width()), (32, 32));
     let row = |y: usize| &made.pixels()[y * 96..(y + 1) * 96];
     assert!(row(1).iter().all(|&v| v == 0) && row(30).iter().all(|&v| v == 0));
     let (black, grey) = (row(2)[..6].to_vec(), row(29)[6..90].to_vec());
     assert!(black.iter().all(|&v| v == 0) && grey.iter().all(|&v| v == 200));
     assert_eq!(
-        into_dataset(images(1, 30), labels(&[0]), classes(), path)
+        into_dataset(&images(1, 30), &labels(&[0]), classes(), path)
             .unwrap()
             .height(),
         30
     );
-    let make = |images, labels| into_dataset(images, labels, classes(), path);
+    let make = |images: Idx, labels: Idx| into_dataset(&images, &labels, classes(), path);
     assert!(matches!(
         make(images(2, 28), labels(&[0])),
         Err(Error::CountMismatch {
