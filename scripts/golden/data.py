@@ -81,8 +81,36 @@ def conversions(rng):
     save("kestrel-data", "conversions", tensors, SEED)
 
 
+def jpeg(rng):
+    """JPEG files of several kinds, and Pillow's pixels of each that is converted."""
+    small = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+    image = small.resize((45, 37), Image.Resampling.BICUBIC)
+    kinds = {
+        "baseline_444": (image, {"subsampling": 0}),
+        "baseline_422": (image, {"subsampling": 1}),
+        "baseline_420": (image, {"subsampling": 2}),
+        "optimized": (image, {"optimize": True}),
+        "progressive_444": (image, {"progressive": True, "subsampling": 0}),
+        "progressive_420": (image, {"progressive": True, "subsampling": 2}),
+        "restart": (image, {"restart_marker_blocks": 2}),
+        "grey": (image.convert("L"), {}),
+        "grey_progressive": (image.convert("L"), {"progressive": True}),
+        "exif": (image, {"exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"}),
+        "cmyk": (image.convert("CMYK"), {}),
+    }
+    tensors = {}
+    for name, (source, options) in kinds.items():
+        file = io.BytesIO()
+        source.save(file, "JPEG", quality=90, **options)
+        tensors[f"{name}.file"] = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+        if name != "cmyk":
+            tensors[f"{name}.rgb"] = pixels(Image.open(file).convert("RGB"))
+    save("kestrel-data", "jpeg", tensors, SEED)
+
+
 if __name__ == "__main__":
     rng = np.random.default_rng(SEED)
     geometry(rng)
     normalize(rng)
     conversions(rng)
+    jpeg(rng)

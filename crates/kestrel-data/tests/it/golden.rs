@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use kestrel_data::decode;
 use kestrel_data::pixels::Image;
 use kestrel_data::transforms::{Compose, Normalize, RandomCrop, presets};
+use kestrel_data::{Error, decode};
 use safetensors::SafeTensors;
 
 fn read(name: &str) -> Vec<u8> {
@@ -141,5 +141,50 @@ fn conversions_to_rgb_equal_pillow() {
             file.tensor(&format!("{name}.rgb")).unwrap().data(),
             "{name}"
         );
+    }
+}
+
+/// The kinds of JPEG in `jpeg.safetensors`.
+fn jpeg_kinds(file: &SafeTensors<'_>) -> Vec<String> {
+    file.names()
+        .into_iter()
+        .filter_map(|name| name.strip_suffix(".file"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn jpegs_of_every_kind_are_near_pillows_pixels() {
+    let bytes = read("jpeg.safetensors");
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let kinds = jpeg_kinds(&file);
+    assert_eq!(kinds.len(), 11);
+    for kind in kinds {
+        let encoded = file.tensor(&format!("{kind}.file")).unwrap();
+        let decoded = decode::decode(encoded.data(), Path::new(&kind));
+        if kind == "cmyk" {
+            assert!(matches!(decoded, Err(Error::UnsupportedPixels { kind: "CMYK", .. })));
+            continue;
+        }
+        let (decoded, want) = (decoded.unwrap(), file.tensor(&format!("{kind}.rgb")).unwrap());
+        assert_eq!([decoded.height(), decoded.width(), 3], want.shape(), "{kind}");
+        let pixels = decoded.pixels();
+        let differences: Vec<u8> = pixels.iter().zip(want.data()).map(|(a, b)| a.abs_diff(*b)).collect();
+        let worst = differences.iter().copied().max().unwrap();
+        let mean = differences.iter().map(|&d| f64::from(d)).sum::<f64>() / differences.len() as f64;
+        assert!(worst <= 3 && mean < 0.5, "{kind}: worst {worst}, mean {mean}");
+    }
+}
+
+#[test]
+fn jpegs_of_every_kind_are_errors_when_cut_anywhere() {
+    let bytes = read("jpeg.safetensors");
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    for kind in jpeg_kinds(&file) {
+        let whole = file.tensor(&format!("{kind}.file")).unwrap().data();
+        for length in 0..whole.len() {
+            let cut = decode::decode(&whole[..length], Path::new(&kind));
+            assert!(cut.is_err(), "{kind}: {length} of {} bytes passed", whole.len());
+        }
     }
 }
