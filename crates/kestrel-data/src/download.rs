@@ -97,15 +97,13 @@ impl Download<'_> {
             }
         }
         let part = folder.join(format!(".{}.part", self.file_name));
-        let mut file = OpenOptions::new()
+        let opened = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(&part);
-        let file = file
-            .as_mut()
-            .map_err(|e| Error::io("create", &part)(io::Error::new(e.kind(), e.to_string())))?;
+        let mut file = opened.map_err(Error::io("create", &part))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(Error::Busy { path: part }),
@@ -113,9 +111,10 @@ impl Download<'_> {
         }
         // Another process may have finished it before the lock was ours.
         if self.is_whole(&path)? {
+            fs::remove_file(&part).map_err(Error::io("remove", &part))?;
             return Ok(path);
         }
-        self.fetch_part(file, &part, options, progress)?;
+        self.fetch_part(&mut file, &part, options, progress)?;
         fs::rename(&part, &path).map_err(Error::io("rename", &part))?;
         if cfg!(unix) {
             File::open(folder)

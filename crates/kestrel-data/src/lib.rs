@@ -19,6 +19,8 @@
 //! # Ok::<(), kestrel_data::Error>(())
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod archive;
 pub mod datasets;
 pub mod decode;

@@ -9,6 +9,7 @@
 mod epoch;
 mod make_batch;
 
+use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -35,7 +36,7 @@ pub struct LoaderConfig {
     pub drop_last: bool,
     /// The run's seed, for the order and the random transforms.
     pub seed: u64,
-    /// How many finished batches may wait for the consumer.
+    /// How many batches may be made ahead of the consumer; one is, also for 0.
     pub prefetch: usize,
     /// Threads that transform images; 0 for rayon's own pool, shared with everything else. Never changes a batch.
     pub threads: usize,
@@ -85,6 +86,16 @@ pub struct DataLoader {
     maker: Arc<BatchMaker>,
     sampler: Arc<dyn Sampler>,
     config: LoaderConfig,
+}
+
+impl fmt::Debug for DataLoader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("DataLoader");
+        fields
+            .field("dataset", &self.maker.dataset.describe())
+            .field("transforms", &self.maker.transforms);
+        fields.field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 impl DataLoader {

@@ -19,7 +19,7 @@ use crate::pixels::CHANNELS;
 /// [`Error::Candle`] if candle-datasets cannot read them, and those of [`from_candle`].
 pub fn mnist(folder: &Path) -> Result<Splits<InMemory>> {
     let dataset = vision::mnist::load_dir(folder).map_err(Error::candle("cannot read MNIST's files"))?;
-    from_candle(&dataset, digits(), &folder.display().to_string())
+    from_candle(&dataset, &digits(), &folder.display().to_string())
 }
 
 /// Fetches MNIST from the Hugging Face hub, or takes it from the hub's cache; padded to 32x32 RGB.
@@ -28,7 +28,7 @@ pub fn mnist(folder: &Path) -> Result<Splits<InMemory>> {
 /// [`Error::Candle`] if it cannot be fetched or read, and those of [`from_candle`].
 pub fn mnist_from_hub() -> Result<Splits<InMemory>> {
     let dataset = vision::mnist::load().map_err(Error::candle("cannot fetch MNIST from the hub"))?;
-    from_candle(&dataset, digits(), "MNIST")
+    from_candle(&dataset, &digits(), "MNIST")
 }
 
 /// Fetches Fashion-MNIST from the Hugging Face hub, or takes it from the hub's cache; padded to 32x32 RGB.
@@ -37,7 +37,7 @@ pub fn mnist_from_hub() -> Result<Splits<InMemory>> {
 /// [`Error::Candle`] if it cannot be fetched or read, and those of [`from_candle`].
 pub fn fashion_mnist_from_hub() -> Result<Splits<InMemory>> {
     let dataset = vision::fashion_mnist::load().map_err(Error::candle("cannot fetch Fashion-MNIST from the hub"))?;
-    from_candle(&dataset, sample::CLASSES.map(String::from).to_vec(), "Fashion-MNIST")
+    from_candle(&dataset, &sample::CLASSES.map(String::from), "Fashion-MNIST")
 }
 
 /// Makes 8-bit pixels of a data set that candle-datasets read; 28x28 grey becomes 32x32 RGB.
@@ -48,7 +48,7 @@ pub fn fashion_mnist_from_hub() -> Result<Splits<InMemory>> {
 /// # Errors
 /// [`Error::InexactPixel`] for a value that is no multiple of 1/255 in `[0, 1]`, [`Error::InvalidParameter`] for another
 /// shape, [`Error::Candle`], and those of [`InMemory::new`].
-pub fn from_candle(dataset: &vision::Dataset, classes: Vec<String>, source: &str) -> Result<Splits<InMemory>> {
+pub fn from_candle(dataset: &vision::Dataset, classes: &[String], source: &str) -> Result<Splits<InMemory>> {
     let split = |name: &str, images: &Tensor, labels: &Tensor| -> Result<Arc<InMemory>> {
         let (pixels, height, width) = to_pixels(images)?;
         let labels = labels.to_dtype(DType::U32).and_then(|labels| labels.to_vec1::<u32>());
@@ -58,7 +58,7 @@ pub fn from_candle(dataset: &vision::Dataset, classes: Vec<String>, source: &str
             height,
             width,
             labels,
-            classes.clone(),
+            classes.to_vec(),
             format!("{source} {name}"),
         )?))
     };

@@ -62,18 +62,20 @@ fn parse(mut reader: impl Read, path: &Path) -> Result<Idx> {
     // A damaged gzip stream that just ends reads as a truncated file.
     let mut read_up_to = |count: u64, already: u64, needed: u64| -> Result<Vec<u8>> {
         let mut data = Vec::new();
-        match reader.by_ref().take(count).read_to_end(&mut data) {
-            Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => return Err(Error::io("read", path)(e)),
-            _ => {}
-        }
+        let result = reader.by_ref().take(count).read_to_end(&mut data);
         let got = already + data.len() as u64;
-        if got < needed {
+        let ended = result
+            .as_ref()
+            .err()
+            .is_none_or(|e| e.kind() == std::io::ErrorKind::UnexpectedEof);
+        if ended && got < needed {
             return Err(Error::Truncated {
                 path: path.to_path_buf(),
                 expected: needed,
                 got,
             });
         }
+        result.map_err(Error::io("read", path))?;
         Ok(data)
     };
     let word = |bytes: &[u8]| bytes.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte));
@@ -126,7 +128,7 @@ fn parse(mut reader: impl Read, path: &Path) -> Result<Idx> {
 /// # Errors
 /// [`Error::BadMagic`] if `images` are labels or `labels` are images, [`Error::CountMismatch`], and those of
 /// [`InMemory::new`].
-pub fn into_dataset(images: Idx, labels: Idx, classes: Vec<String>, source: &Path) -> Result<InMemory> {
+pub fn into_dataset(images: &Idx, labels: &Idx, classes: Vec<String>, source: &Path) -> Result<InMemory> {
     let wrong = |expected, got| Error::BadMagic {
         path: source.to_path_buf(),
         expected,
@@ -147,7 +149,7 @@ pub fn into_dataset(images: Idx, labels: Idx, classes: Vec<String>, source: &Pat
     }
     let padding = if (height, width) == (28, 28) { 2 } else { 0 };
     let pixels = grey_to_rgb(&images.data, height, width, padding);
-    let labels = labels.data.into_iter().map(u32::from).collect();
+    let labels = labels.data.iter().copied().map(u32::from).collect();
     InMemory::new(
         pixels,
         height + 2 * padding,
@@ -205,7 +207,7 @@ pub fn open(folder: &Path) -> Result<Splits<InMemory>> {
         let images_path = file(&format!("{part}-images"), "idx3");
         let images = read_file(&images_path)?;
         let labels = read_file(&file(&format!("{part}-labels"), "idx1"))?;
-        Ok(Arc::new(into_dataset(images, labels, classes.clone(), &images_path)?))
+        Ok(Arc::new(into_dataset(&images, &labels, classes.clone(), &images_path)?))
     };
     Ok(Splits {
         train: split("train")?,

@@ -1,5 +1,6 @@
 //! `InMemory`: images of one size as 8-bit pixels, all in memory.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -10,7 +11,7 @@ use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::pixels::{CHANNELS, Image};
 
 /// Images of one size, 8-bit RGB, in memory.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct InMemory {
     /// `[N, H, W, 3]`.
     pixels: Vec<u8>,
@@ -19,6 +20,16 @@ pub struct InMemory {
     labels: Vec<u32>,
     classes: Vec<String>,
     source: PathBuf,
+}
+
+impl fmt::Debug for InMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape = [self.labels.len(), self.height, self.width, CHANNELS];
+        f.debug_struct("InMemory")
+            .field("source", &self.source)
+            .field("shape", &shape)
+            .finish_non_exhaustive()
+    }
 }
 
 impl InMemory {

@@ -66,7 +66,7 @@ fn read(part: &Part) -> Result<InMemory> {
     let source = Path::new(part.name);
     let images = idx::read(part.images, source)?;
     let labels = idx::read(part.labels, source)?;
-    idx::into_dataset(images, labels, CLASSES.map(String::from).to_vec(), source)
+    idx::into_dataset(&images, &labels, CLASSES.map(String::from).to_vec(), source)
 }
 
 #[cfg(test)]

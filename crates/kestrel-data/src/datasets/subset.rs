@@ -1,5 +1,6 @@
 //! `Subset`: some samples of a data set, in a given order.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,6 +17,12 @@ use crate::pixels::Image;
 pub struct Subset {
     dataset: Arc<dyn Dataset>,
     indices: Vec<usize>,
+}
+
+impl fmt::Debug for Subset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subset({})", self.describe())
+    }
 }
 
 impl Subset {

@@ -2,7 +2,7 @@
 //!
 //! A [`Compose`] is a list of pixel transforms, then [`ToTensor`](TransformSpec::ToTensor), then perhaps [`Normalize`]: what
 //! `torchvision.transforms.Compose` is to the reference trainers. Geometry only moves the window of an
-//! [`Image`](crate::pixels::Image), so a pipeline of flip, crop and normalise reads each pixel once, as 8 bits, and writes
+//! [`Image`], so a pipeline of flip, crop and normalise reads each pixel once, as 8 bits, and writes
 //! it once, as `f32`, into the batch.
 //!
 //! ```

@@ -51,7 +51,7 @@ impl Normalize {
 }
 
 /// What each of the 256 pixel values becomes in each channel: `ToTensor`, then `Normalize`, in `f32` as PyTorch does it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Table(Box<[[f32; 256]; CHANNELS]>);
 
 impl Table {

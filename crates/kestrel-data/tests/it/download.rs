@@ -1,0 +1,362 @@
+//! Downloads against a scripted server on loopback: one script a case.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kestrel_data::download::{Download, Options, Progress};
+use kestrel_data::{Error, Fingerprint, Result};
+
+/// What the server does with one connection.
+#[derive(Clone)]
+enum Answer {
+    /// These bytes, whole, then closes.
+    Bytes(Vec<u8>),
+    /// These bytes, then silence until the client is gone.
+    Stall(Vec<u8>),
+}
+
+fn answer(status: &str, headers: &str, announced: usize, body: &[u8]) -> Answer {
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {announced}\r\nConnection: close\r\n{headers}\r\n");
+    Answer::Bytes([head.as_bytes(), body].concat())
+}
+
+fn ok(body: &[u8]) -> Answer {
+    answer("200 OK", "", body.len(), body)
+}
+
+/// A server that gives each connection its answer, and says which `Range` it was asked for.
+struct Server {
+    url: String,
+    ranges: Receiver<Option<String>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(answers: Vec<Answer>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/file", listener.local_addr().unwrap());
+        let (sender, ranges) = channel();
+        let thread = std::thread::spawn(move || {
+            for answer in answers {
+                let (stream, _) = listener.accept().unwrap();
+                sender.send(serve(stream, answer)).unwrap();
+            }
+        });
+        Self {
+            url,
+            ranges,
+            thread: Some(thread),
+        }
+    }
+
+    /// The ranges asked for, once all answers are given.
+    fn ranges(mut self) -> Vec<Option<String>> {
+        self.thread.take().unwrap().join().unwrap();
+        self.ranges.iter().collect()
+    }
+}
+
+fn serve(mut stream: TcpStream, answer: Answer) -> Option<String> {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut range = None;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap() == 0 || line == "\r\n" {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(": ")
+            && name.eq_ignore_ascii_case("range")
+        {
+            range = Some(value.trim().to_owned());
+        }
+    }
+    // The client may hang up early: that is its right.
+    match answer {
+        Answer::Bytes(bytes) => {
+            let _ = stream.write_all(&bytes);
+        }
+        Answer::Stall(bytes) => {
+            let _ = stream.write_all(&bytes);
+            let _ = reader.read_line(&mut String::new());
+        }
+    }
+    range
+}
+
+fn body() -> Vec<u8> {
+    (0..200_000u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect()
+}
+
+fn options() -> Options {
+    Options {
+        connect_timeout: Duration::from_secs(2),
+        read_timeout: Duration::from_millis(400),
+        tries: 2,
+        backoff: Duration::from_millis(1),
+    }
+}
+
+/// Fetches `body()` from `urls` into `folder`.
+fn fetch(urls: &[&str], folder: &Path, progress: &mut dyn FnMut(Progress)) -> Result<std::path::PathBuf> {
+    let (whole, sha256) = (body(), Fingerprint::of(&body()).to_string());
+    let download = Download {
+        urls,
+        file_name: "file.bin",
+        size: whole.len() as u64,
+        sha256: &sha256,
+    };
+    download.fetch(folder, &options(), progress)
+}
+
+/// Fetches with these answers; gives the result, the ranges asked for, and whether the file stands at its final path.
+fn case(answers: Vec<Answer>, part: &[u8]) -> (Result<std::path::PathBuf>, Vec<Option<String>>, bool) {
+    let temp = tempfile::tempdir().unwrap();
+    if !part.is_empty() {
+        fs::write(temp.path().join(".file.bin.part"), part).unwrap();
+    }
+    let server = Server::start(answers);
+    let url = server.url.clone();
+    let result = fetch(&[&url], temp.path(), &mut |_| {});
+    let path = temp.path().join("file.bin");
+    let stands = path.exists();
+    assert!(!stands || fs::read(path).unwrap() == body());
+    (result, server.ranges(), stands)
+}
+
+#[test]
+fn good_download_reports_progress_and_is_not_repeated() {
+    let temp = tempfile::tempdir().unwrap();
+    let server = Server::start(vec![ok(&body())]);
+    let mut seen = Vec::new();
+    let path = fetch(&[&server.url], temp.path(), &mut |progress| seen.push(progress)).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), body());
+    assert_eq!(
+        seen.first(),
+        Some(&Progress {
+            done: 0,
+            total: 200_000
+        })
+    );
+    assert_eq!(
+        seen.last(),
+        Some(&Progress {
+            done: 200_000,
+            total: 200_000
+        })
+    );
+    assert!(seen.is_sorted_by_key(|progress| progress.done));
+    assert_eq!(server.ranges(), [None]);
+    // The server is gone: what is there and right is not fetched again.
+    assert_eq!(
+        fetch(&["https://127.0.0.1:9/"], temp.path(), &mut |_| {}).unwrap(),
+        path
+    );
+}
+
+#[test]
+fn truncated_download_goes_on_by_range() {
+    let whole = body();
+    let first = answer("200 OK", "", whole.len(), &whole[..50_000]);
+    let range = "Content-Range: bytes 50000-199999/200000\r\n";
+    let rest = answer("206 Partial Content", range, 150_000, &whole[50_000..]);
+    let (result, ranges, _) = case(vec![first, rest], &[]);
+    result.unwrap();
+    assert_eq!(ranges, [None, Some("bytes=50000-".to_owned())]);
+}
+
+#[test]
+fn download_of_an_earlier_process_goes_on() {
+    let whole = body();
+    let range = "Content-Range: bytes 777-199999/200000\r\n";
+    let rest = answer("206 Partial Content", range, 199_223, &whole[777..]);
+    let (result, ranges, _) = case(vec![rest], &whole[..777]);
+    result.unwrap();
+    assert_eq!(ranges, [Some("bytes=777-".to_owned())]);
+    // A part that is already whole needs no server.
+    case(vec![], &whole).0.unwrap();
+}
+
+#[test]
+fn ignored_or_wrong_range_starts_again() {
+    let whole = body();
+    let (result, ranges, _) = case(vec![ok(&whole)], &whole[..777]);
+    result.unwrap();
+    assert_eq!(ranges.len(), 1);
+    let wrong = answer(
+        "206 Partial Content",
+        "Content-Range: bytes 0-199999/200000\r\n",
+        200_000,
+        &whole,
+    );
+    case(vec![wrong, ok(&whole)], &whole[..777]).0.unwrap();
+    let refused = answer("416 Range Not Satisfiable", "", 0, b"");
+    case(vec![refused, ok(&whole)], &whole[..777]).0.unwrap();
+}
+
+#[test]
+fn wrong_bytes_never_reach_the_final_path() {
+    let mut wrong = body();
+    wrong[100_000] ^= 1;
+    let (result, ranges, stands) = case(vec![ok(&wrong), ok(&wrong)], &[]);
+    assert!(matches!(result, Err(Error::ChecksumMismatch { .. })) && !stands);
+    // The wrong part is not built upon.
+    assert_eq!(ranges, [None, None]);
+    // A wrong part of an earlier process is noticed at the end, and fetched again.
+    let rest = answer(
+        "206 Partial Content",
+        "Content-Range: bytes 3-199999/200000\r\n",
+        199_997,
+        &body()[3..],
+    );
+    case(vec![rest, ok(&body())], b"bad").0.unwrap();
+}
+
+#[test]
+fn too_many_bytes_end_the_download() {
+    let longer = [body(), vec![0; 100_000]].concat();
+    let (result, _, stands) = case(vec![ok(&longer)], &[]);
+    let error = result.unwrap_err().to_string();
+    assert!(
+        error.contains("more than the expected 200000 bytes") && !stands,
+        "{error}"
+    );
+}
+
+#[test]
+fn stalled_server_times_out() {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n";
+    let stall = Answer::Stall([head.as_slice(), &body()[..1000]].concat());
+    let started = std::time::Instant::now();
+    let (result, ranges, stands) = case(vec![stall, Answer::Stall(Vec::new())], &[]);
+    assert!(matches!(result, Err(Error::Download { .. })) && !stands);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // What had come is kept.
+    assert_eq!(ranges, [None, Some("bytes=1000-".to_owned())]);
+}
+
+#[test]
+fn server_errors_are_tried_again_and_missing_files_are_not() {
+    case(vec![answer("503 Service Unavailable", "", 0, b""), ok(&body())], &[])
+        .0
+        .unwrap();
+    let error = case(vec![answer("404 Not Found", "", 0, b"")], &[])
+        .0
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("404") && error.contains("--data"), "{error}");
+}
+
+#[test]
+fn next_mirror_is_tried() {
+    let temp = tempfile::tempdir().unwrap();
+    let (bad, good) = (
+        Server::start(vec![answer("404 Not Found", "", 0, b"")]),
+        Server::start(vec![ok(&body())]),
+    );
+    fetch(&[&bad.url, &good.url], temp.path(), &mut |_| {}).unwrap();
+}
+
+#[test]
+fn plain_http_is_refused_off_this_machine_for_redirects_too() {
+    let temp = tempfile::tempdir().unwrap();
+    let insecure = |url: &str| fetch(&[url], temp.path(), &mut |_| {});
+    for url in [
+        "http://example.com/file",
+        "ftp://127.0.0.1/file",
+        "http://127.0.0.1.example.com/",
+        "http://10.0.0.1/",
+    ] {
+        assert!(matches!(insecure(url), Err(Error::InsecureUrl { .. })), "{url}");
+    }
+    assert!(matches!(insecure("no url"), Err(Error::InvalidParameter { .. })));
+    let redirect = answer("302 Found", "Location: http://example.com/file\r\n", 0, b"");
+    match case(vec![redirect], &[]).0.unwrap_err() {
+        Error::InsecureUrl { url } => assert_eq!(url, "http://example.com/file"),
+        other => panic!("{other}"),
+    }
+    // A redirect on this machine is followed.
+    let target = Server::start(vec![ok(&body())]);
+    let redirect = answer("302 Found", &format!("Location: {}\r\n", target.url), 0, b"");
+    case(vec![redirect], &[]).0.unwrap();
+}
+
+#[test]
+fn second_process_is_told_to_wait() {
+    let temp = tempfile::tempdir().unwrap();
+    let held = fs::File::create(temp.path().join(".file.bin.part")).unwrap();
+    held.lock().unwrap();
+    assert!(matches!(
+        fetch(&["https://127.0.0.1:9/"], temp.path(), &mut |_| {}),
+        Err(Error::Busy { .. })
+    ));
+}
+
+#[test]
+fn cifar10_is_fetched_checked_unpacked_and_kept() {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use kestrel_data::Dataset;
+    use kestrel_data::datasets::cifar10;
+
+    // All black, so that it packs to a few hundred kilobytes.
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let black = vec![0; 30_730_000];
+    for name in [
+        "data_batch_1",
+        "data_batch_2",
+        "data_batch_3",
+        "data_batch_4",
+        "data_batch_5",
+        "test_batch",
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(black.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, format!("{}/{name}.bin", cifar10::FOLDER), black.as_slice())
+            .unwrap();
+    }
+    let packed = tar.into_inner().unwrap().finish().unwrap();
+    let sha256 = Fingerprint::of(&packed).to_string();
+    let server = Server::start(vec![ok(&packed)]);
+    let urls = [server.url.as_str()];
+    let download = Download {
+        urls: &urls,
+        file_name: cifar10::ARCHIVE_NAME,
+        size: packed.len() as u64,
+        sha256: &sha256,
+    };
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    let open = || cifar10::open_or_download(&data, &download, &options(), &mut |_| {});
+    assert_eq!(open().unwrap().train.len(), 50_000);
+    // From the cache: the server has no second answer.
+    assert_eq!(open().unwrap().test.len(), 10_000);
+    let kept: Vec<_> = fs::read_dir(&data)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(kept, [cifar10::FOLDER]);
+    // A flipped bit in the cache is found.
+    let batch = data.join(cifar10::FOLDER).join("data_batch_2.bin");
+    let mut changed = black;
+    changed[5_000] = 1;
+    fs::write(&batch, changed).unwrap();
+    assert!(matches!(open(), Err(Error::ChecksumMismatch { path, .. }) if path == batch));
+    // Without its manifest it is no cache.
+    fs::remove_file(data.join(cifar10::FOLDER).join("kestrel-manifest.txt")).unwrap();
+    assert!(matches!(open(), Err(Error::Unverified { .. })));
+}
+
+#[test]
+fn official_archive_is_pinned() {
+    use kestrel_data::datasets::cifar10::ARCHIVE;
+    assert_eq!((ARCHIVE.size, ARCHIVE.sha256.len()), (170_052_171, 64));
+    assert!(ARCHIVE.urls.iter().all(|url| url.starts_with("https://")));
+}
