@@ -32,7 +32,7 @@ fn main() -> Result<()> {
         shuffle: true,
         ..LoaderConfig::default()
     };
-    let loader = DataLoader::new(Arc::clone(&images), presets::cifar_train()?, config)?;
+    let loader = DataLoader::new(Arc::clone(&images), presets::cifar_train(32)?, config)?;
     let mut rates = Vec::new();
     for epoch in 0..6 {
         let started = Instant::now();

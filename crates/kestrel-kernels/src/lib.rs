@@ -42,6 +42,7 @@ pub mod cross_entropy;
 pub mod dropout;
 pub mod linear;
 pub mod max_pool2d;
+pub mod memory;
 pub mod random;
 pub mod relu;
 pub mod update;

@@ -14,7 +14,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use indicatif::MultiProgress;
 
+use kestrel_kernels::memory::CachingAllocator;
+
 use crate::cli::{Cli, Command};
+
+/// A training step uses the same large buffers again and again.
+#[global_allocator]
+static ALLOCATOR: CachingAllocator = CachingAllocator::new();
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

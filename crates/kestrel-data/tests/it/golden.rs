@@ -119,7 +119,7 @@ fn cifar_pipeline_equals_torchvision_bit_for_bit() {
             .apply_at(&mut image, draws[1], draws[2])
             .unwrap();
         let want = bits(&file, &format!("{case}.result"));
-        assert_eq!(written(&presets::cifar_train().unwrap(), &image), want, "case {case}");
+        assert_eq!(written(&presets::cifar_train(32).unwrap(), &image), want, "case {case}");
     }
 }
 

@@ -48,7 +48,7 @@ fn batches_do_not_depend_on_threads_or_on_the_start() {
             prefetch,
             ..config(96, threads)
         };
-        let loader = DataLoader::new(test.clone(), presets::cifar_train().unwrap(), config).unwrap();
+        let loader = DataLoader::new(test.clone(), presets::cifar_train(32).unwrap(), config).unwrap();
         loader
             .epoch_from(2, first)
             .map(|batch| contents(&batch.unwrap()))
@@ -73,7 +73,7 @@ fn epochs_and_seeds_differ_and_targets_belong_to_their_images() {
     let test = sample::load().unwrap().test;
     let first = |seed, epoch| {
         let config = LoaderConfig { seed, ..config(32, 0) };
-        let loader = DataLoader::new(test.clone(), presets::cifar_train().unwrap(), config).unwrap();
+        let loader = DataLoader::new(test.clone(), presets::cifar_train(32).unwrap(), config).unwrap();
         let batch = loader.epoch(epoch).next().unwrap().unwrap();
         for (&index, &target) in batch.indices.iter().zip(&batch.targets.to_vec1::<u32>().unwrap()) {
             assert_eq!(test.label(index), target);

@@ -120,7 +120,7 @@ struct Config {
 
 #[test]
 fn descriptions_round_trip_through_toml() {
-    let train = presets::cifar_train().unwrap();
+    let train = presets::cifar_train(32).unwrap();
     let config = Config {
         transforms: train.specs(),
     };
