@@ -161,7 +161,7 @@ impl Download<'_> {
                 let (reason, lasting) = match fetched.and_then(|()| self.verify(file, part)) {
                     Ok(()) => return Ok(()),
                     Err(Failure::Fatal(Error::ChecksumMismatch { expected, got, .. })) => {
-                        tracing::warn!(url, attempt, got, "the file has the wrong contents");
+                        tracing::debug!(url, attempt, got, "the file has the wrong contents");
                         last = Error::ChecksumMismatch {
                             path: (*url).into(),
                             expected,
@@ -173,7 +173,7 @@ impl Download<'_> {
                     Err(Failure::Passing(reason)) => (reason, false),
                     Err(Failure::Lasting(reason)) => (reason, true),
                 };
-                tracing::warn!(url, attempt, reason, "a try to download failed");
+                tracing::debug!(url, attempt, reason, "a try to download failed");
                 last = Error::Download {
                     url: (*url).to_owned(),
                     reason,
@@ -209,7 +209,7 @@ impl Download<'_> {
         if done > 0 {
             request = request.header(RANGE, format!("bytes={done}-"));
         }
-        let mut response = request.send().map_err(|e| sending_failed(&e))?;
+        let mut response = request.send().map_err(sending_failed)?;
         match response.status() {
             StatusCode::PARTIAL_CONTENT if range_start(&response) == Some(done) => {}
             // The server does not know ranges, or sends another than was asked for: start again.
@@ -300,15 +300,16 @@ fn client(options: &Options) -> Result<Client> {
 #[error("redirected to {0}, which is neither https nor on this machine")]
 struct Insecure(String);
 
-fn sending_failed(error: &reqwest::Error) -> Failure {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
+fn sending_failed(error: reqwest::Error) -> Failure {
+    let mut source: Option<&dyn std::error::Error> = Some(&error);
     while let Some(cause) = source {
         if let Some(Insecure(url)) = cause.downcast_ref() {
             return Failure::Fatal(Error::InsecureUrl { url: url.clone() });
         }
         source = cause.source();
     }
-    Failure::Passing(chain(error))
+    // The address stands in the error that this becomes part of.
+    Failure::Passing(chain(&error.without_url()))
 }
 
 /// An error with all its causes.

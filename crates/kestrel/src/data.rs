@@ -2,8 +2,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use indicatif::MultiProgress;
 use kestrel_data::datasets::{self, cifar10, sample};
 use kestrel_data::download::Options;
@@ -44,21 +45,38 @@ pub(crate) fn open(name: DatasetName, path: Option<&Path>, data_dir: &Path, bars
     match (name, path) {
         (DatasetName::Mnist, Some(path)) => Ok(Source::new("mnist", datasets::candle::mnist(path)?)),
         (DatasetName::Mnist, None) => Ok(Source::new("mnist", datasets::candle::mnist_from_hub()?)),
-        (DatasetName::FashionMnist, Some(path)) => Ok(Source::new("fashion-mnist", datasets::open(path)?)),
+        (DatasetName::FashionMnist, Some(path)) => {
+            let splits = datasets::idx::open(path)?.with_classes(&sample::CLASSES.map(String::from))?;
+            Ok(Source::new("fashion-mnist", splits))
+        }
         (DatasetName::FashionMnist, None) => Ok(Source::new(
             "fashion-mnist",
             datasets::candle::fashion_mnist_from_hub()?,
         )),
         (DatasetName::FashionMnistSample, _) => Ok(Source::new(SAMPLE, sample::load()?)),
-        (DatasetName::Auto | DatasetName::Cifar10, Some(path)) => open_path(path),
-        (DatasetName::Cifar10, None) => download(data_dir, bars)
+        (DatasetName::Auto, Some(path)) => open_path(path),
+        (DatasetName::Cifar10, Some(path)) => {
+            let source = open_path(path)?;
+            let classes = source.splits.train.classes();
+            if classes != cifar10::CLASSES {
+                bail!(
+                    "{} holds the classes {}, not CIFAR-10's; leave --dataset out to train on it",
+                    path.display(),
+                    classes.join(", ")
+                );
+            }
+            Ok(source)
+        }
+        (DatasetName::Cifar10, None) => download(data_dir, &Options::default(), bars)
             .context("CIFAR-10 cannot be had; give its binary folder or its .tar.gz with --data PATH"),
-        (DatasetName::Auto, None) => match download(data_dir, bars) {
+        (DatasetName::Auto, None) => match download(data_dir, &impatient(), bars) {
             Ok(source) => Ok(source),
-            Err(error) => {
+            // Only a network that does not deliver is made up for; a damaged copy must not pass in silence.
+            Err(error) if matches!(error.downcast_ref(), Some(kestrel_data::Error::Download { .. })) => {
                 tracing::warn!("{}", no_cifar(&error));
                 Ok(Source::new(SAMPLE, sample::load()?))
             }
+            Err(error) => Err(error),
         },
     }
 }
@@ -77,9 +95,18 @@ fn open_path(path: &Path) -> Result<Source> {
     })
 }
 
-fn download(data_dir: &Path, bars: &MultiProgress) -> Result<Source> {
+/// Nobody should wait a minute for a network that is not there.
+fn impatient() -> Options {
+    Options {
+        connect_timeout: Duration::from_secs(5),
+        tries: 1,
+        ..Options::default()
+    }
+}
+
+fn download(data_dir: &Path, options: &Options, bars: &MultiProgress) -> Result<Source> {
     let bar = progress::bytes(bars, "CIFAR-10", cifar10::ARCHIVE.size);
-    let result = cifar10::open_or_download(data_dir, &cifar10::ARCHIVE, &Options::default(), &mut |progress| {
+    let result = cifar10::open_or_download(data_dir, &cifar10::ARCHIVE, options, &mut |progress| {
         bar.set_position(progress.done);
     });
     bar.finish_and_clear();

@@ -117,7 +117,7 @@ impl InMemory {
         }
         let labels = (0..folder.len()).map(|index| folder.label(index)).collect();
         let this = Self::new(pixels, height, width, labels, folder.classes().to_vec(), folder.root())?;
-        tracing::info!(images = this.len(), height, width, "decoded");
+        tracing::debug!(images = this.len(), height, width, "decoded");
         Ok(this)
     }
 

@@ -45,6 +45,13 @@ fn data_that_is_not_there_or_not_data() {
 }
 
 #[test]
+fn a_cached_copy_that_nobody_vouches_for_is_not_replaced_in_silence() {
+    let dir = folder();
+    fs::create_dir_all(dir.path().join("data/cifar-10-batches-bin")).unwrap();
+    train(dir.path(), &[], &["cifar-10-batches-bin", "--data"]);
+}
+
+#[test]
 fn a_picture_that_is_cut_or_of_another_size_is_named() {
     let dir = folder();
     let path = dir.path().join("pictures/train/class1/1.png");
