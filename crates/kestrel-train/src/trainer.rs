@@ -188,7 +188,7 @@ impl Trainer {
         let mut accuracy = Accuracy::default();
         let mut batches = loader.epoch(self.progress.epoch as u64);
         let mut step = 0;
-        while let Some(batch) = batches.next() {
+        for batch in batches.by_ref() {
             let batch = batch?;
             step += 1;
             let span = tracing::debug_span!("step", step);

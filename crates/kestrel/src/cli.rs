@@ -44,7 +44,7 @@ const BENCH_CASES: &str = "Each case prints one line: CASE  VARIANT  RATE img/s 
 pub(crate) enum Command {
     /// Train a classifier, validate after each epoch, keep the best.
     #[command(after_help = TRAIN_EXAMPLES)]
-    Train(TrainArgs),
+    Train(Box<TrainArgs>),
     /// Loss, accuracy and accuracy by class of saved weights; optionally a picture of predictions.
     #[command(after_help = EVALUATE_EXAMPLES)]
     Evaluate(EvaluateArgs),

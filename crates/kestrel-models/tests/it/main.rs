@@ -1,4 +1,6 @@
 //! Integration tests of `kestrel-models`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 mod cnn_golden;
 mod formula;

@@ -1,5 +1,7 @@
 //! The binary as a person uses it: its commands on small data, and every bad input.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 mod bad_input;
 mod pictures;
 mod train;
