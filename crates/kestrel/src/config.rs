@@ -38,7 +38,7 @@ pub(crate) struct TrainOptions {
     /// Which data set [default: auto].
     #[arg(long, value_enum, help_heading = "Data")]
     pub(crate) dataset: Option<DatasetName>,
-    /// CIFAR-10's binary folder or .tar.gz, or a folder of train/<class>/* and test/<class>/*.
+    /// CIFAR-10's binary folder or .tar.gz, or a folder of train/CLASS/* and test/CLASS/*.
     #[arg(long, value_name = "PATH", help_heading = "Data")]
     pub(crate) data: Option<PathBuf>,
     /// Where downloads are kept [default: data].

@@ -1,6 +1,6 @@
 //! Times each op at the sizes of a CIFAR network, batch 128, f32: median of seven runs and their range.
 //!
-//! `cargo run --release -p kestrel-kernels --example throughput`. A backward is timed as candle runs it, so it includes
+//! `cargo run --release -p kestrel-kernels --example op_throughput`. A backward is timed as candle runs it, so it includes
 //! what candle does beside the op: a gradient of ones, one of zeros for each argument, and their sum.
 
 use candle_core::{DType, Device, Module, Result, Tensor, Var};

@@ -1,4 +1,4 @@
-//! Loads a data set, then times its loader: `cargo run --release -p kestrel-data --example throughput [PATH]`.
+//! Loads a data set, then times its loader: `cargo run --release -p kestrel-data --example loader_throughput [PATH]`.
 //!
 //! PATH is anything that `datasets::open` takes; without it, the carried sample is used. The loader flips, crops and
 //! normalises batches of 128 from at most 10,000 images in memory; five epochs are timed.
