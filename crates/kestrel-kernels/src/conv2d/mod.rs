@@ -1,0 +1,3 @@
+//! Two-dimensional convolution.
+
+pub mod winograd;

@@ -1,0 +1,142 @@
+//! Transforms patches of the input: `V = Bᵀ d B` for each tile and channel.
+
+use std::ops::Range;
+
+use super::hooks::OnLoad;
+use super::shape::{PATCH, Shape};
+use super::transform;
+use crate::simd::{Kernel, Simd};
+
+/// Transforms the patches of `tiles` to `v[point * plane + (tile - tiles.start) * row + channel]`.
+///
+/// The channels up to the next multiple of a vector get zeros' transforms, that is zeros.
+///
+/// # Safety
+/// - `x` is readable for the shape's input, and `tiles` are tiles of the shape.
+/// - `row` is at least the input channels rounded up to a vector, and at `v + point * plane`, for each of the 36 points,
+///   `tiles.len() * row` floats are writable and used by nobody else during the call.
+pub(super) unsafe fn transform_patches<S: Simd, L: OnLoad>(
+    s: S,
+    shape: &Shape,
+    x: *const f32,
+    load: &L,
+    tiles: Range<usize>,
+    v: *mut f32,
+    [plane, row]: [usize; 2],
+) {
+    let [_, h, w, c] = shape.input();
+    for (slot, index) in tiles.enumerate() {
+        let tile = shape.tile(index);
+        let corner = ((tile.image * h + tile.y) * w + tile.x) as isize - (shape.padding() * (w + 1)) as isize;
+        let patch = Patch {
+            // The corner may lie outside the image: the pointer wraps, and is not read there.
+            corner: x.wrapping_offset(corner * c as isize),
+            strides: [w * c, c],
+            rows: shape.patch_rows(tile.y),
+            columns: shape.patch_columns(tile.x),
+            channels: c,
+            load,
+            v: v.wrapping_add(slot * row),
+            plane,
+        };
+        // Known rows make straight code: of an inner tile, and of those at an edge with one row beyond it.
+        match (patch.rows.start, patch.rows.end) {
+            (0, 6) => s.vectorize(PatchKernel::<_, 0, 6>(patch)),
+            (1, 6) => s.vectorize(PatchKernel::<_, 1, 6>(patch)),
+            (0, 5) => s.vectorize(PatchKernel::<_, 0, 5>(patch)),
+            (1, 5) => s.vectorize(PatchKernel::<_, 1, 5>(patch)),
+            _ => s.vectorize(PatchKernel::<_, 0, 0>(patch)),
+        }
+    }
+}
+
+/// One tile's patch. Invariant, kept by [`transform_patches`]: the pixels in `rows` and `columns` are readable for
+/// `channels` floats each, and every plane of `v` is writable for the channels rounded up to a vector.
+struct Patch<'a, L> {
+    corner: *const f32,
+    /// Floats from a row to the next, and from a column to the next.
+    strides: [usize; 2],
+    rows: Range<usize>,
+    columns: Range<usize>,
+    channels: usize,
+    load: &'a L,
+    v: *mut f32,
+    plane: usize,
+}
+
+/// Transforms a patch whose rows inside the image are `FIRST..LAST`, or `patch.rows` if those are `0..0`.
+struct PatchKernel<'a, L, const FIRST: usize, const LAST: usize>(Patch<'a, L>);
+
+impl<L: OnLoad, const FIRST: usize, const LAST: usize> Kernel for PatchKernel<'_, L, FIRST, LAST> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let patch = self.0;
+        let rows = if LAST == 0 { patch.rows.clone() } else { FIRST..LAST };
+        let mut channel = 0;
+        while channel + S::LANES <= patch.channels {
+            patch.prefetch_next::<S>(s, channel);
+            // SAFETY: a pixel has `channels` floats, of which a whole vector is left from `channel` on.
+            let vector = |at: *const f32| unsafe { s.load(at) };
+            patch.transform(s, rows.clone(), channel, S::LANES, vector);
+            channel += S::LANES;
+        }
+        if channel < patch.channels {
+            let lanes = patch.channels - channel;
+            // SAFETY: a pixel has `channels` floats, of which `lanes`, less than a vector, are left.
+            let vector = |at: *const f32| unsafe { s.load_first(at, lanes) };
+            patch.transform(s, rows, channel, lanes, vector);
+        }
+    }
+}
+
+impl<L: OnLoad> Patch<'_, L> {
+    /// Transforms one vector of channels; `vector` loads them from a pixel inside the image.
+    #[inline(always)]
+    fn transform<S: Simd>(
+        &self,
+        s: S,
+        rows: Range<usize>,
+        channel: usize,
+        lanes: usize,
+        vector: impl Fn(*const f32) -> S::V,
+    ) {
+        let constants = self.load.channels(s, channel, lanes);
+        let mut columns = [[s.zero(); PATCH]; PATCH];
+        for (x, column) in columns.iter_mut().enumerate() {
+            if self.columns.contains(&x) {
+                let top = self.corner.wrapping_add(x * self.strides[1] + channel);
+                let mut pixels = [s.zero(); PATCH];
+                for (y, pixel) in pixels.iter_mut().enumerate() {
+                    if rows.contains(&y) {
+                        *pixel = L::apply(s, constants, vector(top.wrapping_add(y * self.strides[0])));
+                    }
+                }
+                *column = transform::input(s, pixels);
+            }
+        }
+        let mut target = self.v.wrapping_add(channel);
+        for y in 0..PATCH {
+            let row = transform::input(s, [0, 1, 2, 3, 4, 5].map(|x: usize| columns[x][y]));
+            for value in row {
+                // SAFETY: the invariant: each plane is writable at this vector of channels.
+                unsafe { s.store(target, value) };
+                target = target.wrapping_add(self.plane);
+            }
+        }
+    }
+
+    /// Asks for the pixels that the next tile has and this one has not, a cache line each.
+    #[inline(always)]
+    fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
+        if channel.is_multiple_of(16) {
+            for y in 2..PATCH {
+                let next = self.corner.wrapping_add(y * self.strides[0] + PATCH * self.strides[1] + channel);
+                for x in 0..4 {
+                    s.prefetch(next.wrapping_add(x * self.strides[1]));
+                }
+            }
+        }
+    }
+}

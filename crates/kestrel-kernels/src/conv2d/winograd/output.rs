@@ -1,0 +1,148 @@
+//! Transforms products to outputs: `Y = Aᵀ M A` for each tile and channel, through an epilogue.
+
+use std::ops::Range;
+
+use super::hooks::{Epilogue, Sums};
+use super::shape::{PATCH, Shape, TILE};
+use super::transform;
+use crate::simd::{Kernel, Simd};
+
+/// Products of a block of tiles and a range of output channels: `m[point * plane + tile * row + channel]`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Products {
+    pub(super) m: *const f32,
+    pub(super) plane: usize,
+    pub(super) row: usize,
+}
+
+/// Writes output channels `channels` of `tiles`; adds to the block's `sums`, `[SUMS, sums_row]`.
+///
+/// # Safety
+/// - `tiles` are tiles of the shape, `channels` output channels of it, starting at a multiple of a vector.
+/// - The products are readable: for each point, `tiles.len() * row` floats, `row` being at least the number of channels
+///   rounded up to a vector.
+/// - `y` is writable for the shape's output; nobody else uses the tiles' outputs at these channels during the call.
+#[allow(clippy::too_many_arguments, reason = "the pass's four operands and their ranges")]
+pub(super) unsafe fn transform_products<S: Simd, E: Epilogue>(
+    s: S,
+    shape: &Shape,
+    products: Products,
+    epilogue: &E,
+    tiles: Range<usize>,
+    channels: Range<usize>,
+    y: *mut f32,
+    sums: &mut [f32],
+    sums_row: usize,
+) {
+    let [_, p, q, k] = shape.output();
+    for (slot, index) in tiles.enumerate() {
+        let tile = shape.tile(index);
+        let tile = OutputTile {
+            m: products.m.wrapping_add(slot * products.row),
+            plane: products.plane,
+            y,
+            index: ((tile.image * p + tile.y) * q + tile.x) * k,
+            strides: [q * k, k],
+            extent: shape.tile_extent(tile),
+            channels: channels.clone(),
+            epilogue,
+            sums: &mut *sums,
+            sums_row,
+        };
+        if tile.extent == [TILE; 2] {
+            s.vectorize(OutputKernel::<_, true>(tile));
+        } else {
+            s.vectorize(OutputKernel::<_, false>(tile));
+        }
+    }
+}
+
+/// One tile. Invariant, kept by [`transform_products`]: every plane of `m` is readable for the channels rounded up to a
+/// vector, and the outputs in `extent` of the tile at `index` are writable at `channels`, by this kernel alone.
+struct OutputTile<'a, E> {
+    m: *const f32,
+    plane: usize,
+    y: *mut f32,
+    /// Of the tile's first output, channel 0.
+    index: usize,
+    /// Floats from a row to the next, and from a column to the next.
+    strides: [usize; 2],
+    /// Rows and columns inside the output.
+    extent: [usize; 2],
+    channels: Range<usize>,
+    epilogue: &'a E,
+    sums: &'a mut [f32],
+    sums_row: usize,
+}
+
+/// Transforms a tile, which is `WHOLE` or overhangs the output.
+struct OutputKernel<'a, E, const WHOLE: bool>(OutputTile<'a, E>);
+
+impl<E: Epilogue, const WHOLE: bool> Kernel for OutputKernel<'_, E, WHOLE> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut tile = self.0;
+        let extent = if WHOLE { [TILE; 2] } else { tile.extent };
+        let mut channel = tile.channels.start;
+        while channel + S::LANES <= tile.channels.end {
+            tile.prefetch_next(s, channel);
+            // SAFETY: the outputs of the tile are writable at this whole vector of channels.
+            tile.transform(s, extent, channel, S::LANES, |at, y| unsafe { s.store(at, y) });
+            channel += S::LANES;
+        }
+        if channel < tile.channels.end {
+            let lanes = tile.channels.end - channel;
+            // SAFETY: the outputs of the tile are writable at these `lanes` channels, less than a vector.
+            tile.transform(s, extent, channel, lanes, |at, y| unsafe { s.store_first(at, y, lanes) });
+        }
+    }
+}
+
+impl<E: Epilogue> OutputTile<'_, E> {
+    /// Transforms one vector of channels; `store` writes them to an output of the tile.
+    #[inline(always)]
+    fn transform<S: Simd>(
+        &mut self,
+        s: S,
+        [rows, columns]: [usize; 2],
+        channel: usize,
+        lanes: usize,
+        store: impl Fn(*mut f32, S::V),
+    ) {
+        let products = self.m.wrapping_add(channel - self.channels.start);
+        let mut halves = [[s.zero(); TILE]; PATCH];
+        for (x, half) in halves.iter_mut().enumerate() {
+            let mut column = [s.zero(); PATCH];
+            for (y, product) in column.iter_mut().enumerate() {
+                // SAFETY: the invariant: each plane is readable at this vector of channels.
+                *product = unsafe { s.load(products.wrapping_add((y * PATCH + x) * self.plane)) };
+            }
+            *half = transform::output(s, column);
+        }
+        let mut constants = self.epilogue.channels(s, channel, lanes);
+        for y in 0..rows {
+            let row = transform::output(s, [0, 1, 2, 3, 4, 5].map(|x: usize| halves[x][y]));
+            for (x, &value) in row[..columns].iter().enumerate() {
+                let index = self.index + y * self.strides[0] + x * self.strides[1] + channel;
+                let value = self.epilogue.apply(s, &mut constants, value, index, lanes);
+                store(self.y.wrapping_add(index), value);
+            }
+        }
+        E::finish(s, constants, Sums::new(&mut *self.sums, self.sums_row, channel));
+    }
+
+    /// Asks for the outputs of the next tile, a cache line each.
+    #[inline(always)]
+    fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
+        if channel.is_multiple_of(16) {
+            for y in 0..TILE {
+                let next = self.index + y * self.strides[0] + TILE * self.strides[1] + channel;
+                for x in 0..TILE {
+                    s.prefetch(self.y.wrapping_add(next + x * self.strides[1]));
+                }
+            }
+        }
+    }
+}
