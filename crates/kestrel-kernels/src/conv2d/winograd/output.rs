@@ -123,7 +123,7 @@ impl<E: Epilogue> OutputTile<'_, E> {
         }
         let mut constants = self.epilogue.channels(s, channel, lanes);
         for y in 0..rows {
-            let row = transform::output(s, [0, 1, 2, 3, 4, 5].map(|x: usize| halves[x][y]));
+            let row = transform::output(s, [halves[0][y], halves[1][y], halves[2][y], halves[3][y], halves[4][y], halves[5][y]]);
             for (x, &value) in row[..columns].iter().enumerate() {
                 let index = self.index + y * self.strides[0] + x * self.strides[1] + channel;
                 let value = self.epilogue.apply(s, &mut constants, value, index, lanes);

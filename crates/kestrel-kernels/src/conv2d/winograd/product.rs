@@ -73,33 +73,22 @@ impl<const VECTORS: usize, const DEPTH_MAJOR: bool, const ADD: bool> Panel<VECTO
         let mut b = self.0.b;
         let mut next = self.0.next.map(|next| next.wrapping_add(row / ROWS * (depth / 4 * 16)));
         let mut sums = [[s.zero(); VECTORS]; ROWS];
-        let mut step = |a: *const f32, b: *const f32| {
-            let mut columns = [s.zero(); VECTORS];
-            for (i, column) in columns.iter_mut().enumerate() {
-                // SAFETY: row `d < depth` of B is readable for VECTORS vectors.
-                *column = unsafe { s.load(b.wrapping_add(i * S::LANES)) };
-            }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: the element of A at a row below `rows` and a depth below `depth` is readable.
-                let element = s.splat(unsafe { a.wrapping_add(i * row_step).read() });
-                for (sum, column) in sums.iter_mut().zip(columns) {
-                    *sum = s.mul_add(element, column, *sum);
-                }
-            }
-        };
         for _ in 0..depth / 4 {
             if let Some(next) = &mut next {
                 s.prefetch(*next);
                 *next = next.wrapping_add(16);
             }
             for d in 0..4 {
-                step(a.wrapping_add(d * depth_step), b.wrapping_add(d * VECTORS * S::LANES));
+                let (a, b) = (a.wrapping_add(d * depth_step), b.wrapping_add(d * VECTORS * S::LANES));
+                // SAFETY: A and B are readable at this depth, below `depth`, for the block's rows.
+                unsafe { step(s, &mut sums, a, row_step, b) };
             }
             a = a.wrapping_add(4 * depth_step);
             b = b.wrapping_add(4 * VECTORS * S::LANES);
         }
         for _ in 0..depth % 4 {
-            step(a, b);
+            // SAFETY: as above.
+            unsafe { step(s, &mut sums, a, row_step, b) };
             a = a.wrapping_add(depth_step);
             b = b.wrapping_add(VECTORS * S::LANES);
         }
@@ -116,5 +105,31 @@ impl<const VECTORS: usize, const DEPTH_MAJOR: bool, const ADD: bool> Panel<VECTO
             }
         }
         ROWS
+    }
+}
+
+/// Adds the product of one column of `A` and one row of `B`.
+///
+/// # Safety
+/// `ROWS` elements of `A`, `row_step` apart, and `VECTORS` vectors of `B` are readable.
+#[inline(always)]
+unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    s: S,
+    sums: &mut [[S::V; VECTORS]; ROWS],
+    a: *const f32,
+    row_step: usize,
+    b: *const f32,
+) {
+    let mut columns = [s.zero(); VECTORS];
+    for (i, column) in columns.iter_mut().enumerate() {
+        // SAFETY: the caller promises VECTORS vectors.
+        *column = unsafe { s.load(b.wrapping_add(i * S::LANES)) };
+    }
+    for (i, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller promises ROWS elements.
+        let element = s.splat(unsafe { a.wrapping_add(i * row_step).read() });
+        for (sum, column) in sums.iter_mut().zip(columns) {
+            *sum = s.mul_add(element, column, *sum);
+        }
     }
 }

@@ -60,9 +60,15 @@ impl Kernel for WeightPanel<'_> {
                         taps[tap][lane - first] = value;
                     }
                 }
-                // SAFETY: each row of `taps` has MAX_LANES >= LANES floats.
-                let g = taps.map(|lanes| unsafe { s.load(lanes.as_ptr()) });
-                let columns = [0, 1, 2].map(|x: usize| transform::weight(s, [g[x], g[3 + x], g[6 + x]]));
+                let mut g = [s.zero(); TAPS];
+                for (g, lanes) in g.iter_mut().zip(&taps) {
+                    // SAFETY: each row of `taps` has MAX_LANES >= LANES floats.
+                    *g = unsafe { s.load(lanes.as_ptr()) };
+                }
+                let mut columns = [[s.zero(); PATCH]; 3];
+                for (x, column) in columns.iter_mut().enumerate() {
+                    *column = transform::weight(s, [g[x], g[3 + x], g[6 + x]]);
+                }
                 for y in 0..PATCH {
                     let row = transform::weight(s, [columns[0][y], columns[1][y], columns[2][y]]);
                     for (x, value) in row.into_iter().enumerate() {
@@ -119,7 +125,7 @@ impl Kernel for GradientPanel<'_> {
                 }
                 let mut taps = [[0.0; MAX_LANES]; TAPS];
                 for y in 0..3 {
-                    let row = transform::weight_adjoint(s, [0, 1, 2, 3, 4, 5].map(|x: usize| columns[x][y]));
+                    let row = transform::weight_adjoint(s, [columns[0][y], columns[1][y], columns[2][y], columns[3][y], columns[4][y], columns[5][y]]);
                     for (x, value) in row.into_iter().enumerate() {
                         // SAFETY: a row of `taps` has MAX_LANES >= LANES floats.
                         unsafe { s.store(taps[3 * y + x].as_mut_ptr(), value) };
