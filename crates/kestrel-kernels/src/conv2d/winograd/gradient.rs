@@ -108,7 +108,7 @@ impl GradientTile {
         let mut target = self.target::<S>(channel);
         for y in 0..PATCH {
             let row = transform::output_adjoint(s, [halves[0][y], halves[1][y], halves[2][y], halves[3][y]]);
-            for value in row {
+            for &value in &row {
                 // SAFETY: the invariant: row `slot` of this panel is writable in each plane.
                 unsafe { s.store(target, value) };
                 target = target.wrapping_add(self.panels.plane);

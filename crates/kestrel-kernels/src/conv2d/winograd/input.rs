@@ -119,7 +119,7 @@ impl<L: OnLoad> Patch<'_, L> {
         let mut target = self.v.wrapping_add(channel);
         for y in 0..PATCH {
             let row = transform::input(s, [columns[0][y], columns[1][y], columns[2][y], columns[3][y], columns[4][y], columns[5][y]]);
-            for value in row {
+            for &value in &row {
                 // SAFETY: the invariant: each plane is writable at this vector of channels.
                 unsafe { s.store(target, value) };
                 target = target.wrapping_add(self.plane);

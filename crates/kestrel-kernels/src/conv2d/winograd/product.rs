@@ -92,10 +92,12 @@ impl<const VECTORS: usize, const DEPTH_MAJOR: bool, const ADD: bool> Panel<VECTO
             a = a.wrapping_add(depth_step);
             b = b.wrapping_add(VECTORS * S::LANES);
         }
-        for (i, sums) in sums.into_iter().enumerate() {
+        // By reference and by index: taken by value, the registers would go through memory.
+        for (i, sums) in sums.iter().enumerate() {
             let target = self.0.c.wrapping_add((row + i) * c_stride);
-            for (j, mut sum) in sums.into_iter().enumerate() {
+            for (j, &sum) in sums.iter().enumerate() {
                 let target = target.wrapping_add(j * S::LANES);
+                let mut sum = sum;
                 if ADD {
                     // SAFETY: C is readable and initialised where it is added to.
                     sum = s.add(unsafe { s.load(target) }, sum);

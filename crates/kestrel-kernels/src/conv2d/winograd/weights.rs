@@ -71,7 +71,7 @@ impl Kernel for WeightPanel<'_> {
                 }
                 for y in 0..PATCH {
                     let row = transform::weight(s, [columns[0][y], columns[1][y], columns[2][y]]);
-                    for (x, value) in row.into_iter().enumerate() {
+                    for (x, &value) in row.iter().enumerate() {
                         let at = (y * PATCH + x) * self.panels.plane() + depth * width + first;
                         let target = &mut self.u[at..][..S::LANES];
                         // SAFETY: the slice has LANES floats, borrowed for writing.
@@ -126,7 +126,7 @@ impl Kernel for GradientPanel<'_> {
                 let mut taps = [[0.0; MAX_LANES]; TAPS];
                 for y in 0..3 {
                     let row = transform::weight_adjoint(s, [columns[0][y], columns[1][y], columns[2][y], columns[3][y], columns[4][y], columns[5][y]]);
-                    for (x, value) in row.into_iter().enumerate() {
+                    for (x, &value) in row.iter().enumerate() {
                         // SAFETY: a row of `taps` has MAX_LANES >= LANES floats.
                         unsafe { s.store(taps[3 * y + x].as_mut_ptr(), value) };
                     }
