@@ -125,15 +125,17 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
 
     fn accumulate_group(&self, tiles: Range<usize>, block: Block, scratch: &mut [f32], du: &mut [f32]) {
         let start = tiles.start;
+        let accumulator = Shared(du.as_mut_ptr());
         for first in tiles.clone().step_by(block.tiles) {
             let range = first..tiles.end.min(first + block.tiles);
             let at = Shared(scratch.as_mut_ptr());
             // SAFETY: the scratch has the block's length, the range is of at most the block's tiles, and this thread alone
             // uses the scratch.
             unsafe { self.transform(range.clone(), 0, block, at) };
-            for (index, plane) in du.chunks_exact_mut(self.panels.plane()).enumerate() {
-                // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now.
-                unsafe { self.multiply(index, range.len(), first == start, block, at, plane) };
+            for index in 0..self.products() {
+                // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now; the
+                // accumulator is this group's, and initialised by its first block.
+                unsafe { self.multiply(index, range.len(), first == start, block, at, accumulator) };
             }
         }
     }
@@ -143,6 +145,7 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
         let all = self.shape.tiles();
         let block = Block::new::<S>(tiles.min(all), &self.panels);
         let du = workspace.weights.floats(self.panels.len());
+        let accumulator = Shared(du.as_mut_ptr());
         let scratch = Shared(workspace.shared.floats(block.len()).as_mut_ptr());
         for first in (0..all).step_by(block.tiles) {
             let range = first..all.min(first + block.tiles);
@@ -153,9 +156,10 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
                 // have a row in common.
                 unsafe { self.transform(part, slot, block, scratch) };
             });
-            du.par_chunks_exact_mut(self.panels.plane()).enumerate().for_each(|(index, plane)| {
-                // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now.
-                unsafe { self.multiply(index, range.len(), first == 0, block, scratch, plane) };
+            (0..self.products()).into_par_iter().for_each(|index| {
+                // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now; each
+                // index has its own plane of the accumulator, initialised by the first block.
+                unsafe { self.multiply(index, range.len(), first == 0, block, scratch, accumulator) };
             });
         }
         du
@@ -178,23 +182,31 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
         unsafe { transform_gradients(self.s, self.shape, self.dy.as_ptr(), tiles, panels) };
     }
 
-    /// Adds the product of the block's first `rows` tiles to `du`, the `index`th plane of an accumulator, or stores it
-    /// there if it is the `first` one.
+    /// Products that a block takes.
+    fn products(&self) -> usize {
+        POINTS * self.panels.count()
+    }
+
+    /// Adds the `index`th product of the block's first `rows` tiles to the accumulator `du`, or stores it there if it is
+    /// the `first` one. Products of the same point follow one another: they share its plane of patches.
     ///
     /// # Safety
-    /// These rows of the block in `scratch` are initialised, and nobody writes to them during the call.
-    unsafe fn multiply(&self, index: usize, rows: usize, first: bool, block: Block, scratch: Shared, du: &mut [f32]) {
-        let (panel, point) = (index / POINTS, index % POINTS);
-        let width = self.panels.width(panel);
+    /// - `index < self.products()`; these rows of the block in `scratch` are initialised, and nobody writes to them
+    ///   during the call.
+    /// - `du` is writable for the panels' length, initialised unless `first`, and nobody else uses the product's own
+    ///   plane of it during the call.
+    unsafe fn multiply(&self, index: usize, rows: usize, first: bool, block: Block, scratch: Shared, du: Shared) {
+        let panels = &self.panels;
+        let (point, panel) = (index / panels.count(), index % panels.count());
+        let width = panels.width(panel);
         let z = scratch.get().wrapping_add(POINTS * block.v_plane);
-        debug_assert!(du.len() >= self.panels.depth * width);
         let product = Product {
-            rows: self.panels.depth,
+            rows: panels.depth,
             depth: rows,
             a: scratch.get().wrapping_add(point * block.v_plane),
             a_stride: block.v_row,
             b: z.wrapping_add(point * block.z_plane + panel * block.z_stride),
-            c: du.as_mut_ptr(),
+            c: du.get().wrapping_add(panel * panels.stride() + point * panels.plane()),
             c_stride: width,
             next: None,
         };

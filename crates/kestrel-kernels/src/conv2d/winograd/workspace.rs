@@ -1,37 +1,91 @@
 //! Scratch memory that is kept from call to call, so that a step of training faults no pages in.
 
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
-
-/// A cache line of floats; vectors of it are aligned for every instruction set. Read and written through [`Buffer::floats`].
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Line(#[allow(dead_code, reason = "read through a pointer")] [f32; LINE]);
+#[cfg(all(target_os = "linux", not(miri)))]
+use std::ffi::{c_int, c_void};
+use std::ptr::NonNull;
 
 /// Floats in a cache line.
 pub(super) const LINE: usize = 16;
 
-/// Floats aligned to a cache line, growing only.
+/// Bytes of a huge page; buffers of half of it and more are made of whole ones, where the system has them.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Zeroed floats, aligned to a cache line or a huge page, growing only.
 #[derive(Debug, Default)]
-pub(super) struct Buffer(Vec<Line>);
+pub(super) struct Buffer(Option<Block>);
+
+/// One allocation. Invariant: `floats` is the start of a live allocation of `layout`, all initialised, owned by this
+/// value alone.
+#[derive(Debug)]
+struct Block {
+    floats: NonNull<f32>,
+    layout: Layout,
+}
+
+// SAFETY: a Block owns its memory, like a boxed slice.
+unsafe impl Send for Block {}
+// SAFETY: as above; a shared Block gives no access.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn new(layout: Layout) -> Self {
+        // SAFETY: the layout has a size of at least a cache line: see `Buffer::floats`.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        advise_huge_pages(start, layout);
+        Self { floats: start.cast(), layout }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: the invariant: this allocation is live, of this layout, and used by nobody else.
+        unsafe { dealloc(self.floats.as_ptr().cast(), self.layout) };
+    }
+}
 
 impl Buffer {
     /// The first `len` floats; what they hold is not specified.
     pub(super) fn floats(&mut self, len: usize) -> &mut [f32] {
-        let lines = len.div_ceil(LINE);
-        if lines > self.0.len() {
-            // Free the old lines first, and copy nothing: the contents are scratch.
-            self.0 = Vec::new();
-            self.0 = vec![Line([0.0; LINE]); lines];
+        if self.bytes() < len * size_of::<f32>() {
+            let bytes = len * size_of::<f32>();
+            let page = if bytes >= HUGE_PAGE / 2 { HUGE_PAGE } else { LINE * size_of::<f32>() };
+            // Free the old block first: its contents are scratch.
+            self.0 = None;
+            match Layout::from_size_align(bytes.next_multiple_of(page), page) {
+                Ok(layout) => self.0 = Some(Block::new(layout)),
+                Err(_) => panic!("scratch of {bytes} bytes exceeds the address space"),
+            }
         }
-        // SAFETY: a Line is LINE floats without padding (its size is its alignment), the Vec holds at least `lines` of
-        // them, initialised, and lines * LINE >= len; the borrow of self keeps the Vec in place and unshared.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast::<f32>(), len) }
+        let start = self.0.as_ref().map_or(NonNull::dangling(), |block| block.floats);
+        // SAFETY: the block holds at least `len` initialised floats (none, and then `len` is 0), aligned to more than a
+        // float; the borrow of self keeps it alive and unshared.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) }
     }
 
     fn bytes(&self) -> usize {
-        self.0.len() * size_of::<Line>()
+        self.0.as_ref().map_or(0, |block| block.layout.size())
     }
 }
+
+/// Asks for huge pages: a transform writes to 36 planes at once, more than the nearest page table cache holds.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn advise_huge_pages(start: NonNull<u8>, layout: Layout) {
+    /// From `linux/mman.h`.
+    const MADV_HUGEPAGE: c_int = 14;
+    unsafe extern "C" {
+        fn madvise(start: *mut c_void, len: usize, advice: c_int) -> c_int;
+    }
+    if layout.align() == HUGE_PAGE {
+        // SAFETY: the range is one live allocation, page-aligned; this advice changes no contents. It may be refused.
+        let _refused = unsafe { madvise(start.as_ptr().cast(), layout.size(), MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn advise_huge_pages(_start: NonNull<u8>, _layout: Layout) {}
 
 /// Scratch memory of the Winograd passes, owned by the caller and reused from call to call.
 ///
@@ -91,6 +145,8 @@ mod tests {
             assert_eq!(floats.as_ptr().addr() % 64, 0);
         }
         assert_eq!(buffer.bytes(), 63 * 64);
+        assert_eq!(buffer.floats(300_000).len(), 300_000);
+        assert_eq!(buffer.bytes(), HUGE_PAGE);
     }
 
     #[test]
