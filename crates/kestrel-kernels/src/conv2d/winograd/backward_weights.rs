@@ -54,7 +54,8 @@ pub(super) fn backward_weights<S: Simd, L: OnLoad>(s: S, pass: WeightGradient<'_
 fn groups(shape: &Shape, panels: &Panels) -> usize {
     let accumulators = ACCUMULATOR_BYTES / (panels.len() * size_of::<f32>());
     let groups = MAX_GROUPS.min(accumulators).min(shape.tiles() / TILES_ALONE);
-    if groups < 4 { 1 } else { groups }
+    // A power of two: it divides evenly among the usual numbers of threads.
+    if groups < 4 { 1 } else { 1 << groups.ilog2() }
 }
 
 /// A block of transformed tiles: patches as rows of channels, gradients as panels.

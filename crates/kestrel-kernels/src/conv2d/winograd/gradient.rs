@@ -31,62 +31,66 @@ pub(super) unsafe fn transform_gradients<S: Simd>(
     tiles: Range<usize>,
     panels: GradientPanels,
 ) {
-    let [_, p, q, k] = shape.output();
-    for (slot, index) in tiles.enumerate() {
-        let tile = shape.tile(index);
-        let tile = GradientTile {
-            dy: dy.wrapping_add(((tile.image * p + tile.y) * q + tile.x) * k),
-            strides: [q * k, k],
-            extent: shape.tile_extent(tile),
-            channels: k,
-            panels: GradientPanels { slot: panels.slot + slot, ..panels },
-        };
-        if tile.extent == [TILE; 2] {
-            s.vectorize(GradientKernel::<true>(tile));
-        } else {
-            s.vectorize(GradientKernel::<false>(tile));
+    s.vectorize(GradientTiles { shape, dy, tiles, panels });
+}
+
+/// A range of tiles. Invariant: [`transform_gradients`]'s conditions.
+struct GradientTiles<'a> {
+    shape: &'a Shape,
+    dy: *const f32,
+    tiles: Range<usize>,
+    panels: GradientPanels,
+}
+
+impl Kernel for GradientTiles<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let [_, p, q, k] = self.shape.output();
+        let mut panels = self.panels;
+        for tile in self.shape.tiles_in(self.tiles) {
+            let extent = self.shape.tile_extent(tile);
+            let dy = self.dy.wrapping_add(((tile.image * p + tile.y) * q + tile.x) * k);
+            let tile = GradientTile { dy, strides: [q * k, k], channels: k, panels };
+            if extent == [TILE; 2] {
+                tile.run(s, [TILE; 2]);
+            } else {
+                tile.run(s, extent);
+            }
+            panels.slot += 1;
         }
     }
 }
 
-/// One tile. Invariant, kept by [`transform_gradients`]: the gradients in `extent` are readable for `channels` floats
+/// One tile. Invariant, kept by [`GradientTiles`]: the tile's gradients inside the image are readable for `channels` floats
 /// each, and row `slot` of every panel of every point is writable.
 struct GradientTile {
     dy: *const f32,
     /// Floats from a row to the next, and from a column to the next.
     strides: [usize; 2],
-    /// Rows and columns inside the output.
-    extent: [usize; 2],
     channels: usize,
     panels: GradientPanels,
 }
 
-/// Transforms a tile, which is `WHOLE` or overhangs the output.
-struct GradientKernel<const WHOLE: bool>(GradientTile);
-
-impl<const WHOLE: bool> Kernel for GradientKernel<WHOLE> {
-    type Output = ();
-
+impl GradientTile {
+    /// Transforms the tile, of which `extent` rows and columns are inside the output.
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let tile = self.0;
-        let extent = if WHOLE { [TILE; 2] } else { tile.extent };
+    fn run<S: Simd>(&self, s: S, extent: [usize; 2]) {
         let mut channel = 0;
-        while channel + S::LANES <= tile.channels {
-            tile.prefetch_next(s, channel);
+        while channel + S::LANES <= self.channels {
+            self.prefetch_next(s, channel);
             // SAFETY: a gradient has `channels` floats, of which a whole vector is left from `channel` on.
-            tile.transform(s, extent, channel, |at| unsafe { s.load(at) });
+            self.transform(s, extent, channel, |at| unsafe { s.load(at) });
             channel += S::LANES;
         }
-        if channel < tile.channels {
-            let lanes = tile.channels - channel;
+        if channel < self.channels {
+            let lanes = self.channels - channel;
             // SAFETY: a gradient has `channels` floats, of which `lanes`, less than a vector, are left.
-            tile.transform(s, extent, channel, |at| unsafe { s.load_first(at, lanes) });
+            self.transform(s, extent, channel, |at| unsafe { s.load_first(at, lanes) });
         }
     }
-}
 
-impl GradientTile {
     /// Transforms one vector of channels; `vector` loads them from a gradient inside the output.
     #[inline(always)]
     fn transform<S: Simd>(
@@ -97,13 +101,19 @@ impl GradientTile {
         vector: impl Fn(*const f32) -> S::V,
     ) {
         let mut halves = [[s.zero(); PATCH]; TILE];
-        for (x, half) in halves.iter_mut().enumerate().take(columns) {
-            let top = self.dy.wrapping_add(x * self.strides[1] + channel);
-            let mut column = [s.zero(); TILE];
-            for (y, gradient) in column.iter_mut().enumerate().take(rows) {
-                *gradient = vector(top.wrapping_add(y * self.strides[0]));
-            }
-            *half = transform::output_adjoint(s, column);
+        for (x, half) in halves.iter_mut().enumerate() {
+            *half = if x < columns {
+                let top = self.dy.wrapping_add(x * self.strides[1] + channel);
+                let mut column = [s.zero(); TILE];
+                for (y, gradient) in column.iter_mut().enumerate() {
+                    if y < rows {
+                        *gradient = vector(top.wrapping_add(y * self.strides[0]));
+                    }
+                }
+                transform::output_adjoint(s, column)
+            } else {
+                [s.zero(); PATCH]
+            };
         }
         let mut target = self.target::<S>(channel);
         for y in 0..PATCH {

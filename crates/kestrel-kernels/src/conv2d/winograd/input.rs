@@ -24,39 +24,60 @@ pub(super) unsafe fn transform_patches<S: Simd, L: OnLoad>(
     v: *mut f32,
     [plane, row]: [usize; 2],
 ) {
-    let [_, h, w, c] = shape.input();
-    for (slot, index) in tiles.enumerate() {
-        let tile = shape.tile(index);
-        let corner = ((tile.image * h + tile.y) * w + tile.x) as isize - (shape.padding() * (w + 1)) as isize;
-        let patch = Patch {
-            // The corner may lie outside the image: the pointer wraps, and is not read there.
-            corner: x.wrapping_offset(corner * c as isize),
-            strides: [w * c, c],
-            rows: shape.patch_rows(tile.y),
-            columns: shape.patch_columns(tile.x),
-            channels: c,
-            load,
-            v: v.wrapping_add(slot * row),
-            plane,
-        };
-        // Known rows make straight code: of an inner tile, and of those at an edge with one row beyond it.
-        match (patch.rows.start, patch.rows.end) {
-            (0, 6) => s.vectorize(PatchKernel::<_, 0, 6>(patch)),
-            (1, 6) => s.vectorize(PatchKernel::<_, 1, 6>(patch)),
-            (0, 5) => s.vectorize(PatchKernel::<_, 0, 5>(patch)),
-            (1, 5) => s.vectorize(PatchKernel::<_, 1, 5>(patch)),
-            _ => s.vectorize(PatchKernel::<_, 0, 0>(patch)),
+    s.vectorize(Patches { shape, x, load, tiles, v, plane, row });
+}
+
+/// A range of tiles. Invariant: [`transform_patches`]'s conditions.
+struct Patches<'a, L> {
+    shape: &'a Shape,
+    x: *const f32,
+    load: &'a L,
+    tiles: Range<usize>,
+    v: *mut f32,
+    plane: usize,
+    row: usize,
+}
+
+impl<L: OnLoad> Kernel for Patches<'_, L> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let [_, h, w, c] = self.shape.input();
+        let margin = (self.shape.padding() * (w + 1)) as isize;
+        let mut v = self.v;
+        for tile in self.shape.tiles_in(self.tiles) {
+            let corner = ((tile.image * h + tile.y) * w + tile.x) as isize - margin;
+            let patch = Patch {
+                // The corner may lie outside the image: the pointer wraps, and is not read there.
+                corner: self.x.wrapping_offset(corner * c as isize),
+                strides: [w * c, c],
+                columns: self.shape.patch_columns(tile.x),
+                channels: c,
+                load: self.load,
+                v,
+                plane: self.plane,
+            };
+            // Known rows make straight code: of an inner tile, and of those at an edge with one row beyond it.
+            let rows = self.shape.patch_rows(tile.y);
+            match (rows.start, rows.end) {
+                (0, 6) => patch.run(s, 0..6),
+                (1, 6) => patch.run(s, 1..6),
+                (0, 5) => patch.run(s, 0..5),
+                (1, 5) => patch.run(s, 1..5),
+                _ => patch.run(s, rows),
+            }
+            v = v.wrapping_add(self.row);
         }
     }
 }
 
-/// One tile's patch. Invariant, kept by [`transform_patches`]: the pixels in `rows` and `columns` are readable for
+/// One tile's patch. Invariant, kept by [`Patches`]: the pixels in the image's rows and in `columns` are readable for
 /// `channels` floats each, and every plane of `v` is writable for the channels rounded up to a vector.
 struct Patch<'a, L> {
     corner: *const f32,
     /// Floats from a row to the next, and from a column to the next.
     strides: [usize; 2],
-    rows: Range<usize>,
     columns: Range<usize>,
     channels: usize,
     load: &'a L,
@@ -64,34 +85,24 @@ struct Patch<'a, L> {
     plane: usize,
 }
 
-/// Transforms a patch whose rows inside the image are `FIRST..LAST`, or `patch.rows` if those are `0..0`.
-struct PatchKernel<'a, L, const FIRST: usize, const LAST: usize>(Patch<'a, L>);
-
-impl<L: OnLoad, const FIRST: usize, const LAST: usize> Kernel for PatchKernel<'_, L, FIRST, LAST> {
-    type Output = ();
-
+impl<L: OnLoad> Patch<'_, L> {
+    /// Transforms the patch, of which `rows` are inside the image.
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let patch = self.0;
-        let rows = if LAST == 0 { patch.rows.clone() } else { FIRST..LAST };
+    fn run<S: Simd>(&self, s: S, rows: Range<usize>) {
         let mut channel = 0;
-        while channel + S::LANES <= patch.channels {
-            patch.prefetch_next::<S>(s, channel);
+        while channel + S::LANES <= self.channels {
+            self.prefetch_next(s, channel);
             // SAFETY: a pixel has `channels` floats, of which a whole vector is left from `channel` on.
-            let vector = |at: *const f32| unsafe { s.load(at) };
-            patch.transform(s, rows.clone(), channel, S::LANES, vector);
+            self.transform(s, rows.clone(), channel, S::LANES, |at| unsafe { s.load(at) });
             channel += S::LANES;
         }
-        if channel < patch.channels {
-            let lanes = patch.channels - channel;
+        if channel < self.channels {
+            let lanes = self.channels - channel;
             // SAFETY: a pixel has `channels` floats, of which `lanes`, less than a vector, are left.
-            let vector = |at: *const f32| unsafe { s.load_first(at, lanes) };
-            patch.transform(s, rows, channel, lanes, vector);
+            self.transform(s, rows, channel, lanes, |at| unsafe { s.load_first(at, lanes) });
         }
     }
-}
 
-impl<L: OnLoad> Patch<'_, L> {
     /// Transforms one vector of channels; `vector` loads them from a pixel inside the image.
     #[inline(always)]
     fn transform<S: Simd>(
@@ -105,7 +116,7 @@ impl<L: OnLoad> Patch<'_, L> {
         let constants = self.load.channels(s, channel, lanes);
         let mut columns = [[s.zero(); PATCH]; PATCH];
         for (x, column) in columns.iter_mut().enumerate() {
-            if self.columns.contains(&x) {
+            *column = if self.columns.contains(&x) {
                 let top = self.corner.wrapping_add(x * self.strides[1] + channel);
                 let mut pixels = [s.zero(); PATCH];
                 for (y, pixel) in pixels.iter_mut().enumerate() {
@@ -113,8 +124,10 @@ impl<L: OnLoad> Patch<'_, L> {
                         *pixel = L::apply(s, constants, vector(top.wrapping_add(y * self.strides[0])));
                     }
                 }
-                *column = transform::input(s, pixels);
-            }
+                transform::input(s, pixels)
+            } else {
+                [s.zero(); PATCH]
+            };
         }
         let mut target = self.v.wrapping_add(channel);
         for y in 0..PATCH {

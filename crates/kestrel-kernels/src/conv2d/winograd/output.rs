@@ -34,31 +34,53 @@ pub(super) unsafe fn transform_products<S: Simd, E: Epilogue>(
     sums: &mut [f32],
     sums_row: usize,
 ) {
-    let [_, p, q, k] = shape.output();
-    for (slot, index) in tiles.enumerate() {
-        let tile = shape.tile(index);
-        let tile = OutputTile {
-            m: products.m.wrapping_add(slot * products.row),
-            plane: products.plane,
-            y,
-            index: ((tile.image * p + tile.y) * q + tile.x) * k,
-            strides: [q * k, k],
-            extent: shape.tile_extent(tile),
-            channels: channels.clone(),
-            epilogue,
-            sums: &mut *sums,
-            sums_row,
-        };
-        if tile.extent == [TILE; 2] {
-            s.vectorize(OutputKernel::<_, true>(tile));
-        } else {
-            s.vectorize(OutputKernel::<_, false>(tile));
+    s.vectorize(OutputTiles { shape, products, epilogue, tiles, channels, y, sums, sums_row });
+}
+
+/// A range of tiles and channels. Invariant: [`transform_products`]'s conditions.
+struct OutputTiles<'a, E> {
+    shape: &'a Shape,
+    products: Products,
+    epilogue: &'a E,
+    tiles: Range<usize>,
+    channels: Range<usize>,
+    y: *mut f32,
+    sums: &'a mut [f32],
+    sums_row: usize,
+}
+
+impl<E: Epilogue> Kernel for OutputTiles<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let [_, p, q, k] = self.shape.output();
+        let mut m = self.products.m;
+        for tile in self.shape.tiles_in(self.tiles) {
+            let extent = self.shape.tile_extent(tile);
+            let mut tile = OutputTile {
+                m,
+                plane: self.products.plane,
+                y: self.y,
+                index: ((tile.image * p + tile.y) * q + tile.x) * k,
+                strides: [q * k, k],
+                channels: self.channels.clone(),
+                epilogue: self.epilogue,
+                sums: &mut *self.sums,
+                sums_row: self.sums_row,
+            };
+            if extent == [TILE; 2] {
+                tile.run(s, [TILE; 2]);
+            } else {
+                tile.run(s, extent);
+            }
+            m = m.wrapping_add(self.products.row);
         }
     }
 }
 
-/// One tile. Invariant, kept by [`transform_products`]: every plane of `m` is readable for the channels rounded up to a
-/// vector, and the outputs in `extent` of the tile at `index` are writable at `channels`, by this kernel alone.
+/// One tile. Invariant, kept by [`OutputTiles`]: every plane of `m` is readable for the channels rounded up to a vector,
+/// and the tile's outputs at `index` that lie inside the image are writable at `channels`, by this kernel alone.
 struct OutputTile<'a, E> {
     m: *const f32,
     plane: usize,
@@ -67,40 +89,30 @@ struct OutputTile<'a, E> {
     index: usize,
     /// Floats from a row to the next, and from a column to the next.
     strides: [usize; 2],
-    /// Rows and columns inside the output.
-    extent: [usize; 2],
     channels: Range<usize>,
     epilogue: &'a E,
     sums: &'a mut [f32],
     sums_row: usize,
 }
 
-/// Transforms a tile, which is `WHOLE` or overhangs the output.
-struct OutputKernel<'a, E, const WHOLE: bool>(OutputTile<'a, E>);
-
-impl<E: Epilogue, const WHOLE: bool> Kernel for OutputKernel<'_, E, WHOLE> {
-    type Output = ();
-
+impl<E: Epilogue> OutputTile<'_, E> {
+    /// Transforms the tile, of which `extent` rows and columns are inside the output.
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let mut tile = self.0;
-        let extent = if WHOLE { [TILE; 2] } else { tile.extent };
-        let mut channel = tile.channels.start;
-        while channel + S::LANES <= tile.channels.end {
-            tile.prefetch_next(s, channel);
+    fn run<S: Simd>(&mut self, s: S, extent: [usize; 2]) {
+        let mut channel = self.channels.start;
+        while channel + S::LANES <= self.channels.end {
+            self.prefetch_next(s, channel);
             // SAFETY: the outputs of the tile are writable at this whole vector of channels.
-            tile.transform(s, extent, channel, S::LANES, |at, y| unsafe { s.store(at, y) });
+            self.transform(s, extent, channel, S::LANES, |at, y| unsafe { s.store(at, y) });
             channel += S::LANES;
         }
-        if channel < tile.channels.end {
-            let lanes = tile.channels.end - channel;
+        if channel < self.channels.end {
+            let lanes = self.channels.end - channel;
             // SAFETY: the outputs of the tile are writable at these `lanes` channels, less than a vector.
-            tile.transform(s, extent, channel, lanes, |at, y| unsafe { s.store_first(at, y, lanes) });
+            self.transform(s, extent, channel, lanes, |at, y| unsafe { s.store_first(at, y, lanes) });
         }
     }
-}
 
-impl<E: Epilogue> OutputTile<'_, E> {
     /// Transforms one vector of channels; `store` writes them to an output of the tile.
     #[inline(always)]
     fn transform<S: Simd>(
@@ -122,9 +134,15 @@ impl<E: Epilogue> OutputTile<'_, E> {
             *half = transform::output(s, column);
         }
         let mut constants = self.epilogue.channels(s, channel, lanes);
-        for y in 0..rows {
+        for y in 0..TILE {
+            if y >= rows {
+                break;
+            }
             let row = transform::output(s, [halves[0][y], halves[1][y], halves[2][y], halves[3][y], halves[4][y], halves[5][y]]);
-            for (x, &value) in row[..columns].iter().enumerate() {
+            for (x, &value) in row.iter().enumerate() {
+                if x >= columns {
+                    break;
+                }
                 let index = self.index + y * self.strides[0] + x * self.strides[1] + channel;
                 let value = self.epilogue.apply(s, &mut constants, value, index, lanes);
                 store(self.y.wrapping_add(index), value);

@@ -117,24 +117,29 @@ impl Shape {
         self.n * down * across
     }
 
-    /// The `index`th tile, counting across, then down, then by image.
-    pub(super) fn tile(&self, index: usize) -> Tile {
+    /// Tiles in `range`, counted across, then down, then by image.
+    #[inline(always)]
+    pub(super) fn tiles_in(&self, range: Range<usize>) -> Tiles {
         let [down, across] = self.grid();
-        let (row, column) = (index / across, index % across);
-        Tile { image: row / down, y: TILE * (row % down), x: TILE * column }
+        let row = range.start / across;
+        let next = Tile { image: row / down, y: TILE * (row % down), x: TILE * (range.start % across) };
+        Tiles { next, left: range.len(), end: [TILE * down, TILE * across] }
     }
 
     /// Rows of the patch that lie inside the image, for a tile whose output starts at row `y`.
+    #[inline(always)]
     pub(super) fn patch_rows(&self, y: usize) -> Range<usize> {
         inside(y, self.padding, self.h)
     }
 
     /// Columns of the patch that lie inside the image, for a tile whose output starts at column `x`.
+    #[inline(always)]
     pub(super) fn patch_columns(&self, x: usize) -> Range<usize> {
         inside(x, self.padding, self.w)
     }
 
     /// Rows and columns of the tile that lie inside the output.
+    #[inline(always)]
     pub(super) fn tile_extent(&self, tile: Tile) -> [usize; 2] {
         let [_, p, q, _] = self.output();
         [TILE.min(p - tile.y), TILE.min(q - tile.x)]
@@ -142,10 +147,40 @@ impl Shape {
 }
 
 /// Positions `i` of a patch starting at `start - padding` for which that plus `i` is in `0..size`.
+#[inline(always)]
 fn inside(start: usize, padding: usize, size: usize) -> Range<usize> {
     let first = padding.saturating_sub(start).min(PATCH);
     let last = (size + padding).saturating_sub(start).min(PATCH);
     first..last.max(first)
+}
+
+/// Consecutive tiles, by steps instead of divisions.
+#[derive(Clone, Debug)]
+pub(super) struct Tiles {
+    next: Tile,
+    left: usize,
+    /// Rows and columns of an image's tiles.
+    end: [usize; 2],
+}
+
+impl Iterator for Tiles {
+    type Item = Tile;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Tile> {
+        self.left = self.left.checked_sub(1)?;
+        let tile = self.next;
+        self.next.x += TILE;
+        if self.next.x == self.end[1] {
+            self.next.x = 0;
+            self.next.y += TILE;
+            if self.next.y == self.end[0] {
+                self.next.y = 0;
+                self.next.image += 1;
+            }
+        }
+        Some(tile)
+    }
 }
 
 /// Where a tile lies: image of the batch, first output row and column.
@@ -182,7 +217,17 @@ mod tests {
         let shape = Shape::new([1, 7, 1, 1], 1, 1).unwrap();
         assert_eq!([shape.patch_rows(0), shape.patch_rows(4)], [1..6, 0..4]);
         assert_eq!(shape.patch_columns(0), 1..2);
-        assert_eq!(shape.tile_extent(shape.tile(1)), [3, 1]);
-        assert_eq!(shape.tile(1), Tile { image: 0, y: 4, x: 0 });
+        assert_eq!(shape.tile_extent(Tile { image: 0, y: 4, x: 0 }), [3, 1]);
+    }
+
+    #[test]
+    fn tiles_are_counted_across_then_down_then_by_image() {
+        let shape = Shape::new([3, 9, 5, 1], 1, 1).unwrap();
+        let all: Vec<Tile> = shape.tiles_in(0..shape.tiles()).collect();
+        let want = (0..3).flat_map(|image| [0, 4, 8].map(|y| [0, 4].map(|x| Tile { image, y, x })));
+        assert_eq!(all, want.flatten().collect::<Vec<_>>());
+        for start in 0..all.len() {
+            assert_eq!(shape.tiles_in(start..all.len()).collect::<Vec<_>>(), all[start..]);
+        }
     }
 }
