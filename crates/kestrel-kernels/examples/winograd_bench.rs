@@ -10,7 +10,13 @@ use kestrel_kernels::conv2d::winograd::{Shape, Winograd, Workspace};
 use kestrel_kernels::simd::Isa;
 
 /// `[C, K, H]`.
-const CIFAR: [[usize; 3]; 5] = [[64, 64, 32], [64, 128, 16], [128, 128, 16], [128, 256, 8], [256, 256, 8]];
+const CIFAR: [[usize; 3]; 5] = [
+    [64, 64, 32],
+    [64, 128, 16],
+    [128, 128, 16],
+    [128, 256, 8],
+    [256, 256, 8],
+];
 const RESNET: [[usize; 3]; 4] = [[64, 64, 56], [128, 128, 28], [256, 256, 14], [512, 512, 7]];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,12 +30,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some("resnet") => RESNET.to_vec(),
         Some(layer) => vec![CIFAR[layer.parse::<usize>()?]],
     };
-    println!("{isa}, {} threads, batch {batch}, {rounds} rounds", rayon::current_num_threads());
+    println!(
+        "{isa}, {} threads, batch {batch}, {rounds} rounds",
+        rayon::current_num_threads()
+    );
     let mut workspace = Workspace::new();
     for [c, k, h] in layers {
         let shape = Shape::new([batch, h, h, c], k, 1)?;
         let conv = Winograd::with_isa(shape, isa);
-        let (x, dy, w) = (numbers(batch * h * h * c), numbers(batch * h * h * k), numbers(k * c * 9));
+        let (x, dy, w) = (
+            numbers(batch * h * h * c),
+            numbers(batch * h * h * k),
+            numbers(k * c * 9),
+        );
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
         let mut times = [const { Vec::new() }; 3];
         for _ in 0..=rounds {
@@ -43,7 +56,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let times = &mut times[1..];
             times.sort_by(f64::total_cmp);
             let (best, median) = (times[0], times[rounds / 2]);
-            print!("  {pass} {best:.2}/{median:.2} ms {:.0} GFLOP/s", shape.direct_flops() / best / 1e6);
+            print!(
+                "  {pass} {best:.2}/{median:.2} ms {:.0} GFLOP/s",
+                shape.direct_flops() / best / 1e6
+            );
         }
         println!();
     }
@@ -59,5 +75,7 @@ fn milliseconds(pass: impl FnOnce()) -> f64 {
 
 /// Numbers in `[-1, 1)`.
 fn numbers(len: usize) -> Vec<f32> {
-    (0..len as u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 8) as f32 / (1_u32 << 23) as f32 - 1.0).collect()
+    (0..len as u32)
+        .map(|i| (i.wrapping_mul(0x9e37_79b9) >> 8) as f32 / (1_u32 << 23) as f32 - 1.0)
+        .collect()
 }

@@ -143,7 +143,10 @@ impl Isa {
 
     /// The fastest instruction set of this processor.
     pub fn detect() -> Isa {
-        Isa::ALL.into_iter().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
+        Isa::ALL
+            .into_iter()
+            .find(|isa| isa.is_available())
+            .unwrap_or(Isa::Portable)
     }
 
     /// Whether this processor, and this build, has the instruction set.
@@ -218,7 +221,10 @@ impl FromStr for Isa {
     type Err = UnknownIsa;
 
     fn from_str(name: &str) -> Result<Self, UnknownIsa> {
-        Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| UnknownIsa { got: name.to_owned() })
+        Isa::ALL
+            .into_iter()
+            .find(|isa| isa.name() == name)
+            .ok_or_else(|| UnknownIsa { got: name.to_owned() })
     }
 }
 

@@ -56,14 +56,30 @@ fn operations_equal_scalar_arithmetic() {
         let (lanes, got) = isa.dispatch(Operations { a: &a, b: &b, c: &c });
         for i in 0..lanes {
             let gated = if a[i] > 0.0 { b[i] } else { 0.0 };
-            let want =
-                [a[i] + b[i], a[i] - b[i], a[i] * b[i], a[i] * b[i] + c[i], c[i] - a[i] * b[i], a[i].max(b[i]), gated, 3.5];
+            let want = [
+                a[i] + b[i],
+                a[i] - b[i],
+                a[i] * b[i],
+                a[i] * b[i] + c[i],
+                c[i] - a[i] * b[i],
+                a[i].max(b[i]),
+                gated,
+                3.5,
+            ];
             for (op, want) in want.into_iter().enumerate() {
                 assert_eq!(got[op][i], want, "{isa}, operation {op}, lane {i}");
             }
             for n in 0..=lanes {
-                assert_eq!(got[8 + 2 * n][i], if i < n { a[i] } else { 0.0 }, "{isa}, load_first({n}), lane {i}");
-                assert_eq!(got[9 + 2 * n][i], if i < n { a[i] } else { 9.0 }, "{isa}, store_first({n}), lane {i}");
+                assert_eq!(
+                    got[8 + 2 * n][i],
+                    if i < n { a[i] } else { 0.0 },
+                    "{isa}, load_first({n}), lane {i}"
+                );
+                assert_eq!(
+                    got[9 + 2 * n][i],
+                    if i < n { a[i] } else { 9.0 },
+                    "{isa}, store_first({n}), lane {i}"
+                );
             }
         }
     }

@@ -31,7 +31,14 @@ const TILES_AT_ONCE: usize = 8;
 
 /// Runs `pass`.
 pub(super) fn backward_weights<S: Simd, L: OnLoad>(s: S, pass: WeightGradient<'_, L>) {
-    let WeightGradient { shape, x, load, dy, dw, workspace } = pass;
+    let WeightGradient {
+        shape,
+        x,
+        load,
+        dy,
+        dw,
+        workspace,
+    } = pass;
     let [.., c] = shape.input();
     let [.., k] = shape.output();
     check_len("an input", x.len(), shape.input());
@@ -40,7 +47,14 @@ pub(super) fn backward_weights<S: Simd, L: OnLoad>(s: S, pass: WeightGradient<'_
     load.check(c);
 
     let panels = Panels::new(s, k, c);
-    let job = Job { s, shape: &shape, panels, x, load, dy };
+    let job = Job {
+        s,
+        shape: &shape,
+        panels,
+        x,
+        load,
+        dy,
+    };
     let groups = groups(&shape, &panels);
     let du = if groups > 1 {
         job.in_groups(groups, workspace)
@@ -108,19 +122,27 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
         }
         let next = AtomicUsize::new(0);
         let accumulators = Shared(du.as_mut_ptr());
-        workspace.threads[..threads].par_iter_mut().with_max_len(1).for_each(|scratch| {
-            let scratch = scratch.floats(block.len());
-            loop {
-                let group = next.fetch_add(1, Ordering::Relaxed);
-                if group >= groups {
-                    break;
+        workspace.threads[..threads]
+            .par_iter_mut()
+            .with_max_len(1)
+            .for_each(|scratch| {
+                let scratch = scratch.floats(block.len());
+                loop {
+                    let group = next.fetch_add(1, Ordering::Relaxed);
+                    if group >= groups {
+                        break;
+                    }
+                    let accumulator = accumulators.get().wrapping_add(group * self.panels.len());
+                    // SAFETY: `du` has the panels' length for each group, and this thread alone has taken this group.
+                    let accumulator = unsafe { std::slice::from_raw_parts_mut(accumulator, self.panels.len()) };
+                    self.accumulate_group(
+                        tiles * group / groups..tiles * (group + 1) / groups,
+                        block,
+                        scratch,
+                        accumulator,
+                    );
                 }
-                let accumulator = accumulators.get().wrapping_add(group * self.panels.len());
-                // SAFETY: `du` has the panels' length for each group, and this thread alone has taken this group.
-                let accumulator = unsafe { std::slice::from_raw_parts_mut(accumulator, self.panels.len()) };
-                self.accumulate_group(tiles * group / groups..tiles * (group + 1) / groups, block, scratch, accumulator);
-            }
-        });
+            });
         du
     }
 
@@ -150,13 +172,16 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
         let scratch = Shared(workspace.shared.floats(block.len()).as_mut_ptr());
         for first in (0..all).step_by(block.tiles) {
             let range = first..all.min(first + block.tiles);
-            (0..range.len().div_ceil(TILES_AT_ONCE)).into_par_iter().with_max_len(1).for_each(|part| {
-                let slot = part * TILES_AT_ONCE;
-                let part = first + slot..range.end.min(first + slot + TILES_AT_ONCE);
-                // SAFETY: the scratch has the block's length, the range is of at most the block's tiles, and no two parts
-                // have a row in common.
-                unsafe { self.transform(part, slot, block, scratch) };
-            });
+            (0..range.len().div_ceil(TILES_AT_ONCE))
+                .into_par_iter()
+                .with_max_len(1)
+                .for_each(|part| {
+                    let slot = part * TILES_AT_ONCE;
+                    let part = first + slot..range.end.min(first + slot + TILES_AT_ONCE);
+                    // SAFETY: the scratch has the block's length, the range is of at most the block's tiles, and no two parts
+                    // have a row in common.
+                    unsafe { self.transform(part, slot, block, scratch) };
+                });
             (0..self.products()).into_par_iter().for_each(|index| {
                 // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now; each
                 // index has its own plane of the accumulator, initialised by the first block.
@@ -175,9 +200,24 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
         let v = scratch.get().wrapping_add(slot * block.v_row);
         let strides = [block.v_plane, block.v_row];
         // SAFETY: `x` has the shape's length; rows from `slot` on of the 36 planes of `v_plane` floats are this call's.
-        unsafe { transform_patches(self.s, self.shape, self.x.as_ptr(), self.load, tiles.clone(), v, strides) };
+        unsafe {
+            transform_patches(
+                self.s,
+                self.shape,
+                self.x.as_ptr(),
+                self.load,
+                tiles.clone(),
+                v,
+                strides,
+            );
+        };
         let z = scratch.get().wrapping_add(POINTS * block.v_plane);
-        let panels = GradientPanels { z, plane: block.z_plane, stride: block.z_stride, slot };
+        let panels = GradientPanels {
+            z,
+            plane: block.z_plane,
+            stride: block.z_stride,
+            slot,
+        };
         // SAFETY: `dy` has the shape's length; a plane has `z_stride` floats for each panel, enough for the block's rows,
         // and those from `slot` on are this call's.
         unsafe { transform_gradients(self.s, self.shape, self.dy.as_ptr(), tiles, panels) };

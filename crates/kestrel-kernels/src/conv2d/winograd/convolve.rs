@@ -71,11 +71,28 @@ fn block_tiles<S: Simd>(tiles: usize, c: usize) -> usize {
 
 /// Runs `pass`; returns the epilogue's sums, `[SUMS, K]`.
 pub(super) fn convolve<S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convolution<'_, L, E>) -> Vec<f64> {
-    let Convolution { shape, direction, x, load, w, epilogue, y, workspace } = pass;
+    let Convolution {
+        shape,
+        direction,
+        x,
+        load,
+        w,
+        epilogue,
+        y,
+        workspace,
+    } = pass;
     let [.., c] = shape.input();
     let [.., k] = shape.output();
     check_len("an input", x.len(), shape.input());
-    check_len("a weight", w.len(), if direction == Direction::Forward { [k, c, 3, 3] } else { [c, k, 3, 3] });
+    check_len(
+        "a weight",
+        w.len(),
+        if direction == Direction::Forward {
+            [k, c, 3, 3]
+        } else {
+            [c, k, 3, 3]
+        },
+    );
     check_len("an output", y.len(), shape.output());
     load.check(c);
     epilogue.check(k, y.len());
@@ -95,21 +112,34 @@ pub(super) fn convolve<S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convolution<
     let next = AtomicUsize::new(0);
     let (y, sums_at) = (Shared(y.as_mut_ptr()), Shared(sums.as_mut_ptr()));
     let u = &*u;
-    workspace.threads[..threads].par_iter_mut().with_max_len(1).for_each(|scratch| {
-        let scratch = scratch.floats(POINTS * (blocking.v_plane + blocking.m_plane));
-        let (v, m) = scratch.split_at_mut(POINTS * blocking.v_plane);
-        let job = Job { s, shape: &shape, panels, blocking, x, load, u, epilogue, y };
-        loop {
-            let block = next.fetch_add(1, Ordering::Relaxed);
-            if block >= blocking.count {
-                break;
+    workspace.threads[..threads]
+        .par_iter_mut()
+        .with_max_len(1)
+        .for_each(|scratch| {
+            let scratch = scratch.floats(POINTS * (blocking.v_plane + blocking.m_plane));
+            let (v, m) = scratch.split_at_mut(POINTS * blocking.v_plane);
+            let job = Job {
+                s,
+                shape: &shape,
+                panels,
+                blocking,
+                x,
+                load,
+                u,
+                epilogue,
+                y,
+            };
+            loop {
+                let block = next.fetch_add(1, Ordering::Relaxed);
+                if block >= blocking.count {
+                    break;
+                }
+                let sums = sums_at.get().wrapping_add(block * block_sums);
+                // SAFETY: `sums` has `block_sums` floats for each block, and this thread alone has taken this block.
+                let sums = unsafe { std::slice::from_raw_parts_mut(sums, block_sums) };
+                job.run(blocking.range(block, &shape), v, m, sums);
             }
-            let sums = sums_at.get().wrapping_add(block * block_sums);
-            // SAFETY: `sums` has `block_sums` floats for each block, and this thread alone has taken this block.
-            let sums = unsafe { std::slice::from_raw_parts_mut(sums, block_sums) };
-            job.run(blocking.range(block, &shape), v, m, sums);
-        }
-    });
+        });
 
     let mut totals = vec![0.0; E::SUMS * k];
     for block in sums.chunks_exact(block_sums.max(1)) {
@@ -138,15 +168,36 @@ struct Job<'a, S, L, E> {
 
 impl<S: Simd, L: OnLoad, E: Epilogue> Job<'_, S, L, E> {
     fn run(&self, tiles: Range<usize>, v: &mut [f32], m: &mut [f32], sums: &mut [f32]) {
-        let Blocking { v_row, v_plane, m_row, m_plane, sums_row, .. } = self.blocking;
+        let Blocking {
+            v_row,
+            v_plane,
+            m_row,
+            m_plane,
+            sums_row,
+            ..
+        } = self.blocking;
         let (v, m) = (v.as_mut_ptr(), m.as_mut_ptr());
         // SAFETY: `x` has the shape's length (checked by `convolve`), the tiles are the shape's, and `v` has 36 planes of
         // `v_plane` floats, each holding a block's tiles with rows of the channels rounded up to a vector.
-        unsafe { transform_patches(self.s, self.shape, self.x.as_ptr(), self.load, tiles.clone(), v, [v_plane, v_row]) };
+        unsafe {
+            transform_patches(
+                self.s,
+                self.shape,
+                self.x.as_ptr(),
+                self.load,
+                tiles.clone(),
+                v,
+                [v_plane, v_row],
+            );
+        };
         for first in (0..self.panels.channels).step_by(CHANNELS_AT_ONCE) {
             let channels = first..self.panels.channels.min(first + CHANNELS_AT_ONCE);
             self.multiply(tiles.len(), channels.clone(), v, m);
-            let products = Products { m, plane: m_plane, row: m_row };
+            let products = Products {
+                m,
+                plane: m_plane,
+                row: m_row,
+            };
             // SAFETY: tiles and channels are the shape's, `first` is a multiple of a vector; `m` has 36 planes holding a
             // block's tiles with rows of these channels rounded up to a vector, just written; `y` has the shape's length,
             // and its outputs in these tiles belong to this block.
@@ -168,7 +219,13 @@ impl<S: Simd, L: OnLoad, E: Epilogue> Job<'_, S, L, E> {
 
     /// The products of all points with output channels `channels`, to `m`.
     fn multiply(&self, tiles: usize, channels: Range<usize>, v: *const f32, m: *mut f32) {
-        let Blocking { v_row, v_plane, m_row, m_plane, .. } = self.blocking;
+        let Blocking {
+            v_row,
+            v_plane,
+            m_row,
+            m_plane,
+            ..
+        } = self.blocking;
         let panels = &self.panels;
         let full = panels.full_width();
         let range = channels.start / full..channels.end.div_ceil(full);

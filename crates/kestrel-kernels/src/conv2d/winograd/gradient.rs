@@ -31,7 +31,12 @@ pub(super) unsafe fn transform_gradients<S: Simd>(
     tiles: Range<usize>,
     panels: GradientPanels,
 ) {
-    s.vectorize(GradientTiles { shape, dy, tiles, panels });
+    s.vectorize(GradientTiles {
+        shape,
+        dy,
+        tiles,
+        panels,
+    });
 }
 
 /// A range of tiles. Invariant: [`transform_gradients`]'s conditions.
@@ -52,7 +57,12 @@ impl Kernel for GradientTiles<'_> {
         for tile in self.shape.tiles_in(self.tiles) {
             let extent = self.shape.tile_extent(tile);
             let dy = self.dy.wrapping_add(((tile.image * p + tile.y) * q + tile.x) * k);
-            let tile = GradientTile { dy, strides: [q * k, k], channels: k, panels };
+            let tile = GradientTile {
+                dy,
+                strides: [q * k, k],
+                channels: k,
+                panels,
+            };
             if extent == [TILE; 2] {
                 tile.run(s, [TILE; 2]);
             } else {
@@ -117,7 +127,7 @@ impl GradientTile {
         }
         let mut target = self.target::<S>(channel);
         for y in 0..PATCH {
-            let row = transform::output_adjoint(s, [halves[0][y], halves[1][y], halves[2][y], halves[3][y]]);
+            let row = transform::output_adjoint(s, transform::across(&halves, y));
             for &value in &row {
                 // SAFETY: the invariant: row `slot` of this panel is writable in each plane.
                 unsafe { s.store(target, value) };
@@ -131,8 +141,14 @@ impl GradientTile {
     fn target<S: Simd>(&self, channel: usize) -> *mut f32 {
         let full = 2 * S::LANES;
         let (panel, lane) = (channel / full, channel % full);
-        let width = if panel * full + S::LANES >= self.channels { S::LANES } else { full };
-        self.panels.z.wrapping_add(panel * self.panels.stride + self.panels.slot * width + lane)
+        let width = if panel * full + S::LANES >= self.channels {
+            S::LANES
+        } else {
+            full
+        };
+        self.panels
+            .z
+            .wrapping_add(panel * self.panels.stride + self.panels.slot * width + lane)
     }
 
     /// Asks for the gradients of the next tile, a cache line each.
@@ -140,7 +156,9 @@ impl GradientTile {
     fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
         if channel.is_multiple_of(16) {
             for y in 0..TILE {
-                let next = self.dy.wrapping_add(y * self.strides[0] + TILE * self.strides[1] + channel);
+                let next = self
+                    .dy
+                    .wrapping_add(y * self.strides[0] + TILE * self.strides[1] + channel);
                 for x in 0..TILE {
                     s.prefetch(next.wrapping_add(x * self.strides[1]));
                 }

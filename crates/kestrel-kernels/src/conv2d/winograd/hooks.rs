@@ -51,12 +51,19 @@ impl OnLoad for AffineRelu<'_> {
     type Channels<S: Simd> = [S::V; 2];
 
     fn check(&self, c: usize) {
-        assert_eq!([self.scale.len(), self.shift.len()], [c, c], "expected a scale and a shift for each input channel");
+        assert_eq!(
+            [self.scale.len(), self.shift.len()],
+            [c, c],
+            "expected a scale and a shift for each input channel"
+        );
     }
 
     #[inline(always)]
     fn channels<S: Simd>(&self, s: S, channel: usize, lanes: usize) -> [S::V; 2] {
-        [load_channels(s, self.scale, channel, lanes), load_channels(s, self.shift, channel, lanes)]
+        [
+            load_channels(s, self.scale, channel, lanes),
+            load_channels(s, self.shift, channel, lanes),
+        ]
     }
 
     #[inline(always)]
@@ -115,7 +122,10 @@ impl<'a> Sums<'a> {
     /// The sums from the `sum`th on.
     #[inline(always)]
     fn from(self, sum: usize) -> Self {
-        Self { values: &mut self.values[sum * self.row..], ..self }
+        Self {
+            values: &mut self.values[sum * self.row..],
+            ..self
+        }
     }
 }
 
@@ -259,7 +269,10 @@ impl<A: Epilogue, B: Epilogue> Epilogue for Then<A, B> {
 
     #[inline(always)]
     fn channels<S: Simd>(&self, s: S, channel: usize, lanes: usize) -> Self::Channels<S> {
-        (self.first.channels(s, channel, lanes), self.second.channels(s, channel, lanes))
+        (
+            self.first.channels(s, channel, lanes),
+            self.second.channels(s, channel, lanes),
+        )
     }
 
     #[inline(always)]

@@ -24,7 +24,15 @@ pub(super) unsafe fn transform_patches<S: Simd, L: OnLoad>(
     v: *mut f32,
     [plane, row]: [usize; 2],
 ) {
-    s.vectorize(Patches { shape, x, load, tiles, v, plane, row });
+    s.vectorize(Patches {
+        shape,
+        x,
+        load,
+        tiles,
+        v,
+        plane,
+        row,
+    });
 }
 
 /// A range of tiles. Invariant: [`transform_patches`]'s conditions.
@@ -131,7 +139,7 @@ impl<L: OnLoad> Patch<'_, L> {
         }
         let mut target = self.v.wrapping_add(channel);
         for y in 0..PATCH {
-            let row = transform::input(s, [columns[0][y], columns[1][y], columns[2][y], columns[3][y], columns[4][y], columns[5][y]]);
+            let row = transform::input(s, transform::across(&columns, y));
             for &value in &row {
                 // SAFETY: the invariant: each plane is writable at this vector of channels.
                 unsafe { s.store(target, value) };
@@ -145,7 +153,9 @@ impl<L: OnLoad> Patch<'_, L> {
     fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
         if channel.is_multiple_of(16) {
             for y in 2..PATCH {
-                let next = self.corner.wrapping_add(y * self.strides[0] + PATCH * self.strides[1] + channel);
+                let next = self
+                    .corner
+                    .wrapping_add(y * self.strides[0] + PATCH * self.strides[1] + channel);
                 for x in 0..4 {
                     s.prefetch(next.wrapping_add(x * self.strides[1]));
                 }

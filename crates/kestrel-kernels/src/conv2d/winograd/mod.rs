@@ -91,7 +91,16 @@ impl Winograd {
         workspace: &mut Workspace,
     ) -> Vec<f64> {
         let (shape, direction) = (self.shape, Direction::Forward);
-        self.isa.dispatch(Convolution { shape, direction, x, load, w, epilogue, y, workspace })
+        self.isa.dispatch(Convolution {
+            shape,
+            direction,
+            x,
+            load,
+            w,
+            epilogue,
+            y,
+            workspace,
+        })
     }
 
     /// `dx`, the gradient of a loss by `x`, from `dy`, its gradient by `y`.
@@ -125,7 +134,16 @@ impl Winograd {
         workspace: &mut Workspace,
     ) -> Vec<f64> {
         let (shape, direction) = (self.shape.transposed(), Direction::Backward);
-        self.isa.dispatch(Convolution { shape, direction, x: dy, load, w, epilogue, y: dx, workspace })
+        self.isa.dispatch(Convolution {
+            shape,
+            direction,
+            x: dy,
+            load,
+            w,
+            epilogue,
+            y: dx,
+            workspace,
+        })
     }
 
     /// `dw`, the gradient of a loss by `w`, from `dy`, its gradient by `y`.
@@ -157,7 +175,14 @@ impl Winograd {
         dw: &mut [f32],
         workspace: &mut Workspace,
     ) {
-        self.isa.dispatch(WeightGradient { shape: self.shape, x, load, dy, dw, workspace });
+        self.isa.dispatch(WeightGradient {
+            shape: self.shape,
+            x,
+            load,
+            dy,
+            dw,
+            workspace,
+        });
     }
 }
 

@@ -34,7 +34,16 @@ pub(super) unsafe fn transform_products<S: Simd, E: Epilogue>(
     sums: &mut [f32],
     sums_row: usize,
 ) {
-    s.vectorize(OutputTiles { shape, products, epilogue, tiles, channels, y, sums, sums_row });
+    s.vectorize(OutputTiles {
+        shape,
+        products,
+        epilogue,
+        tiles,
+        channels,
+        y,
+        sums,
+        sums_row,
+    });
 }
 
 /// A range of tiles and channels. Invariant: [`transform_products`]'s conditions.
@@ -109,7 +118,9 @@ impl<E: Epilogue> OutputTile<'_, E> {
         if channel < self.channels.end {
             let lanes = self.channels.end - channel;
             // SAFETY: the outputs of the tile are writable at these `lanes` channels, less than a vector.
-            self.transform(s, extent, channel, lanes, |at, y| unsafe { s.store_first(at, y, lanes) });
+            self.transform(s, extent, channel, lanes, |at, y| unsafe {
+                s.store_first(at, y, lanes);
+            });
         }
     }
 
@@ -138,7 +149,7 @@ impl<E: Epilogue> OutputTile<'_, E> {
             if y >= rows {
                 break;
             }
-            let row = transform::output(s, [halves[0][y], halves[1][y], halves[2][y], halves[3][y], halves[4][y], halves[5][y]]);
+            let row = transform::output(s, transform::across(&halves, y));
             for (x, &value) in row.iter().enumerate() {
                 if x >= columns {
                     break;

@@ -20,7 +20,11 @@ pub(super) struct Panels {
 
 impl Panels {
     pub(super) fn new<S: Simd>(_s: S, channels: usize, depth: usize) -> Self {
-        Self { channels, depth, lanes: S::LANES }
+        Self {
+            channels,
+            depth,
+            lanes: S::LANES,
+        }
     }
 
     /// Channels in a full panel.

@@ -5,7 +5,6 @@
 
 use crate::simd::{Kernel, Simd};
 
-
 /// One product with `rows` x `depth` elements of `A` and a panel of `B`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Product {
@@ -67,7 +66,12 @@ impl<const VECTORS: usize, const DEPTH_MAJOR: bool, const ADD: bool> Panel<VECTO
     /// Computes `ROWS` rows of `C` from `row` on; returns `ROWS`.
     #[inline(always)]
     fn block<S: Simd, const ROWS: usize>(&self, s: S, row: usize) -> usize {
-        let Product { depth, a_stride, c_stride, .. } = self.0;
+        let Product {
+            depth,
+            a_stride,
+            c_stride,
+            ..
+        } = self.0;
         let (row_step, depth_step) = if DEPTH_MAJOR { (1, a_stride) } else { (a_stride, 1) };
         let mut a = self.0.a.wrapping_add(row * row_step);
         let mut b = self.0.b;

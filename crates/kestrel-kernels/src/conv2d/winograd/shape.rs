@@ -60,9 +60,16 @@ impl Shape {
         }
         // Nothing that is computed from the sizes later exceeds this bound: images grow by at most 4 in each direction
         // and round up to a tile, channels round up to two vectors.
-        let bound = [n, h.saturating_add(8), w.saturating_add(8), c.saturating_add(64), k.saturating_add(64), 64 * 8]
-            .into_iter()
-            .try_fold(1_usize, usize::checked_mul);
+        let bound = [
+            n,
+            h.saturating_add(8),
+            w.saturating_add(8),
+            c.saturating_add(64),
+            k.saturating_add(64),
+            64 * 8,
+        ]
+        .into_iter()
+        .try_fold(1_usize, usize::checked_mul);
         if sizes.contains(&0) || bound.is_none_or(|bytes| bytes > isize::MAX as usize) {
             return Err(ShapeError::Degenerate { sizes });
         }
@@ -80,7 +87,12 @@ impl Shape {
 
     /// `[N, P, Q, K]`.
     pub fn output(&self) -> [usize; 4] {
-        [self.n, self.h + 2 * self.padding - 2, self.w + 2 * self.padding - 2, self.k]
+        [
+            self.n,
+            self.h + 2 * self.padding - 2,
+            self.w + 2 * self.padding - 2,
+            self.k,
+        ]
     }
 
     /// `[K, C, 3, 3]`.
@@ -102,7 +114,14 @@ impl Shape {
     /// The convolution that carries gradients back: from `[N, P, Q, K]` to `[N, H, W, C]`, padding `2 - padding`.
     pub(super) fn transposed(&self) -> Self {
         let [n, h, w, c] = self.output();
-        Self { n, h, w, c, k: self.c, padding: 2 - self.padding }
+        Self {
+            n,
+            h,
+            w,
+            c,
+            k: self.c,
+            padding: 2 - self.padding,
+        }
     }
 
     /// Tiles down and across one image's output.
@@ -122,8 +141,16 @@ impl Shape {
     pub(super) fn tiles_in(&self, range: Range<usize>) -> Tiles {
         let [down, across] = self.grid();
         let row = range.start / across;
-        let next = Tile { image: row / down, y: TILE * (row % down), x: TILE * (range.start % across) };
-        Tiles { next, left: range.len(), end: [TILE * down, TILE * across] }
+        let next = Tile {
+            image: row / down,
+            y: TILE * (row % down),
+            x: TILE * (range.start % across),
+        };
+        Tiles {
+            next,
+            left: range.len(),
+            end: [TILE * down, TILE * across],
+        }
     }
 
     /// Rows of the patch that lie inside the image, for a tile whose output starts at row `y`.
@@ -197,10 +224,22 @@ mod tests {
 
     #[test]
     fn faults_are_told_apart() {
-        assert_eq!(Shape::new([1, 8, 8, 1], 1, 3), Err(ShapeError::PaddingTooLarge { got: 3 }));
-        assert_eq!(Shape::new([1, 2, 8, 1], 1, 0), Err(ShapeError::ImageTooSmall { height: 2, width: 8 }));
-        assert!(matches!(Shape::new([0, 8, 8, 1], 1, 1), Err(ShapeError::Degenerate { .. })));
-        assert!(matches!(Shape::new([usize::MAX, 8, 8, 1], 1, 1), Err(ShapeError::Degenerate { .. })));
+        assert_eq!(
+            Shape::new([1, 8, 8, 1], 1, 3),
+            Err(ShapeError::PaddingTooLarge { got: 3 })
+        );
+        assert_eq!(
+            Shape::new([1, 2, 8, 1], 1, 0),
+            Err(ShapeError::ImageTooSmall { height: 2, width: 8 })
+        );
+        assert!(matches!(
+            Shape::new([0, 8, 8, 1], 1, 1),
+            Err(ShapeError::Degenerate { .. })
+        ));
+        assert!(matches!(
+            Shape::new([usize::MAX, 8, 8, 1], 1, 1),
+            Err(ShapeError::Degenerate { .. })
+        ));
     }
 
     #[test]

@@ -32,7 +32,9 @@ const SHAPES: [([usize; 4], usize, usize); 22] = [
 fn shapes() -> impl Iterator<Item = Shape> {
     // Miri interprets the code: the smallest shapes are enough for it.
     let count = if cfg!(miri) { 5 } else { SHAPES.len() };
-    SHAPES[..count].iter().map(|&(input, k, padding)| Shape::new(input, k, padding).unwrap())
+    SHAPES[..count]
+        .iter()
+        .map(|&(input, k, padding)| Shape::new(input, k, padding).unwrap())
 }
 
 /// Numbers in `[-1, 1)`, from a counter.
@@ -66,7 +68,12 @@ struct Passes<T> {
 impl Case {
     fn new(shape: Shape) -> Self {
         let w = numbers(len(shape.weight()), 2);
-        Self { shape, x: numbers(len(shape.input()), 1), w, dy: numbers(len(shape.output()), 3) }
+        Self {
+            shape,
+            x: numbers(len(shape.input()), 1),
+            w,
+            dy: numbers(len(shape.output()), 3),
+        }
     }
 
     /// All three passes, directly, in f64.
@@ -112,12 +119,19 @@ fn relative_error<T: Copy + Into<f64>>(got: &[T], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
     let square = |v: f64| v * v;
     let error: f64 = got.iter().zip(want).map(|(&g, w)| square(g.into() - w)).sum();
-    if error == 0.0 { 0.0 } else { (error / want.iter().copied().map(square).sum::<f64>()).sqrt() }
+    if error == 0.0 {
+        0.0
+    } else {
+        (error / want.iter().copied().map(square).sum::<f64>()).sqrt()
+    }
 }
 
 fn check<T: Copy + Into<f64>>(what: &str, shape: Shape, isa: Isa, got: &[T], want: &[f64], bound: f64) {
     let error = relative_error(got, want);
-    assert!(error <= bound, "{what}, {isa}, {shape:?}: relative error {error:.1e}, expected at most {bound:.0e}");
+    assert!(
+        error <= bound,
+        "{what}, {isa}, {shape:?}: relative error {error:.1e}, expected at most {bound:.0e}"
+    );
 }
 
 #[test]
@@ -148,7 +162,8 @@ fn results_are_bit_equal_for_any_number_of_threads() {
                     let conv = Winograd::with_isa(case.shape, isa);
                     let sums =
                         conv.forward_with(&case.x, &Identity, &case.w, &Statistics, &mut y, &mut Workspace::new());
-                    let bits = [passes.y, passes.dx, passes.dw].map(|pass| pass.into_iter().map(f32::to_bits).collect());
+                    let bits =
+                        [passes.y, passes.dx, passes.dw].map(|pass| pass.into_iter().map(f32::to_bits).collect());
                     (bits, sums.into_iter().map(f64::to_bits).collect())
                 })
             };
@@ -170,7 +185,10 @@ fn the_backward_passes_are_the_adjoints_of_the_forward_pass() {
         // Rounding is relative to the norms; the product itself may be near zero.
         let scale = (dot(&case.dy, &case.dy) * dot(&got.y, &got.y)).sqrt();
         for backward in [dot(&got.dx, &case.x), dot(&got.dw, &case.w)] {
-            assert!((forward - backward).abs() <= 5e-6 * scale, "{shape:?}: {forward} {backward}");
+            assert!(
+                (forward - backward).abs() <= 5e-6 * scale,
+                "{shape:?}: {forward} {backward}"
+            );
         }
     }
 }
@@ -182,24 +200,44 @@ fn hooks_equal_separate_passes() {
         let case = Case::new(shape);
         let ([.., c], [.., k]) = (shape.input(), shape.output());
         let (scale, shift, bias) = (numbers(c, 4), numbers(c, 5), numbers(k, 6));
-        let load = AffineRelu { scale: &scale, shift: &shift };
+        let load = AffineRelu {
+            scale: &scale,
+            shift: &shift,
+        };
         let affine = |i: usize, x: f32| x.mul_add(scale[i % c], shift[i % c]);
         let activated: Vec<f32> = case.x.iter().enumerate().map(|(i, &x)| affine(i, x).max(0.0)).collect();
-        let plain = Case { x: activated, ..Case::new(shape) };
+        let plain = Case {
+            x: activated,
+            ..Case::new(shape)
+        };
         let want = plain.direct();
-        let biased: Vec<f64> = want.y.iter().enumerate().map(|(i, y)| y + f64::from(bias[i % k])).collect();
+        let biased: Vec<f64> = want
+            .y
+            .iter()
+            .enumerate()
+            .map(|(i, y)| y + f64::from(bias[i % k]))
+            .collect();
         for isa in instruction_sets() {
             let conv = Winograd::with_isa(shape, isa);
             let mut y = vec![f32::NAN; case.dy.len()];
-            let epilogue = Then { first: Bias { bias: &bias }, second: Statistics };
+            let epilogue = Then {
+                first: Bias { bias: &bias },
+                second: Statistics,
+            };
             let sums = conv.forward_with(&case.x, &load, &case.w, &epilogue, &mut y, &mut workspace);
             check("activated, biased", shape, isa, &y, &biased, 5e-6);
             let statistic = |f: fn(f64) -> f64, ki| biased.iter().skip(ki).step_by(k).map(|&y| f(y)).sum::<f64>();
             let magnitude = |ki| statistic(f64::abs, ki);
             for ki in 0..k {
-                assert!((sums[ki] - statistic(|y| y, ki)).abs() <= 2e-5 * magnitude(ki), "sum, {isa}, {shape:?}");
+                assert!(
+                    (sums[ki] - statistic(|y| y, ki)).abs() <= 2e-5 * magnitude(ki),
+                    "sum, {isa}, {shape:?}"
+                );
                 let squares = statistic(|y| y * y, ki);
-                assert!((sums[k + ki] - squares).abs() <= 2e-5 * squares, "squares, {isa}, {shape:?}");
+                assert!(
+                    (sums[k + ki] - squares).abs() <= 2e-5 * squares,
+                    "squares, {isa}, {shape:?}"
+                );
             }
 
             let mut dw = vec![f32::NAN; case.w.len()];
@@ -207,18 +245,31 @@ fn hooks_equal_separate_passes() {
             check("activated, backward-weights", shape, isa, &dw, &want.dw, 1e-5);
 
             let mut dx = vec![f32::NAN; case.x.len()];
-            let mask = ReluMask { x: &case.x, affine: load };
+            let mask = ReluMask {
+                x: &case.x,
+                affine: load,
+            };
             let sums = conv.backward_data_with(&case.dy, &Identity, &case.w, &mask, &mut dx, &mut workspace);
             let kept = |i: usize| affine(i, case.x[i]) > 0.0;
-            let masked: Vec<f64> =
-                want.dx.iter().enumerate().map(|(i, &g)| if kept(i) { g } else { 0.0 }).collect();
+            let masked: Vec<f64> = want
+                .dx
+                .iter()
+                .enumerate()
+                .map(|(i, &g)| if kept(i) { g } else { 0.0 })
+                .collect();
             check("masked, backward-data", shape, isa, &dx, &masked, 1e-5);
             for ci in 0..c {
                 let gradients = || (ci..dx.len()).step_by(c).map(|i| (masked[i], f64::from(case.x[i])));
                 let (sum, products): (f64, f64) = gradients().fold((0.0, 0.0), |s, (g, x)| (s.0 + g, s.1 + g * x));
                 let magnitude = gradients().map(|(g, _)| g.abs()).sum::<f64>();
-                assert!((sums[ci] - sum).abs() <= 2e-5 * magnitude, "sum of masked, {isa}, {shape:?}");
-                assert!((sums[c + ci] - products).abs() <= 2e-5 * magnitude, "products, {isa}, {shape:?}");
+                assert!(
+                    (sums[ci] - sum).abs() <= 2e-5 * magnitude,
+                    "sum of masked, {isa}, {shape:?}"
+                );
+                assert!(
+                    (sums[c + ci] - products).abs() <= 2e-5 * magnitude,
+                    "products, {isa}, {shape:?}"
+                );
             }
         }
     }

@@ -40,7 +40,11 @@ pub(super) fn output<S: Simd>(s: S, m: [S::V; 6]) -> [S::V; 4] {
         s.add(s.add(m[0], sum_a), sum_b),
         s.mul_add(s.splat(ALPHA), difference_a, s.mul(s.splat(BETA), difference_b)),
         s.mul_add(s.splat(0.5), sum_a, s.add(sum_b, sum_b)),
-        s.mul_add(s.splat(0.5 * ALPHA), difference_a, s.mul_add(s.splat(2.0 * BETA), difference_b, m[5])),
+        s.mul_add(
+            s.splat(0.5 * ALPHA),
+            difference_a,
+            s.mul_add(s.splat(2.0 * BETA), difference_b, m[5]),
+        ),
     ]
 }
 
@@ -69,7 +73,14 @@ pub(super) fn weight<S: Simd>(s: S, g: [S::V; 3]) -> [S::V; 6] {
     let odd_a = s.mul(s.splat(-2.0 / 3.0 * ALPHA), g[1]);
     let even_b = s.mul(s.splat(1.0 / 6.0), s.mul_add(s.splat(2.0), g[2], g[0]));
     let odd_b = s.mul(s.splat(BETA / 6.0), g[1]);
-    [g[0], s.add(even_a, odd_a), s.sub(even_a, odd_a), s.add(even_b, odd_b), s.sub(even_b, odd_b), g[2]]
+    [
+        g[0],
+        s.add(even_a, odd_a),
+        s.sub(even_a, odd_a),
+        s.add(even_b, odd_b),
+        s.sub(even_b, odd_b),
+        g[2],
+    ]
 }
 
 /// `Gᵀ m`: six points to three weight gradients, the adjoint of [`weight`].
@@ -79,7 +90,21 @@ pub(super) fn weight_adjoint<S: Simd>(s: S, m: [S::V; 6]) -> [S::V; 3] {
     let (sum_b, difference_b) = (s.add(m[3], m[4]), s.sub(m[3], m[4]));
     [
         s.mul_add(s.splat(-2.0 / 3.0), sum_a, s.mul_add(s.splat(1.0 / 6.0), sum_b, m[0])),
-        s.mul_add(s.splat(2.0 / 3.0 * ALPHA), difference_a, s.mul(s.splat(BETA / 6.0), difference_b)),
+        s.mul_add(
+            s.splat(2.0 / 3.0 * ALPHA),
+            difference_a,
+            s.mul(s.splat(BETA / 6.0), difference_b),
+        ),
         s.mul_add(s.splat(-1.0 / 3.0), sum_a, s.mul_add(s.splat(1.0 / 3.0), sum_b, m[5])),
     ]
+}
+
+/// The `y`th element of each of `lines`: a row where lines are columns.
+#[inline(always)]
+pub(super) fn across<V: Copy, const LEN: usize, const LINES: usize>(lines: &[[V; LEN]; LINES], y: usize) -> [V; LINES] {
+    let mut row = [lines[0][y]; LINES];
+    for (element, line) in row.iter_mut().zip(lines) {
+        *element = line[y];
+    }
+    row
 }

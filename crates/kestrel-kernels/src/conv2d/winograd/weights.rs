@@ -28,7 +28,15 @@ pub(super) fn transform_weights<S: Simd>(s: S, w: &[f32], direction: Direction, 
     };
     u.par_chunks_mut(panels.stride()).enumerate().for_each(|(panel, u)| {
         let w = &w[panel * panels.full_width() * channel_step..];
-        s.vectorize(WeightPanel { w, channel_step, depth_step, direction, panels, panel, u });
+        s.vectorize(WeightPanel {
+            w,
+            channel_step,
+            depth_step,
+            direction,
+            panels,
+            panel,
+            u,
+        });
     });
 }
 
@@ -56,7 +64,11 @@ impl Kernel for WeightPanel<'_> {
                 for lane in first..used.min(first + S::LANES) {
                     let kernel = &self.w[lane * self.channel_step + depth * self.depth_step..][..TAPS];
                     for (tap, &value) in kernel.iter().enumerate() {
-                        let tap = if self.direction == Direction::Forward { tap } else { TAPS - 1 - tap };
+                        let tap = if self.direction == Direction::Forward {
+                            tap
+                        } else {
+                            TAPS - 1 - tap
+                        };
                         taps[tap][lane - first] = value;
                     }
                 }
@@ -70,7 +82,7 @@ impl Kernel for WeightPanel<'_> {
                     *column = transform::weight(s, [g[x], g[3 + x], g[6 + x]]);
                 }
                 for y in 0..PATCH {
-                    let row = transform::weight(s, [columns[0][y], columns[1][y], columns[2][y]]);
+                    let row = transform::weight(s, transform::across(&columns, y));
                     for (x, &value) in row.iter().enumerate() {
                         let at = (y * PATCH + x) * self.panels.plane() + depth * width + first;
                         let target = &mut self.u[at..][..S::LANES];
@@ -88,9 +100,16 @@ impl Kernel for WeightPanel<'_> {
 /// `du` holds one or more accumulators, each laid out as `panels` over output channels with the input channels as depth.
 pub(super) fn transform_weight_gradients<S: Simd>(s: S, shape: &Shape, du: &[f32], panels: Panels, dw: &mut [f32]) {
     let [_, c, ..] = shape.weight();
-    dw.par_chunks_mut(panels.full_width() * c * TAPS).enumerate().for_each(|(panel, dw)| {
-        s.vectorize(GradientPanel { du: &du[panel * panels.stride()..], panels, panel, dw });
-    });
+    dw.par_chunks_mut(panels.full_width() * c * TAPS)
+        .enumerate()
+        .for_each(|(panel, dw)| {
+            s.vectorize(GradientPanel {
+                du: &du[panel * panels.stride()..],
+                panels,
+                panel,
+                dw,
+            });
+        });
 }
 
 struct GradientPanel<'a> {
@@ -107,7 +126,11 @@ impl Kernel for GradientPanel<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (width, used, plane) = (self.panels.width(self.panel), self.panels.used(self.panel), self.panels.plane());
+        let (width, used, plane) = (
+            self.panels.width(self.panel),
+            self.panels.used(self.panel),
+            self.panels.plane(),
+        );
         for depth in 0..self.panels.depth {
             for first in (0..width).step_by(S::LANES) {
                 let mut columns = [[s.zero(); 3]; PATCH];
@@ -125,7 +148,7 @@ impl Kernel for GradientPanel<'_> {
                 }
                 let mut taps = [[0.0; MAX_LANES]; TAPS];
                 for y in 0..3 {
-                    let row = transform::weight_adjoint(s, [columns[0][y], columns[1][y], columns[2][y], columns[3][y], columns[4][y], columns[5][y]]);
+                    let row = transform::weight_adjoint(s, transform::across(&columns, y));
                     for (x, &value) in row.iter().enumerate() {
                         // SAFETY: a row of `taps` has MAX_LANES >= LANES floats.
                         unsafe { s.store(taps[3 * y + x].as_mut_ptr(), value) };
