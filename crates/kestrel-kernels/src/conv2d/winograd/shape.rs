@@ -220,6 +220,8 @@ pub(super) struct Tile {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]

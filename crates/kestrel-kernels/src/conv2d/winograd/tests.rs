@@ -1,5 +1,7 @@
 //! The three passes against a direct convolution in f64, over shapes that fit tiles and vectors badly.
 
+#![allow(clippy::unwrap_used)]
+
 use super::hooks::{AffineRelu, Bias, ReluMask, Statistics, Then};
 use super::*;
 
