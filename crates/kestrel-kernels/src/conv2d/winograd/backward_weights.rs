@@ -26,6 +26,8 @@ const ACCUMULATOR_BYTES: usize = 8 << 20;
 const MAX_GROUPS: usize = 8;
 /// Tiles that are transformed at a time by a thread that works alone.
 const TILES_ALONE: usize = 32;
+/// Floats of a block that threads share.
+const SHARED_BLOCK_FLOATS: usize = 900_000;
 /// Tiles that one thread transforms in one go, where threads share a block.
 const TILES_AT_ONCE: usize = 8;
 
@@ -59,7 +61,7 @@ pub(super) fn backward_weights<S: Simd, L: OnLoad>(s: S, pass: WeightGradient<'_
     let du = if groups > 1 {
         job.in_groups(groups, workspace)
     } else {
-        job.in_shared_blocks(if c * k > 128 * 128 { 128 } else { 64 }, workspace)
+        job.in_shared_blocks(shared_block_tiles(&panels), workspace)
     };
     transform_weight_gradients(s, &shape, du, panels, dw);
 }
@@ -70,6 +72,12 @@ fn groups(shape: &Shape, panels: &Panels) -> usize {
     let groups = MAX_GROUPS.min(accumulators).min(shape.tiles() / TILES_ALONE);
     // A power of two: it divides evenly among the usual numbers of threads.
     if groups < 4 { 1 } else { 1 << groups.ilog2() }
+}
+
+/// Tiles of a shared block: as many as keep it within 3.5 MB, in whole parts of [`TILES_AT_ONCE`].
+fn shared_block_tiles(panels: &Panels) -> usize {
+    let tiles = SHARED_BLOCK_FLOATS / (POINTS * (panels.channels + panels.depth));
+    tiles.clamp(16, 128) / TILES_AT_ONCE * TILES_AT_ONCE
 }
 
 /// A block of transformed tiles: patches as rows of channels, gradients as panels.

@@ -19,8 +19,6 @@ use super::workspace::LINE;
 use super::{Convolution, Shared, check_len};
 use crate::simd::Simd;
 
-/// Output channels whose products are held at a time.
-const CHANNELS_AT_ONCE: usize = 64;
 /// Transformed weights of one point from which on the next panel is asked for ahead, in floats.
 const PREFETCH_FROM: usize = 20_000;
 
@@ -46,7 +44,7 @@ impl Blocking {
         let [.., c] = shape.input();
         let tiles = block_tiles::<S>(shape.tiles(), c);
         let v_row = c.next_multiple_of(S::LANES);
-        let m_row = CHANNELS_AT_ONCE.min(panels.padded());
+        let m_row = channels_at_once::<S>().min(panels.padded());
         Self {
             tiles,
             count: shape.tiles().div_ceil(tiles),
@@ -65,8 +63,13 @@ impl Blocking {
 
 /// Tiles of a block: 24, or 32 of many channels, but fewer if there would be less than eight blocks.
 fn block_tiles<S: Simd>(tiles: usize, c: usize) -> usize {
-    let most = if c > 128 { 36 } else { 24 };
+    let most = if c > 128 { 32 } else { 24 };
     tiles.div_ceil(8).next_multiple_of(S::ROWS).min(most)
+}
+
+/// Output channels whose products are held at a time: processors with wide vectors have larger caches.
+const fn channels_at_once<S: Simd>() -> usize {
+    if S::LANES > 8 { 128 } else { 64 }
 }
 
 /// Runs `pass`; returns the epilogue's sums, `[SUMS, K]`.
@@ -190,8 +193,8 @@ impl<S: Simd, L: OnLoad, E: Epilogue> Job<'_, S, L, E> {
                 [v_plane, v_row],
             );
         };
-        for first in (0..self.panels.channels).step_by(CHANNELS_AT_ONCE) {
-            let channels = first..self.panels.channels.min(first + CHANNELS_AT_ONCE);
+        for first in (0..self.panels.channels).step_by(channels_at_once::<S>()) {
+            let channels = first..self.panels.channels.min(first + channels_at_once::<S>());
             self.multiply(tiles.len(), channels.clone(), v, m);
             let products = Products {
                 m,
