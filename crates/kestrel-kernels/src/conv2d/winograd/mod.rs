@@ -19,6 +19,8 @@
 //! height and width.
 
 mod backward_weights;
+mod by_panels;
+mod by_tiles;
 mod convolve;
 mod gradient;
 pub mod hooks;

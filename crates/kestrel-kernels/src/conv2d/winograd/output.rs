@@ -15,7 +15,7 @@ pub(super) struct Products {
     pub(super) row: usize,
 }
 
-/// Writes output channels `channels` of `tiles`; adds to the block's `sums`, `[SUMS, sums_row]`.
+/// Writes output channels `channels` of `tiles`; adds to the block's `sums` at these channels, `[SUMS, products.row]`.
 ///
 /// # Safety
 /// - `tiles` are tiles of the shape, `channels` output channels of it, starting at a multiple of a vector.
@@ -32,7 +32,6 @@ pub(super) unsafe fn transform_products<S: Simd, E: Epilogue>(
     channels: Range<usize>,
     y: *mut f32,
     sums: &mut [f32],
-    sums_row: usize,
 ) {
     s.vectorize(OutputTiles {
         shape,
@@ -42,7 +41,6 @@ pub(super) unsafe fn transform_products<S: Simd, E: Epilogue>(
         channels,
         y,
         sums,
-        sums_row,
     });
 }
 
@@ -55,7 +53,6 @@ struct OutputTiles<'a, E> {
     channels: Range<usize>,
     y: *mut f32,
     sums: &'a mut [f32],
-    sums_row: usize,
 }
 
 impl<E: Epilogue> Kernel for OutputTiles<'_, E> {
@@ -76,7 +73,7 @@ impl<E: Epilogue> Kernel for OutputTiles<'_, E> {
                 channels: self.channels.clone(),
                 epilogue: self.epilogue,
                 sums: &mut *self.sums,
-                sums_row: self.sums_row,
+                sums_row: self.products.row,
             };
             if extent == [TILE; 2] {
                 tile.run(s, [TILE; 2]);
@@ -159,7 +156,11 @@ impl<E: Epilogue> OutputTile<'_, E> {
                 store(self.y.wrapping_add(index), value);
             }
         }
-        E::finish(s, constants, Sums::new(&mut *self.sums, self.sums_row, channel));
+        E::finish(
+            s,
+            constants,
+            Sums::new(&mut *self.sums, self.sums_row, channel - self.channels.start),
+        );
     }
 
     /// Asks for the outputs of the next tile, a cache line each.

@@ -21,22 +21,34 @@ pub(super) enum Direction {
 
 /// Transforms `w`, `[K, C, 3, 3]`, to `u` in the layout of `panels`.
 pub(super) fn transform_weights<S: Simd>(s: S, w: &[f32], direction: Direction, panels: Panels, u: &mut [f32]) {
+    u.par_chunks_mut(panels.stride())
+        .enumerate()
+        .for_each(|(panel, u)| transform_weight_panel(s, w, direction, panels, panel, u));
+}
+
+/// Transforms one panel to `u`, its 36 planes.
+pub(super) fn transform_weight_panel<S: Simd>(
+    s: S,
+    w: &[f32],
+    direction: Direction,
+    panels: Panels,
+    panel: usize,
+    u: &mut [f32],
+) {
     // Floats from a channel of the panel to the next, and from a depth to the next.
     let (channel_step, depth_step) = match direction {
         Direction::Forward => (panels.depth * TAPS, TAPS),
         Direction::Backward => (TAPS, panels.channels * TAPS),
     };
-    u.par_chunks_mut(panels.stride()).enumerate().for_each(|(panel, u)| {
-        let w = &w[panel * panels.full_width() * channel_step..];
-        s.vectorize(WeightPanel {
-            w,
-            channel_step,
-            depth_step,
-            direction,
-            panels,
-            panel,
-            u,
-        });
+    let w = &w[panel * panels.full_width() * channel_step..];
+    s.vectorize(WeightPanel {
+        w,
+        channel_step,
+        depth_step,
+        direction,
+        panels,
+        panel,
+        u,
     });
 }
 
