@@ -2,10 +2,12 @@
 //!
 //! Few channels: the tiles are cut into a fixed number of groups, each with its own accumulator, and a thread works on
 //! a whole group. Many channels: all threads transform one block of tiles, then share out its products among them, with
-//! one accumulator. Either way each accumulator sums its tiles in order, and the accumulators are summed in order.
+//! one accumulator; if one block holds all tiles, a thread carries a panel of output channels through to `dg`. In each
+//! case an accumulator sums its tiles in order, and accumulators are summed in order.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -15,7 +17,7 @@ use super::input::transform_patches;
 use super::panel::Panels;
 use super::product::{Product, multiply};
 use super::shape::{POINTS, Shape};
-use super::weights::transform_weight_gradients;
+use super::weights::{transform_weight_gradient_panel, transform_weight_gradients, weight_gradient_panels};
 use super::workspace::{LINE, Workspace};
 use super::{Shared, WeightGradient, check_len};
 use crate::simd::Simd;
@@ -26,6 +28,8 @@ const ACCUMULATOR_BYTES: usize = 8 << 20;
 const MAX_GROUPS: usize = 8;
 /// Tiles that are transformed at a time by a thread that works alone.
 const TILES_ALONE: usize = 32;
+/// Floats of transformed tiles up to which all may form one block: 16 MiB.
+const ALL_TILES: usize = 4 << 20;
 /// Floats of a block that threads share.
 const SHARED_BLOCK_FLOATS: usize = 900_000;
 /// Tiles that one thread transforms in one go, where threads share a block.
@@ -57,13 +61,17 @@ pub(super) fn backward_weights<S: Simd, L: OnLoad>(s: S, pass: WeightGradient<'_
         load,
         dy,
     };
+    if job.fits_one_block() {
+        job.by_panels(dw, workspace);
+        return;
+    }
     let groups = groups(&shape, &panels);
     let du = if groups > 1 {
         job.in_groups(groups, workspace)
     } else {
         job.in_shared_blocks(shared_block_tiles(&panels), workspace)
     };
-    transform_weight_gradients(s, &shape, du, panels, dw);
+    transform_weight_gradients(s, du, panels, dw);
 }
 
 /// Groups of tiles; 1 means that all threads share each block.
@@ -164,9 +172,10 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
             // uses the scratch.
             unsafe { self.transform(range.clone(), 0, block, at) };
             for index in 0..self.products() {
+                let plane = self.plane(accumulator, index);
                 // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now; the
                 // accumulator is this group's, and initialised by its first block.
-                unsafe { self.multiply(index, range.len(), first == start, block, at, accumulator) };
+                unsafe { self.multiply(index, range.len(), first == start, block, at, plane) };
             }
         }
     }
@@ -180,23 +189,66 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
         let scratch = Shared(workspace.shared.floats(block.len()).as_mut_ptr());
         for first in (0..all).step_by(block.tiles) {
             let range = first..all.min(first + block.tiles);
-            (0..range.len().div_ceil(TILES_AT_ONCE))
-                .into_par_iter()
-                .with_max_len(1)
-                .for_each(|part| {
-                    let slot = part * TILES_AT_ONCE;
-                    let part = first + slot..range.end.min(first + slot + TILES_AT_ONCE);
-                    // SAFETY: the scratch has the block's length, the range is of at most the block's tiles, and no two parts
-                    // have a row in common.
-                    unsafe { self.transform(part, slot, block, scratch) };
-                });
+            self.transform_shared(range.clone(), block, scratch);
             (0..self.products()).into_par_iter().for_each(|index| {
+                let plane = self.plane(accumulator, index);
                 // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now; each
                 // index has its own plane of the accumulator, initialised by the first block.
-                unsafe { self.multiply(index, range.len(), first == 0, block, scratch, accumulator) };
+                unsafe { self.multiply(index, range.len(), first == 0, block, scratch, plane) };
             });
         }
         du
+    }
+
+    /// Whether the transformed tiles are fewer floats than the accumulator, and few enough to be held at once.
+    fn fits_one_block(&self) -> bool {
+        let Panels { channels, depth, .. } = self.panels;
+        let transformed = self.shape.tiles() * (channels + depth);
+        transformed < channels * depth && POINTS * transformed <= ALL_TILES
+    }
+
+    /// Transforms all tiles at once, then computes `dw` panel by panel.
+    fn by_panels(&self, dw: &mut [f32], workspace: &mut Workspace) {
+        let (tiles, panels) = (self.shape.tiles(), &self.panels);
+        let block = Block::new::<S>(tiles, panels);
+        let scratch = Shared(workspace.shared.floats(block.len()).as_mut_ptr());
+        self.transform_shared(0..tiles, block, scratch);
+        let threads = rayon::current_num_threads().min(panels.count());
+        if workspace.threads.len() < threads {
+            workspace.threads.resize_with(threads, Default::default);
+        }
+        let parts = Mutex::new(weight_gradient_panels(panels, dw).enumerate());
+        workspace.threads[..threads]
+            .par_iter_mut()
+            .with_max_len(1)
+            .for_each(|du| {
+                let du = du.floats(panels.stride());
+                let take = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+                while let Some((panel, dw)) = take() {
+                    for (point, plane) in du.chunks_exact_mut(panels.plane()).enumerate() {
+                        let index = point * panels.count() + panel;
+                        // SAFETY: rows `0..tiles` of the block have been transformed, and nobody writes to them now; the plane is
+                        // this thread's.
+                        unsafe { self.multiply(index, tiles, true, block, scratch, plane.as_mut_ptr()) };
+                    }
+                    transform_weight_gradient_panel(self.s, du, self.panels, panel, dw);
+                }
+            });
+    }
+
+    /// Transforms `tiles` to the rows of a block that threads share, from 0 on.
+    fn transform_shared(&self, tiles: Range<usize>, block: Block, scratch: Shared) {
+        debug_assert!(tiles.len() <= block.tiles);
+        (0..tiles.len().div_ceil(TILES_AT_ONCE))
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|part| {
+                let slot = part * TILES_AT_ONCE;
+                let part = tiles.start + slot..tiles.end.min(tiles.start + slot + TILES_AT_ONCE);
+                // SAFETY: both callers' scratch has the block's length and holds `tiles`, and no two parts have a row in
+                // common.
+                unsafe { self.transform(part, slot, block, scratch) };
+            });
     }
 
     /// Transforms patches and gradients of `tiles` to the rows of a block from `slot` on.
@@ -231,20 +283,27 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
         unsafe { transform_gradients(self.s, self.shape, self.dy.as_ptr(), tiles, panels) };
     }
 
+    /// The `index`th product's plane of an accumulator.
+    fn plane(&self, accumulator: Shared, index: usize) -> *mut f32 {
+        let (point, panel) = (index / self.panels.count(), index % self.panels.count());
+        accumulator
+            .get()
+            .wrapping_add(panel * self.panels.stride() + point * self.panels.plane())
+    }
+
     /// Products that a block takes.
     fn products(&self) -> usize {
         POINTS * self.panels.count()
     }
 
-    /// Adds the `index`th product of the block's first `rows` tiles to the accumulator `du`, or stores it there if it is
-    /// the `first` one. Products of the same point follow one another: they share its plane of patches.
+    /// Adds the `index`th product of the block's first `rows` tiles to `plane`, its part of an accumulator, or stores it
+    /// there if it is the `first` one. Products of the same point follow one another: they share its plane of patches.
     ///
     /// # Safety
     /// - `index < self.products()`; these rows of the block in `scratch` are initialised, and nobody writes to them
     ///   during the call.
-    /// - `du` is writable for the panels' length, initialised unless `first`, and nobody else uses the product's own
-    ///   plane of it during the call.
-    unsafe fn multiply(&self, index: usize, rows: usize, first: bool, block: Block, scratch: Shared, du: Shared) {
+    /// - `plane` is writable for a plane of a panel, initialised unless `first`, and nobody else uses it during the call.
+    unsafe fn multiply(&self, index: usize, rows: usize, first: bool, block: Block, scratch: Shared, plane: *mut f32) {
         let panels = &self.panels;
         let (point, panel) = (index / panels.count(), index % panels.count());
         let width = panels.width(panel);
@@ -255,7 +314,7 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
             a: scratch.get().wrapping_add(point * block.v_plane),
             a_stride: block.v_row,
             b: z.wrapping_add(point * block.z_plane + panel * block.z_stride),
-            c: du.get().wrapping_add(panel * panels.stride() + point * panels.plane()),
+            c: plane,
             c_stride: width,
             next: None,
         };

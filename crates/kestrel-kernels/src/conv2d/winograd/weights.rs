@@ -1,9 +1,11 @@
 //! Transforms weights to panels, `U = G g Gᵀ`, and their accumulated gradients back, `dg = Gᵀ dU G`.
 
+use std::slice::ChunksMut;
+
 use rayon::prelude::*;
 
 use super::panel::Panels;
-use super::shape::{PATCH, Shape};
+use super::shape::PATCH;
 use super::transform;
 use crate::simd::{Kernel, MAX_LANES, Simd};
 
@@ -110,18 +112,22 @@ impl Kernel for WeightPanel<'_> {
 /// Sums accumulators of the transformed weights' gradient, in order, and transforms them to `dw`, `[K, C, 3, 3]`.
 ///
 /// `du` holds one or more accumulators, each laid out as `panels` over output channels with the input channels as depth.
-pub(super) fn transform_weight_gradients<S: Simd>(s: S, shape: &Shape, du: &[f32], panels: Panels, dw: &mut [f32]) {
-    let [_, c, ..] = shape.weight();
-    dw.par_chunks_mut(panels.full_width() * c * TAPS)
-        .enumerate()
-        .for_each(|(panel, dw)| {
-            s.vectorize(GradientPanel {
-                du: &du[panel * panels.stride()..],
-                panels,
-                panel,
-                dw,
-            });
-        });
+pub(super) fn transform_weight_gradients<S: Simd>(s: S, du: &[f32], panels: Panels, dw: &mut [f32]) {
+    let parts: Vec<_> = weight_gradient_panels(&panels, dw).enumerate().collect();
+    parts.into_par_iter().for_each(|(panel, dw)| {
+        transform_weight_gradient_panel(s, &du[panel * panels.stride()..], panels, panel, dw);
+    });
+}
+
+/// The parts of `dw` that belong to each panel.
+pub(super) fn weight_gradient_panels<'a>(panels: &Panels, dw: &'a mut [f32]) -> ChunksMut<'a, f32> {
+    dw.chunks_mut(panels.full_width() * panels.depth * TAPS)
+}
+
+/// Transforms one panel to `dw`, its part of the weights' gradient. `du` starts with the panel's 36 planes of the first
+/// accumulator; planes of further ones follow at distances of all panels' length.
+pub(super) fn transform_weight_gradient_panel<S: Simd>(s: S, du: &[f32], panels: Panels, panel: usize, dw: &mut [f32]) {
+    s.vectorize(GradientPanel { du, panels, panel, dw });
 }
 
 struct GradientPanel<'a> {
