@@ -6,7 +6,7 @@ use super::hooks::{AffineRelu, Bias, ReluMask, Statistics, Then};
 use super::*;
 
 /// `[N, H, W, C]`, `K`, padding.
-const SHAPES: [([usize; 4], usize, usize); 22] = [
+const SHAPES: [([usize; 4], usize, usize); 23] = [
     ([1, 1, 1, 1], 1, 1),
     ([1, 1, 1, 1], 1, 2),
     ([1, 3, 3, 1], 1, 0),
@@ -29,6 +29,8 @@ const SHAPES: [([usize; 4], usize, usize); 22] = [
     ([33, 6, 6, 3], 64, 1),
     ([2, 32, 32, 3], 16, 1),
     ([9, 23, 5, 20], 18, 2),
+    // Several ranges of output channels, and several shared blocks of tiles.
+    ([36, 5, 5, 129], 130, 1),
 ];
 
 fn shapes() -> impl Iterator<Item = Shape> {
@@ -153,7 +155,7 @@ fn every_pass_equals_the_direct_convolution() {
 
 #[test]
 fn results_are_bit_equal_for_any_number_of_threads() {
-    for (input, k) in [([13, 9, 9, 20], 33), ([16, 32, 32, 16], 64), ([5, 16, 16, 129], 130)] {
+    for (input, k) in [([13, 9, 9, 20], 33), ([16, 32, 32, 16], 64), ([36, 5, 5, 129], 130)] {
         let case = Case::new(Shape::new(input, k, 1).unwrap());
         for isa in instruction_sets() {
             let run = |threads| {
