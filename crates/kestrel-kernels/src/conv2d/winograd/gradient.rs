@@ -1,5 +1,6 @@
 //! Transforms tiles of the output's gradient for the weights' gradient: `Z = A dY Aᵀ` for each tile and channel.
 
+use std::hint::black_box;
 use std::ops::Range;
 
 use super::shape::{PATCH, Shape, TILE};
@@ -125,13 +126,15 @@ impl GradientTile {
                 [s.zero(); PATCH]
             };
         }
+        // Opaque, so that the planes' addresses are stepped through, not computed ahead and spilled.
+        let plane = black_box(self.panels.plane);
         let mut target = self.target::<S>(channel);
         for y in 0..PATCH {
             let row = transform::output_adjoint(s, transform::across(&halves, y));
             for &value in &row {
                 // SAFETY: the invariant: row `slot` of this panel is writable in each plane.
                 unsafe { s.store(target, value) };
-                target = target.wrapping_add(self.panels.plane);
+                target = target.wrapping_add(plane);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Transforms patches of the input: `V = Bᵀ d B` for each tile and channel.
 
+use std::hint::black_box;
 use std::ops::Range;
 
 use super::hooks::OnLoad;
@@ -122,28 +123,34 @@ impl<L: OnLoad> Patch<'_, L> {
         vector: impl Fn(*const f32) -> S::V,
     ) {
         let constants = self.load.channels(s, channel, lanes);
+        let [row_stride, column_stride] = black_box(self.strides);
+        let mut top = self.corner.wrapping_add(channel);
         let mut columns = [[s.zero(); PATCH]; PATCH];
         for (x, column) in columns.iter_mut().enumerate() {
             *column = if self.columns.contains(&x) {
-                let top = self.corner.wrapping_add(x * self.strides[1] + channel);
+                let mut at = top;
                 let mut pixels = [s.zero(); PATCH];
                 for (y, pixel) in pixels.iter_mut().enumerate() {
                     if rows.contains(&y) {
-                        *pixel = L::apply(s, constants, vector(top.wrapping_add(y * self.strides[0])));
+                        *pixel = L::apply(s, constants, vector(at));
                     }
+                    at = at.wrapping_add(row_stride);
                 }
                 transform::input(s, pixels)
             } else {
                 [s.zero(); PATCH]
             };
+            top = top.wrapping_add(column_stride);
         }
+        // Opaque, so that the planes' addresses are stepped through, not computed ahead and spilled.
+        let plane = black_box(self.plane);
         let mut target = self.v.wrapping_add(channel);
         for y in 0..PATCH {
             let row = transform::input(s, transform::across(&columns, y));
             for &value in &row {
                 // SAFETY: the invariant: each plane is writable at this vector of channels.
                 unsafe { s.store(target, value) };
-                target = target.wrapping_add(self.plane);
+                target = target.wrapping_add(plane);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Transforms products to outputs: `Y = Aᵀ M A` for each tile and channel, through an epilogue.
 
+use std::hint::black_box;
 use std::ops::Range;
 
 use super::hooks::{Epilogue, Sums};
@@ -131,14 +132,19 @@ impl<E: Epilogue> OutputTile<'_, E> {
         lanes: usize,
         store: impl Fn(*mut f32, S::V),
     ) {
-        let products = self.m.wrapping_add(channel - self.channels.start);
+        // Opaque, so that addresses are stepped through, not computed ahead and spilled.
+        let (plane, [row_stride, column_stride]) = black_box((self.plane, self.strides));
+        let mut top = self.m.wrapping_add(channel - self.channels.start);
         let mut halves = [[s.zero(); TILE]; PATCH];
-        for (x, half) in halves.iter_mut().enumerate() {
+        for half in &mut halves {
+            let mut at = top;
             let mut column = [s.zero(); PATCH];
-            for (y, product) in column.iter_mut().enumerate() {
+            for product in &mut column {
                 // SAFETY: the invariant: each plane is readable at this vector of channels.
-                *product = unsafe { s.load(products.wrapping_add((y * PATCH + x) * self.plane)) };
+                *product = unsafe { s.load(at) };
+                at = at.wrapping_add(PATCH * plane);
             }
+            top = top.wrapping_add(plane);
             *half = transform::output(s, column);
         }
         let mut constants = self.epilogue.channels(s, channel, lanes);
@@ -151,7 +157,7 @@ impl<E: Epilogue> OutputTile<'_, E> {
                 if x >= columns {
                     break;
                 }
-                let index = self.index + y * self.strides[0] + x * self.strides[1] + channel;
+                let index = self.index + y * row_stride + x * column_stride + channel;
                 let value = self.epilogue.apply(s, &mut constants, value, index, lanes);
                 store(self.y.wrapping_add(index), value);
             }
