@@ -316,7 +316,8 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
             b: z.wrapping_add(point * block.z_plane + panel * block.z_stride),
             c: plane,
             c_stride: width,
-            next: None,
+            // What the next product adds to, if it is the same accumulator's next panel.
+            next: Some(plane.wrapping_add(panels.stride()).cast_const()),
         };
         if first {
             // SAFETY: A is `rows` rows of a plane of patches, B as many of a panel of gradients, `width` lanes wide; C is a
