@@ -98,10 +98,17 @@ fn advise_huge_pages(_start: NonNull<u8>, _layout: Layout) {}
 
 /// Scratch memory of the Winograd passes, owned by the caller and reused from call to call.
 ///
-/// It grows to the largest call's need and stays. With `C'`, `K'` the channels rounded up to two vectors, a call needs
-/// `144·C'·K'` bytes for the transformed weights (forward, backward-data), or that times the number of accumulators
-/// (backward-weights, at most 8 MiB where there are several) plus one shared block of transformed tiles, and for each
-/// thread two blocks of transformed tiles: 1.5 MiB at 64 channels, 1.8 MiB at 256.
+/// It grows to the largest call's need and stays. In bytes, with channels rounded up to two vectors, a call needs:
+///
+/// | pass | for all threads | for each thread |
+/// |---|---|---|
+/// | forward, backward-data | `144·C·K` (weights) | `144·32·(C + 128)` at most |
+/// | the same, with few tiles | 8 MiB at most (patches) | `144·C` for each of a panel's 8 to 32 channels, and 147 KiB |
+/// | backward-weights, few channels | 8 MiB at most (accumulators) | `144·32·(C + K)` |
+/// | backward-weights, many channels | `144·C·K` (accumulator) and the larger of 3.5 MB and `144·16·(C + K)` | none |
+/// | backward-weights, few tiles | 16 MiB at most (tiles) | `144·C` for each of a panel's channels |
+///
+/// Blocks of 1 MiB and more are rounded up to 2 MiB.
 #[derive(Debug, Default)]
 pub struct Workspace {
     /// Transformed weights, or accumulators of their gradients.
