@@ -45,6 +45,7 @@ pub mod max_pool2d;
 pub mod memory;
 pub mod random;
 pub mod relu;
+pub mod simd;
 pub mod update;
 
 mod element;

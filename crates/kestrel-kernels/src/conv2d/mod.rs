@@ -6,6 +6,7 @@
 mod composite;
 mod geometry;
 mod im2col;
+pub mod winograd;
 
 #[cfg(doc)]
 use crate::Error;

@@ -1,0 +1,81 @@
+//! Times the Winograd passes on the five hot layers of the CIFAR net.
+//!
+//! `winograd_bench [isa] [rounds] [batch] [layer]`: milliseconds (best and median of the rounds) and nominal GFLOP/s, those of a
+//! direct convolution. Weight transforms are included, as in a step of training. `layer` (0 to 4, or `resnet`) picks
+//! one layer, or ResNet-18's at 224 pixels.
+
+use std::time::Instant;
+
+use kestrel_kernels::conv2d::winograd::{Shape, Winograd, Workspace};
+use kestrel_kernels::simd::Isa;
+
+/// `[C, K, H]`.
+const CIFAR: [[usize; 3]; 5] = [
+    [64, 64, 32],
+    [64, 128, 16],
+    [128, 128, 16],
+    [128, 256, 8],
+    [256, 256, 8],
+];
+const RESNET: [[usize; 3]; 4] = [[64, 64, 56], [128, 128, 28], [256, 256, 14], [512, 512, 7]];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let argument = |i: usize| arguments.get(i).map(String::as_str);
+    let isa = argument(0).map_or(Ok(Isa::detect()), str::parse)?;
+    let rounds: usize = argument(1).unwrap_or("9").parse()?;
+    let batch: usize = argument(2).unwrap_or("128").parse()?;
+    let layers: Vec<[usize; 3]> = match argument(3) {
+        None => CIFAR.to_vec(),
+        Some("resnet") => RESNET.to_vec(),
+        Some(layer) => vec![CIFAR[layer.parse::<usize>()?]],
+    };
+    println!(
+        "{isa}, {} threads, batch {batch}, {rounds} rounds",
+        rayon::current_num_threads()
+    );
+    let mut workspace = Workspace::new();
+    for [c, k, h] in layers {
+        let shape = Shape::new([batch, h, h, c], k, 1)?;
+        let conv = Winograd::with_isa(shape, isa);
+        let (x, dy, w) = (
+            numbers(batch * h * h * c),
+            numbers(batch * h * h * k),
+            numbers(k * c * 9),
+        );
+        let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
+        let mut times = [const { Vec::new() }; 3];
+        for _ in 0..=rounds {
+            times[0].push(milliseconds(|| conv.forward(&x, &w, &mut y, &mut workspace)));
+            times[1].push(milliseconds(|| conv.backward_data(&dy, &w, &mut dx, &mut workspace)));
+            times[2].push(milliseconds(|| conv.backward_weights(&x, &dy, &mut dw, &mut workspace)));
+        }
+        print!("{c}->{k}@{h}");
+        for (pass, times) in ["fwd", "bd", "bw"].into_iter().zip(&mut times) {
+            // The first round faults pages in.
+            let times = &mut times[1..];
+            times.sort_by(f64::total_cmp);
+            let (best, median) = (times[0], times[rounds / 2]);
+            print!(
+                "  {pass} {best:.2}/{median:.2} ms {:.0} GFLOP/s",
+                shape.direct_flops() / best / 1e6
+            );
+        }
+        println!();
+    }
+    println!("workspace {:.1} MiB", workspace.bytes() as f64 / f64::from(1 << 20));
+    Ok(())
+}
+
+fn milliseconds(pass: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    pass();
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+/// Numbers in `[-1, 1)`.
+fn numbers(len: usize) -> Vec<f32> {
+    (0..len as u32)
+        .map(|i| (i.wrapping_mul(0x9e37_79b9) >> 8) as f32 / (1_u32 << 23) as f32 - 1.0)
+        .collect()
+}

@@ -1,0 +1,331 @@
+//! The backward pass to the weights, by the adjoint: `dU = Σ Vᵀ Z` over all tiles, then `dg = Gᵀ dU G`.
+//!
+//! Few channels: the tiles are cut into a fixed number of groups, each with its own accumulator, and a thread works on
+//! a whole group. Many channels: all threads transform one block of tiles, then share out its products among them, with
+//! one accumulator; if one block holds all tiles, a thread carries a panel of output channels through to `dg`. In each
+//! case an accumulator sums its tiles in order, and accumulators are summed in order.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
+use super::gradient::{GradientPanels, transform_gradients};
+use super::hooks::OnLoad;
+use super::input::transform_patches;
+use super::panel::Panels;
+use super::product::{Product, multiply};
+use super::shape::{POINTS, Shape};
+use super::weights::{transform_weight_gradient_panel, transform_weight_gradients, weight_gradient_panels};
+use super::workspace::{LINE, Workspace};
+use super::{Shared, WeightGradient, check_len};
+use crate::simd::Simd;
+
+/// Bytes that all accumulators together may take, if there are several.
+const ACCUMULATOR_BYTES: usize = 8 << 20;
+/// Accumulators, at most.
+const MAX_GROUPS: usize = 8;
+/// Tiles that are transformed at a time by a thread that works alone.
+const TILES_ALONE: usize = 32;
+/// Floats of transformed tiles up to which all may form one block: 16 MiB.
+const ALL_TILES: usize = 4 << 20;
+/// Floats of a block that threads share.
+const SHARED_BLOCK_FLOATS: usize = 900_000;
+/// Tiles that one thread transforms in one go, where threads share a block.
+const TILES_AT_ONCE: usize = 8;
+
+/// Runs `pass`.
+pub(super) fn backward_weights<S: Simd, L: OnLoad>(s: S, pass: WeightGradient<'_, L>) {
+    let WeightGradient {
+        shape,
+        x,
+        load,
+        dy,
+        dw,
+        workspace,
+    } = pass;
+    let [.., c] = shape.input();
+    let [.., k] = shape.output();
+    check_len("an input", x.len(), shape.input());
+    check_len("an output's gradient", dy.len(), shape.output());
+    check_len("a weight's gradient", dw.len(), shape.weight());
+    load.check(c);
+
+    let panels = Panels::new(s, k, c);
+    let job = Job {
+        s,
+        shape: &shape,
+        panels,
+        x,
+        load,
+        dy,
+    };
+    if job.fits_one_block() {
+        job.by_panels(dw, workspace);
+        return;
+    }
+    let groups = groups(&shape, &panels);
+    let du = if groups > 1 {
+        job.in_groups(groups, workspace)
+    } else {
+        job.in_shared_blocks(shared_block_tiles(&panels), workspace)
+    };
+    transform_weight_gradients(s, du, panels, dw);
+}
+
+/// Groups of tiles; 1 means that all threads share each block.
+fn groups(shape: &Shape, panels: &Panels) -> usize {
+    let accumulators = ACCUMULATOR_BYTES / (panels.len() * size_of::<f32>());
+    let groups = MAX_GROUPS.min(accumulators).min(shape.tiles() / TILES_ALONE);
+    // A power of two: it divides evenly among the usual numbers of threads.
+    if groups < 4 { 1 } else { 1 << groups.ilog2() }
+}
+
+/// Tiles of a shared block: as many as keep it within 3.5 MB, in whole parts of [`TILES_AT_ONCE`].
+fn shared_block_tiles(panels: &Panels) -> usize {
+    let tiles = SHARED_BLOCK_FLOATS / (POINTS * (panels.channels + panels.depth));
+    tiles.clamp(16, 128) / TILES_AT_ONCE * TILES_AT_ONCE
+}
+
+/// A block of transformed tiles: patches as rows of channels, gradients as panels.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    tiles: usize,
+    v_row: usize,
+    v_plane: usize,
+    z_stride: usize,
+    z_plane: usize,
+}
+
+impl Block {
+    fn new<S: Simd>(tiles: usize, panels: &Panels) -> Self {
+        let v_row = panels.depth.next_multiple_of(S::LANES);
+        let z_stride = tiles * panels.full_width();
+        Self {
+            tiles,
+            v_row,
+            v_plane: (tiles * v_row).next_multiple_of(LINE) + LINE,
+            z_stride,
+            z_plane: (z_stride * panels.count()).next_multiple_of(LINE) + LINE,
+        }
+    }
+
+    fn len(&self) -> usize {
+        POINTS * (self.v_plane + self.z_plane)
+    }
+}
+
+/// The operands.
+struct Job<'a, S, L> {
+    s: S,
+    shape: &'a Shape,
+    panels: Panels,
+    x: &'a [f32],
+    load: &'a L,
+    dy: &'a [f32],
+}
+
+impl<S: Simd, L: OnLoad> Job<'_, S, L> {
+    /// Accumulates group by group; returns the groups' accumulators.
+    fn in_groups<'w>(&self, groups: usize, workspace: &'w mut Workspace) -> &'w [f32] {
+        let tiles = self.shape.tiles();
+        let block = Block::new::<S>(TILES_ALONE, &self.panels);
+        let du = workspace.weights.floats(groups * self.panels.len());
+        let threads = rayon::current_num_threads().min(groups);
+        if workspace.threads.len() < threads {
+            workspace.threads.resize_with(threads, Default::default);
+        }
+        let next = AtomicUsize::new(0);
+        let accumulators = Shared(du.as_mut_ptr());
+        workspace.threads[..threads]
+            .par_iter_mut()
+            .with_max_len(1)
+            .for_each(|scratch| {
+                let scratch = scratch.floats(block.len());
+                loop {
+                    let group = next.fetch_add(1, Ordering::Relaxed);
+                    if group >= groups {
+                        break;
+                    }
+                    let accumulator = accumulators.get().wrapping_add(group * self.panels.len());
+                    // SAFETY: `du` has the panels' length for each group, and this thread alone has taken this group.
+                    let accumulator = unsafe { std::slice::from_raw_parts_mut(accumulator, self.panels.len()) };
+                    self.accumulate_group(
+                        tiles * group / groups..tiles * (group + 1) / groups,
+                        block,
+                        scratch,
+                        accumulator,
+                    );
+                }
+            });
+        du
+    }
+
+    fn accumulate_group(&self, tiles: Range<usize>, block: Block, scratch: &mut [f32], du: &mut [f32]) {
+        let start = tiles.start;
+        let accumulator = Shared(du.as_mut_ptr());
+        for first in tiles.clone().step_by(block.tiles) {
+            let range = first..tiles.end.min(first + block.tiles);
+            let at = Shared(scratch.as_mut_ptr());
+            // SAFETY: the scratch has the block's length, the range is of at most the block's tiles, and this thread alone
+            // uses the scratch.
+            unsafe { self.transform(range.clone(), 0, block, at) };
+            for index in 0..self.products() {
+                let plane = self.plane(accumulator, index);
+                // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now; the
+                // accumulator is this group's, and initialised by its first block.
+                unsafe { self.multiply(index, range.len(), first == start, block, at, plane) };
+            }
+        }
+    }
+
+    /// Accumulates block by block of `tiles` tiles, all threads sharing each; returns the one accumulator.
+    fn in_shared_blocks<'w>(&self, tiles: usize, workspace: &'w mut Workspace) -> &'w [f32] {
+        let all = self.shape.tiles();
+        let block = Block::new::<S>(tiles.min(all), &self.panels);
+        let du = workspace.weights.floats(self.panels.len());
+        let accumulator = Shared(du.as_mut_ptr());
+        let scratch = Shared(workspace.shared.floats(block.len()).as_mut_ptr());
+        for first in (0..all).step_by(block.tiles) {
+            let range = first..all.min(first + block.tiles);
+            self.transform_shared(range.clone(), block, scratch);
+            (0..self.products()).into_par_iter().for_each(|index| {
+                let plane = self.plane(accumulator, index);
+                // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now; each
+                // index has its own plane of the accumulator, initialised by the first block.
+                unsafe { self.multiply(index, range.len(), first == 0, block, scratch, plane) };
+            });
+        }
+        du
+    }
+
+    /// Whether the transformed tiles are fewer floats than the accumulator, and few enough to be held at once.
+    fn fits_one_block(&self) -> bool {
+        let Panels { channels, depth, .. } = self.panels;
+        let transformed = self.shape.tiles() * (channels + depth);
+        transformed < channels * depth && POINTS * transformed <= ALL_TILES
+    }
+
+    /// Transforms all tiles at once, then computes `dw` panel by panel.
+    fn by_panels(&self, dw: &mut [f32], workspace: &mut Workspace) {
+        let (tiles, panels) = (self.shape.tiles(), &self.panels);
+        let block = Block::new::<S>(tiles, panels);
+        let scratch = Shared(workspace.shared.floats(block.len()).as_mut_ptr());
+        self.transform_shared(0..tiles, block, scratch);
+        let threads = rayon::current_num_threads().min(panels.count());
+        if workspace.threads.len() < threads {
+            workspace.threads.resize_with(threads, Default::default);
+        }
+        let parts = Mutex::new(weight_gradient_panels(panels, dw).enumerate());
+        workspace.threads[..threads]
+            .par_iter_mut()
+            .with_max_len(1)
+            .for_each(|du| {
+                let du = du.floats(panels.stride());
+                let take = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+                while let Some((panel, dw)) = take() {
+                    for (point, plane) in du.chunks_exact_mut(panels.plane()).enumerate() {
+                        let index = point * panels.count() + panel;
+                        // SAFETY: rows `0..tiles` of the block have been transformed, and nobody writes to them now; the plane is
+                        // this thread's.
+                        unsafe { self.multiply(index, tiles, true, block, scratch, plane.as_mut_ptr()) };
+                    }
+                    transform_weight_gradient_panel(self.s, du, self.panels, panel, dw);
+                }
+            });
+    }
+
+    /// Transforms `tiles` to the rows of a block that threads share, from 0 on.
+    fn transform_shared(&self, tiles: Range<usize>, block: Block, scratch: Shared) {
+        debug_assert!(tiles.len() <= block.tiles);
+        (0..tiles.len().div_ceil(TILES_AT_ONCE))
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|part| {
+                let slot = part * TILES_AT_ONCE;
+                let part = tiles.start + slot..tiles.end.min(tiles.start + slot + TILES_AT_ONCE);
+                // SAFETY: both callers' scratch has the block's length and holds `tiles`, and no two parts have a row in
+                // common.
+                unsafe { self.transform(part, slot, block, scratch) };
+            });
+    }
+
+    /// Transforms patches and gradients of `tiles` to the rows of a block from `slot` on.
+    ///
+    /// # Safety
+    /// `scratch` is writable for `block.len()` floats, `slot + tiles.len() <= block.tiles`, and nobody else uses these rows
+    /// during the call.
+    unsafe fn transform(&self, tiles: Range<usize>, slot: usize, block: Block, scratch: Shared) {
+        let v = scratch.get().wrapping_add(slot * block.v_row);
+        let strides = [block.v_plane, block.v_row];
+        // SAFETY: `x` has the shape's length; rows from `slot` on of the 36 planes of `v_plane` floats are this call's.
+        unsafe {
+            transform_patches(
+                self.s,
+                self.shape,
+                self.x.as_ptr(),
+                self.load,
+                tiles.clone(),
+                v,
+                strides,
+            );
+        };
+        let z = scratch.get().wrapping_add(POINTS * block.v_plane);
+        let panels = GradientPanels {
+            z,
+            plane: block.z_plane,
+            stride: block.z_stride,
+            slot,
+        };
+        // SAFETY: `dy` has the shape's length; a plane has `z_stride` floats for each panel, enough for the block's rows,
+        // and those from `slot` on are this call's.
+        unsafe { transform_gradients(self.s, self.shape, self.dy.as_ptr(), tiles, panels) };
+    }
+
+    /// The `index`th product's plane of an accumulator.
+    fn plane(&self, accumulator: Shared, index: usize) -> *mut f32 {
+        let (point, panel) = (index / self.panels.count(), index % self.panels.count());
+        accumulator
+            .get()
+            .wrapping_add(panel * self.panels.stride() + point * self.panels.plane())
+    }
+
+    /// Products that a block takes.
+    fn products(&self) -> usize {
+        POINTS * self.panels.count()
+    }
+
+    /// Adds the `index`th product of the block's first `rows` tiles to `plane`, its part of an accumulator, or stores it
+    /// there if it is the `first` one. Products of the same point follow one another: they share its plane of patches.
+    ///
+    /// # Safety
+    /// - `index < self.products()`; these rows of the block in `scratch` are initialised, and nobody writes to them
+    ///   during the call.
+    /// - `plane` is writable for a plane of a panel, initialised unless `first`, and nobody else uses it during the call.
+    unsafe fn multiply(&self, index: usize, rows: usize, first: bool, block: Block, scratch: Shared, plane: *mut f32) {
+        let panels = &self.panels;
+        let (point, panel) = (index / panels.count(), index % panels.count());
+        let width = panels.width(panel);
+        let z = scratch.get().wrapping_add(POINTS * block.v_plane);
+        let product = Product {
+            rows: panels.depth,
+            depth: rows,
+            a: scratch.get().wrapping_add(point * block.v_plane),
+            a_stride: block.v_row,
+            b: z.wrapping_add(point * block.z_plane + panel * block.z_stride),
+            c: plane,
+            c_stride: width,
+            // What the next product adds to, if it is the same accumulator's next panel.
+            next: Some(plane.wrapping_add(panels.stride()).cast_const()),
+        };
+        if first {
+            // SAFETY: A is `rows` rows of a plane of patches, B as many of a panel of gradients, `width` lanes wide; C is a
+            // plane of an accumulator, `depth` rows of `width` lanes.
+            unsafe { multiply::<S, true, false>(self.s, product, width) };
+        } else {
+            // SAFETY: as above, and the first block has initialised C.
+            unsafe { multiply::<S, true, true>(self.s, product, width) };
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The forward pass, panel of output channels by panel, for few tiles and many weights.
+//!
+//! All threads transform the patches of all tiles; then each takes panels of output channels, transforms a panel's
+//! weights, and multiplies and transforms all tiles with it. So transformed weights never leave a core's cache, and one
+//! image keeps all threads busy.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::Shared;
+use super::convolve::{Operands, Sums, TILES_OF_MANY_CHANNELS};
+use super::hooks::{Epilogue, OnLoad};
+use super::output::Products;
+use super::product::{Product, multiply};
+use super::shape::POINTS;
+use super::weights::{Direction, transform_weight_panel};
+use super::workspace::{LINE, Workspace};
+use crate::simd::Simd;
+
+/// Tiles that one thread transforms in one go.
+const TILES_AT_ONCE: usize = 8;
+/// Tiles that are multiplied at a time.
+const BLOCK: usize = TILES_OF_MANY_CHANNELS;
+
+/// Runs a pass with weights `w`; returns the sums.
+pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
+    operands: Operands<'_, S, L, E>,
+    w: &[f32],
+    direction: Direction,
+    workspace: &'w mut Workspace,
+) -> Sums<'w> {
+    let Operands { s, shape, panels, .. } = operands;
+    let tiles = shape.tiles();
+    let v_row = panels.depth.next_multiple_of(S::LANES);
+    let v_plane = (tiles * v_row).next_multiple_of(LINE) + LINE;
+    let v = workspace.shared.floats(POINTS * v_plane);
+    let v_at = Shared(v.as_mut_ptr());
+    (0..tiles.div_ceil(TILES_AT_ONCE))
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|part| {
+            let part = part * TILES_AT_ONCE..tiles.min((part + 1) * TILES_AT_ONCE);
+            let v = v_at.get().wrapping_add(part.start * v_row);
+            // SAFETY: the tiles are the shape's; `v` has 36 planes of `v_plane` floats, holding all tiles with rows of the
+            // channels rounded up to a vector, and no two parts have a row in common.
+            unsafe { operands.transform_patches(part, v, [v_plane, v_row]) };
+        });
+
+    let blocks = tiles.div_ceil(BLOCK);
+    let m_row = panels.full_width();
+    let m_plane = BLOCK * m_row + LINE;
+    let sums = Sums::new::<E>(&mut workspace.sums, blocks * panels.count(), m_row);
+    let sums_at = Shared(sums.values.as_mut_ptr());
+    let threads = rayon::current_num_threads().min(panels.count());
+    if workspace.threads.len() < threads {
+        workspace.threads.resize_with(threads, Default::default);
+    }
+    let next = AtomicUsize::new(0);
+    workspace.threads[..threads]
+        .par_iter_mut()
+        .with_max_len(1)
+        .for_each(|scratch| {
+            let scratch = scratch.floats(panels.stride() + POINTS * m_plane);
+            let (u, m) = scratch.split_at_mut(panels.stride());
+            let m = m.as_mut_ptr();
+            loop {
+                let panel = next.fetch_add(1, Ordering::Relaxed);
+                if panel >= panels.count() {
+                    break;
+                }
+                transform_weight_panel(s, w, direction, panels, panel, u);
+                let first = panel * panels.full_width();
+                let channels = first..first + panels.used(panel);
+                for block in 0..blocks {
+                    let range = block * BLOCK..tiles.min((block + 1) * BLOCK);
+                    for point in 0..POINTS {
+                        let product = Product {
+                            rows: range.len(),
+                            depth: panels.depth,
+                            a: v_at.get().wrapping_add(point * v_plane + range.start * v_row),
+                            a_stride: v_row,
+                            b: u[point * panels.plane()..].as_ptr(),
+                            c: m.wrapping_add(point * m_plane),
+                            c_stride: m_row,
+                            next: None,
+                        };
+                        // SAFETY: A is rows of a plane of `v`, all written and no longer written to; B a plane of `u`; C a
+                        // plane of `m`, which holds a block's tiles with rows of a full panel; `u` and `m` are this thread's.
+                        unsafe { multiply::<S, false, false>(s, product, panels.width(panel)) };
+                    }
+                    let unit = block * panels.count() + panel;
+                    // SAFETY: there are `len` sums for each unit, and this thread alone has taken this panel.
+                    let sums = unsafe {
+                        std::slice::from_raw_parts_mut(sums_at.get().wrapping_add(unit * sums.len), sums.len)
+                    };
+                    let products = Products {
+                        m,
+                        plane: m_plane,
+                        row: m_row,
+                    };
+                    // SAFETY: tiles and channels are the shape's, a panel starts at a multiple of a vector; `m` has just been
+                    // written for these tiles and channels; the outputs at these channels belong to this panel.
+                    unsafe { operands.transform_products(products, range, channels.clone(), sums) };
+                }
+            }
+        });
+    sums
+}

@@ -1,0 +1,195 @@
+//! The forward pass, block of tiles by block of tiles.
+//!
+//! A block goes through all three stages on one thread: its patches are transformed, then for each range of output
+//! channels come 36 products and the transform of their results.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::convolve::{Operands, Sums, TILES_OF_MANY_CHANNELS};
+use super::hooks::{Epilogue, OnLoad};
+use super::panel::Panels;
+use super::product::{Product, multiply};
+use super::shape::{POINTS, Shape};
+use super::weights::{Direction, transform_weights};
+use super::workspace::{LINE, Workspace};
+use super::{Shared, output::Products};
+use crate::simd::Simd;
+
+/// Transformed weights of one point from which on the next panel is asked for ahead, in floats.
+const PREFETCH_FROM: usize = 20_000;
+
+/// How the work is cut up; depends on the shape and the instruction set alone.
+#[derive(Clone, Copy, Debug)]
+struct Blocking {
+    /// Tiles of a block.
+    tiles: usize,
+    /// Blocks.
+    count: usize,
+    /// Floats from a tile to the next, and from a plane to the next, of the transformed patches.
+    v_row: usize,
+    v_plane: usize,
+    /// The same of the products.
+    m_row: usize,
+    m_plane: usize,
+    /// Ranges of output channels that a block is multiplied with in turn.
+    ranges: usize,
+}
+
+impl Blocking {
+    fn new<S: Simd>(shape: &Shape, panels: &Panels) -> Self {
+        let [.., c] = shape.input();
+        let tiles = block_tiles::<S>(shape.tiles(), c);
+        let v_row = c.next_multiple_of(S::LANES);
+        let m_row = channels_at_once::<S>().min(panels.padded());
+        Self {
+            tiles,
+            count: shape.tiles().div_ceil(tiles),
+            v_row,
+            v_plane: (tiles * v_row).next_multiple_of(LINE) + LINE,
+            m_row,
+            m_plane: (tiles * m_row).next_multiple_of(LINE) + LINE,
+            ranges: panels.channels.div_ceil(channels_at_once::<S>()),
+        }
+    }
+
+    fn tiles_of(&self, block: usize, shape: &Shape) -> Range<usize> {
+        block * self.tiles..((block + 1) * self.tiles).min(shape.tiles())
+    }
+}
+
+/// Tiles of a block: 24, or 32 of many channels, but fewer if there would be less than eight blocks.
+fn block_tiles<S: Simd>(tiles: usize, c: usize) -> usize {
+    let most = if c > 128 { TILES_OF_MANY_CHANNELS } else { 24 };
+    tiles.div_ceil(8).next_multiple_of(S::ROWS).min(most)
+}
+
+/// Output channels whose products are held at a time: processors with wide vectors have larger caches.
+const fn channels_at_once<S: Simd>() -> usize {
+    if S::LANES > 8 { 128 } else { 64 }
+}
+
+/// Runs a pass with weights `w`; returns the sums.
+pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
+    operands: Operands<'_, S, L, E>,
+    w: &[f32],
+    direction: Direction,
+    workspace: &'w mut Workspace,
+) -> Sums<'w> {
+    let Operands { s, shape, panels, .. } = operands;
+    let blocking = Blocking::new::<S>(shape, &panels);
+    let u = workspace.weights.floats(panels.len());
+    transform_weights(s, w, direction, panels, u);
+    let u = &*u;
+    let sums = Sums::new::<E>(&mut workspace.sums, blocking.count * blocking.ranges, blocking.m_row);
+
+    let threads = rayon::current_num_threads().min(blocking.count);
+    if workspace.threads.len() < threads {
+        workspace.threads.resize_with(threads, Default::default);
+    }
+    let next = AtomicUsize::new(0);
+    let sums_at = Shared(sums.values.as_mut_ptr());
+    workspace.threads[..threads]
+        .par_iter_mut()
+        .with_max_len(1)
+        .for_each(|scratch| {
+            let scratch = scratch.floats(POINTS * (blocking.v_plane + blocking.m_plane));
+            let (v, m) = scratch.split_at_mut(POINTS * blocking.v_plane);
+            let job = Job { operands, blocking, u };
+            loop {
+                let block = next.fetch_add(1, Ordering::Relaxed);
+                if block >= blocking.count {
+                    break;
+                }
+                let len = blocking.ranges * sums.len;
+                // SAFETY: there are `len` sums for each block, and this thread alone has taken this block.
+                let sums = unsafe { std::slice::from_raw_parts_mut(sums_at.get().wrapping_add(block * len), len) };
+                job.run(blocking.tiles_of(block, shape), v, m, sums);
+            }
+        });
+    sums
+}
+
+/// What all blocks of a pass share.
+struct Job<'a, S, L, E> {
+    /// Each tile is in one block, and each block is run once.
+    operands: Operands<'a, S, L, E>,
+    blocking: Blocking,
+    u: &'a [f32],
+}
+
+impl<S: Simd, L: OnLoad, E: Epilogue> Job<'_, S, L, E> {
+    fn run(&self, tiles: Range<usize>, v: &mut [f32], m: &mut [f32], sums: &mut [f32]) {
+        let Blocking {
+            v_row,
+            v_plane,
+            m_row,
+            m_plane,
+            ranges,
+            ..
+        } = self.blocking;
+        let (v, m) = (v.as_mut_ptr(), m.as_mut_ptr());
+        // SAFETY: the tiles are the shape's, and `v` has 36 planes of `v_plane` floats, each holding a block's tiles with
+        // rows of the channels rounded up to a vector.
+        unsafe { self.operands.transform_patches(tiles.clone(), v, [v_plane, v_row]) };
+        let sums_len = sums.len() / ranges;
+        for range in 0..ranges {
+            let first = range * channels_at_once::<S>();
+            let channels = first..self.operands.panels.channels.min(first + channels_at_once::<S>());
+            self.multiply(tiles.len(), channels.clone(), v, m);
+            let products = Products {
+                m,
+                plane: m_plane,
+                row: m_row,
+            };
+            let sums = &mut sums[range * sums_len..][..sums_len];
+            // SAFETY: tiles and channels are the shape's, `first` is a multiple of a vector; `m` has 36 planes holding a
+            // block's tiles with rows of these channels rounded up to a vector, just written; the outputs in these tiles
+            // belong to this block.
+            unsafe {
+                self.operands
+                    .transform_products(products, tiles.clone(), channels, sums);
+            };
+        }
+    }
+
+    /// The products of all points with output channels `channels`, to `m`.
+    fn multiply(&self, tiles: usize, channels: Range<usize>, v: *const f32, m: *mut f32) {
+        let Blocking {
+            v_row,
+            v_plane,
+            m_row,
+            m_plane,
+            ..
+        } = self.blocking;
+        let panels = &self.operands.panels;
+        let full = panels.full_width();
+        let range = channels.start / full..channels.end.div_ceil(full);
+        let prefetch = panels.channels * panels.depth > PREFETCH_FROM;
+        for point in 0..POINTS {
+            for panel in range.clone() {
+                let b = self.u[panel * panels.stride() + point * panels.plane()..].as_ptr();
+                let ahead = if panel + 1 < range.end {
+                    panels.stride()
+                } else {
+                    panels.plane().wrapping_sub((range.len() - 1) * panels.stride())
+                };
+                let product = Product {
+                    rows: tiles,
+                    depth: panels.depth,
+                    a: v.wrapping_add(point * v_plane),
+                    a_stride: v_row,
+                    b,
+                    c: m.wrapping_add(point * m_plane + panel * full - channels.start),
+                    c_stride: m_row,
+                    next: prefetch.then_some(b.wrapping_add(ahead)),
+                };
+                // SAFETY: A is a plane of `v` with the tiles' rows; B a plane of `u`, which has the panels' length; C a
+                // plane of `m`, whose rows hold these channels rounded up to a vector; this thread alone uses `m`.
+                unsafe { multiply::<S, false, false>(self.operands.s, product, panels.width(panel)) };
+            }
+        }
+    }
+}

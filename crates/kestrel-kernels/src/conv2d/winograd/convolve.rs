@@ -1,0 +1,147 @@
+//! The forward pass, which with turned and transposed weights is the backward pass to the data: its operands, the choice
+//! of how to cut it up, and the sums of its epilogue.
+
+use std::ops::Range;
+
+use super::hooks::{Epilogue, OnLoad};
+use super::output::{self, Products};
+use super::panel::Panels;
+use super::shape::{POINTS, Shape};
+use super::weights::Direction;
+use super::workspace::Buffer;
+use super::{Convolution, Shared, by_panels, by_tiles, check_len, input};
+use crate::simd::Simd;
+
+/// Tiles that are multiplied at a time, where there are more than 128 channels.
+pub(super) const TILES_OF_MANY_CHANNELS: usize = 32;
+/// Floats of transformed patches up to which those of all tiles are held at once: 8 MiB.
+const ALL_PATCHES: usize = 2 << 20;
+
+/// Runs `pass`; returns the epilogue's sums, `[SUMS, K]`.
+pub(super) fn convolve<S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convolution<'_, L, E>) -> Vec<f64> {
+    let Convolution {
+        shape,
+        direction,
+        x,
+        load,
+        w,
+        epilogue,
+        y,
+        workspace,
+    } = pass;
+    let [.., c] = shape.input();
+    let [.., k] = shape.output();
+    let weight = if direction == Direction::Forward {
+        [k, c, 3, 3]
+    } else {
+        [c, k, 3, 3]
+    };
+    check_len("an input", x.len(), shape.input());
+    check_len("a weight", w.len(), weight);
+    check_len("an output", y.len(), shape.output());
+    load.check(c);
+    epilogue.check(k, y.len());
+
+    let panels = Panels::new(s, k, c);
+    let operands = Operands {
+        s,
+        shape: &shape,
+        panels,
+        x,
+        load,
+        epilogue,
+        y: Shared(y.as_mut_ptr()),
+    };
+    // Of patches and weights, the fewer are held at once, transformed; the others pass by.
+    if shape.tiles() < k && POINTS * shape.tiles() * c <= ALL_PATCHES {
+        let sums = by_panels::convolve(operands, w, direction, workspace);
+        let ranges = panels.count();
+        sums.totals::<E>(k, |unit| unit % ranges * panels.full_width())
+    } else {
+        let sums = by_tiles::convolve(operands, w, direction, workspace);
+        let ranges = k.div_ceil(sums.row);
+        sums.totals::<E>(k, |unit| unit % ranges * sums.row)
+    }
+}
+
+/// What a pass reads and writes. Invariant, established by [`convolve`]: `x` has the length of the shape's input, `y` is
+/// writable for the length of its output, and nobody else uses that during the pass.
+pub(super) struct Operands<'a, S, L, E> {
+    pub(super) s: S,
+    pub(super) shape: &'a Shape,
+    /// Of output channels over input channels.
+    pub(super) panels: Panels,
+    x: &'a [f32],
+    load: &'a L,
+    epilogue: &'a E,
+    y: Shared,
+}
+
+impl<S: Copy, L, E> Clone for Operands<'_, S, L, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: Copy, L, E> Copy for Operands<'_, S, L, E> {}
+
+impl<S: Simd, L: OnLoad, E: Epilogue> Operands<'_, S, L, E> {
+    /// Transforms the patches of `tiles` to `v`.
+    ///
+    /// # Safety
+    /// As [`input::transform_patches`], but for `x`.
+    pub(super) unsafe fn transform_patches(&self, tiles: Range<usize>, v: *mut f32, strides: [usize; 2]) {
+        // SAFETY: `x` has the length of the shape's input; the rest is the caller's promise.
+        unsafe { input::transform_patches(self.s, self.shape, self.x.as_ptr(), self.load, tiles, v, strides) };
+    }
+
+    /// Writes output channels `channels` of `tiles`.
+    ///
+    /// # Safety
+    /// As [`output::transform_products`], but for the length of `y`.
+    pub(super) unsafe fn transform_products(
+        &self,
+        products: Products,
+        tiles: Range<usize>,
+        channels: Range<usize>,
+        sums: &mut [f32],
+    ) {
+        let y = self.y.get();
+        // SAFETY: `y` is writable for the length of the shape's output; the rest is the caller's promise.
+        unsafe {
+            output::transform_products(self.s, self.shape, products, self.epilogue, tiles, channels, y, sums);
+        };
+    }
+}
+
+/// The epilogue's sums, one unit for each block of tiles and range of channels: `[unit, SUMS, row]`.
+pub(super) struct Sums<'a> {
+    pub(super) values: &'a mut [f32],
+    /// Floats of a unit.
+    pub(super) len: usize,
+    /// Channels of a range, the last one perhaps less.
+    pub(super) row: usize,
+}
+
+impl<'a> Sums<'a> {
+    /// Zeros.
+    pub(super) fn new<E: Epilogue>(buffer: &'a mut Buffer, units: usize, row: usize) -> Self {
+        let len = E::SUMS * row;
+        let values = buffer.floats(units * len);
+        values.fill(0.0);
+        Self { values, len, row }
+    }
+
+    /// The sums over all units, in order, in f64: `[SUMS, k]`. `first` is the first channel of a unit.
+    fn totals<E: Epilogue>(&self, k: usize, first: impl Fn(usize) -> usize) -> Vec<f64> {
+        let mut totals = vec![0.0; E::SUMS * k];
+        for (unit, sums) in self.values.chunks_exact(self.len.max(1)).enumerate() {
+            for (totals, sums) in totals.chunks_exact_mut(k).zip(sums.chunks_exact(self.row)) {
+                for (total, &sum) in totals[first(unit)..].iter_mut().zip(sums) {
+                    *total += f64::from(sum);
+                }
+            }
+        }
+        totals
+    }
+}

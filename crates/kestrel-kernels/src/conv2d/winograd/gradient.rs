@@ -1,0 +1,171 @@
+//! Transforms tiles of the output's gradient for the weights' gradient: `Z = A dY Aᵀ` for each tile and channel.
+
+use std::hint::black_box;
+use std::ops::Range;
+
+use super::shape::{PATCH, Shape, TILE};
+use super::transform;
+use crate::simd::{Kernel, Simd};
+
+/// Where [`transform_gradients`] writes: `z[point * plane + panel * stride + tile * width + lane]`.
+///
+/// A panel is two vectors of channels, the last one perhaps one vector: its rows are then as narrow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GradientPanels {
+    pub(super) z: *mut f32,
+    pub(super) plane: usize,
+    pub(super) stride: usize,
+    /// The first tile's place within the panels.
+    pub(super) slot: usize,
+}
+
+/// Transforms `tiles` of the gradient `dy` of the shape's output; outputs beyond the image count as zero.
+///
+/// # Safety
+/// - `dy` is readable for the shape's output, and `tiles` are tiles of the shape.
+/// - For each point and panel, `slot + tiles.len()` rows are writable, and those from `slot` on used by nobody else
+///   during the call.
+pub(super) unsafe fn transform_gradients<S: Simd>(
+    s: S,
+    shape: &Shape,
+    dy: *const f32,
+    tiles: Range<usize>,
+    panels: GradientPanels,
+) {
+    s.vectorize(GradientTiles {
+        shape,
+        dy,
+        tiles,
+        panels,
+    });
+}
+
+/// A range of tiles. Invariant: [`transform_gradients`]'s conditions.
+struct GradientTiles<'a> {
+    shape: &'a Shape,
+    dy: *const f32,
+    tiles: Range<usize>,
+    panels: GradientPanels,
+}
+
+impl Kernel for GradientTiles<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let [_, p, q, k] = self.shape.output();
+        let mut panels = self.panels;
+        for tile in self.shape.tiles_in(self.tiles) {
+            let extent = self.shape.tile_extent(tile);
+            let dy = self.dy.wrapping_add(((tile.image * p + tile.y) * q + tile.x) * k);
+            let tile = GradientTile {
+                dy,
+                strides: [q * k, k],
+                channels: k,
+                panels,
+            };
+            if extent == [TILE; 2] {
+                tile.run(s, [TILE; 2]);
+            } else {
+                tile.run(s, extent);
+            }
+            panels.slot += 1;
+        }
+    }
+}
+
+/// One tile. Invariant, kept by [`GradientTiles`]: the tile's gradients inside the image are readable for `channels` floats
+/// each, and row `slot` of every panel of every point is writable.
+struct GradientTile {
+    dy: *const f32,
+    /// Floats from a row to the next, and from a column to the next.
+    strides: [usize; 2],
+    channels: usize,
+    panels: GradientPanels,
+}
+
+impl GradientTile {
+    /// Transforms the tile, of which `extent` rows and columns are inside the output.
+    #[inline(always)]
+    fn run<S: Simd>(&self, s: S, extent: [usize; 2]) {
+        let mut channel = 0;
+        while channel + S::LANES <= self.channels {
+            self.prefetch_next(s, channel);
+            // SAFETY: a gradient has `channels` floats, of which a whole vector is left from `channel` on.
+            self.transform(s, extent, channel, |at| unsafe { s.load(at) });
+            channel += S::LANES;
+        }
+        if channel < self.channels {
+            let lanes = self.channels - channel;
+            // SAFETY: a gradient has `channels` floats, of which `lanes`, less than a vector, are left.
+            self.transform(s, extent, channel, |at| unsafe { s.load_first(at, lanes) });
+        }
+    }
+
+    /// Transforms one vector of channels; `vector` loads them from a gradient inside the output.
+    #[inline(always)]
+    fn transform<S: Simd>(
+        &self,
+        s: S,
+        [rows, columns]: [usize; 2],
+        channel: usize,
+        vector: impl Fn(*const f32) -> S::V,
+    ) {
+        let mut halves = [[s.zero(); PATCH]; TILE];
+        for (x, half) in halves.iter_mut().enumerate() {
+            *half = if x < columns {
+                let top = self.dy.wrapping_add(x * self.strides[1] + channel);
+                let mut column = [s.zero(); TILE];
+                for (y, gradient) in column.iter_mut().enumerate() {
+                    if y < rows {
+                        *gradient = vector(top.wrapping_add(y * self.strides[0]));
+                    }
+                }
+                transform::output_adjoint(s, column)
+            } else {
+                [s.zero(); PATCH]
+            };
+        }
+        // Opaque, so that the planes' addresses are stepped through, not computed ahead and spilled.
+        let plane = black_box(self.panels.plane);
+        let mut target = self.target::<S>(channel);
+        for y in 0..PATCH {
+            let row = transform::output_adjoint(s, transform::across(&halves, y));
+            for &value in &row {
+                // SAFETY: the invariant: row `slot` of this panel is writable in each plane.
+                unsafe { s.store(target, value) };
+                target = target.wrapping_add(plane);
+            }
+        }
+    }
+
+    /// Where the vector at `channel` goes in the first plane.
+    #[inline(always)]
+    fn target<S: Simd>(&self, channel: usize) -> *mut f32 {
+        let full = 2 * S::LANES;
+        let (panel, lane) = (channel / full, channel % full);
+        let width = if panel * full + S::LANES >= self.channels {
+            S::LANES
+        } else {
+            full
+        };
+        self.panels
+            .z
+            .wrapping_add(panel * self.panels.stride + self.panels.slot * width + lane)
+    }
+
+    /// Asks for the gradients of the next tile, a cache line each.
+    #[inline(always)]
+    fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
+        if channel.is_multiple_of(16) {
+            for y in 0..TILE {
+                let next = self
+                    .dy
+                    .wrapping_add(y * self.strides[0] + TILE * self.strides[1] + channel);
+                for x in 0..TILE {
+                    s.prefetch(next.wrapping_add(x * self.strides[1]));
+                }
+            }
+        }
+    }
+}

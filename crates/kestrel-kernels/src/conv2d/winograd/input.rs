@@ -1,0 +1,172 @@
+//! Transforms patches of the input: `V = Bᵀ d B` for each tile and channel.
+
+use std::hint::black_box;
+use std::ops::Range;
+
+use super::hooks::OnLoad;
+use super::shape::{PATCH, Shape};
+use super::transform;
+use crate::simd::{Kernel, Simd};
+
+/// Transforms the patches of `tiles` to `v[point * plane + (tile - tiles.start) * row + channel]`.
+///
+/// The channels up to the next multiple of a vector get zeros' transforms, that is zeros.
+///
+/// # Safety
+/// - `x` is readable for the shape's input, and `tiles` are tiles of the shape.
+/// - `row` is at least the input channels rounded up to a vector, and at `v + point * plane`, for each of the 36 points,
+///   `tiles.len() * row` floats are writable and used by nobody else during the call.
+pub(super) unsafe fn transform_patches<S: Simd, L: OnLoad>(
+    s: S,
+    shape: &Shape,
+    x: *const f32,
+    load: &L,
+    tiles: Range<usize>,
+    v: *mut f32,
+    [plane, row]: [usize; 2],
+) {
+    s.vectorize(Patches {
+        shape,
+        x,
+        load,
+        tiles,
+        v,
+        plane,
+        row,
+    });
+}
+
+/// A range of tiles. Invariant: [`transform_patches`]'s conditions.
+struct Patches<'a, L> {
+    shape: &'a Shape,
+    x: *const f32,
+    load: &'a L,
+    tiles: Range<usize>,
+    v: *mut f32,
+    plane: usize,
+    row: usize,
+}
+
+impl<L: OnLoad> Kernel for Patches<'_, L> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let [_, h, w, c] = self.shape.input();
+        let margin = (self.shape.padding() * (w + 1)) as isize;
+        let mut v = self.v;
+        for tile in self.shape.tiles_in(self.tiles) {
+            let corner = ((tile.image * h + tile.y) * w + tile.x) as isize - margin;
+            let patch = Patch {
+                // The corner may lie outside the image: the pointer wraps, and is not read there.
+                corner: self.x.wrapping_offset(corner * c as isize),
+                strides: [w * c, c],
+                columns: self.shape.patch_columns(tile.x),
+                channels: c,
+                load: self.load,
+                v,
+                plane: self.plane,
+            };
+            // Known rows make straight code: of an inner tile, and of those at an edge with one row beyond it.
+            let rows = self.shape.patch_rows(tile.y);
+            match (rows.start, rows.end) {
+                (0, 6) => patch.run(s, 0..6),
+                (1, 6) => patch.run(s, 1..6),
+                (0, 5) => patch.run(s, 0..5),
+                (1, 5) => patch.run(s, 1..5),
+                _ => patch.run(s, rows),
+            }
+            v = v.wrapping_add(self.row);
+        }
+    }
+}
+
+/// One tile's patch. Invariant, kept by [`Patches`]: the pixels in the image's rows and in `columns` are readable for
+/// `channels` floats each, and every plane of `v` is writable for the channels rounded up to a vector.
+struct Patch<'a, L> {
+    corner: *const f32,
+    /// Floats from a row to the next, and from a column to the next.
+    strides: [usize; 2],
+    columns: Range<usize>,
+    channels: usize,
+    load: &'a L,
+    v: *mut f32,
+    plane: usize,
+}
+
+impl<L: OnLoad> Patch<'_, L> {
+    /// Transforms the patch, of which `rows` are inside the image.
+    #[inline(always)]
+    fn run<S: Simd>(&self, s: S, rows: Range<usize>) {
+        let mut channel = 0;
+        while channel + S::LANES <= self.channels {
+            self.prefetch_next(s, channel);
+            // SAFETY: a pixel has `channels` floats, of which a whole vector is left from `channel` on.
+            self.transform(s, rows.clone(), channel, S::LANES, |at| unsafe { s.load(at) });
+            channel += S::LANES;
+        }
+        if channel < self.channels {
+            let lanes = self.channels - channel;
+            // SAFETY: a pixel has `channels` floats, of which `lanes`, less than a vector, are left.
+            self.transform(s, rows, channel, lanes, |at| unsafe { s.load_first(at, lanes) });
+        }
+    }
+
+    /// Transforms one vector of channels; `vector` loads them from a pixel inside the image.
+    #[inline(always)]
+    fn transform<S: Simd>(
+        &self,
+        s: S,
+        rows: Range<usize>,
+        channel: usize,
+        lanes: usize,
+        vector: impl Fn(*const f32) -> S::V,
+    ) {
+        let constants = self.load.channels(s, channel, lanes);
+        let [row_stride, column_stride] = black_box(self.strides);
+        let mut top = self.corner.wrapping_add(channel);
+        let mut columns = [[s.zero(); PATCH]; PATCH];
+        for (x, column) in columns.iter_mut().enumerate() {
+            *column = if self.columns.contains(&x) {
+                let mut at = top;
+                let mut pixels = [s.zero(); PATCH];
+                for (y, pixel) in pixels.iter_mut().enumerate() {
+                    if rows.contains(&y) {
+                        *pixel = L::apply(s, constants, vector(at));
+                    }
+                    at = at.wrapping_add(row_stride);
+                }
+                transform::input(s, pixels)
+            } else {
+                [s.zero(); PATCH]
+            };
+            top = top.wrapping_add(column_stride);
+        }
+        // Opaque, so that the planes' addresses are stepped through, not computed ahead and spilled.
+        let plane = black_box(self.plane);
+        let mut target = self.v.wrapping_add(channel);
+        for y in 0..PATCH {
+            let row = transform::input(s, transform::across(&columns, y));
+            for &value in &row {
+                // SAFETY: the invariant: each plane is writable at this vector of channels.
+                unsafe { s.store(target, value) };
+                target = target.wrapping_add(plane);
+            }
+        }
+    }
+
+    /// Asks for the pixels that the next tile has and this one has not, a cache line each.
+    #[inline(always)]
+    fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
+        if channel.is_multiple_of(16) {
+            for y in 2..PATCH {
+                let next = self
+                    .corner
+                    .wrapping_add(y * self.strides[0] + PATCH * self.strides[1] + channel);
+                for x in 0..4 {
+                    s.prefetch(next.wrapping_add(x * self.strides[1]));
+                }
+            }
+        }
+    }
+}

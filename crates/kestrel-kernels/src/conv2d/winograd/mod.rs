@@ -1,0 +1,251 @@
+//! Winograd convolution F(4x4, 3x3): 3x3 kernels with stride 1, in a quarter of a direct convolution's multiplications.
+//!
+//! A 4x4 tile of output is `Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A`, with `d` the 6x6 patch of input under it; summed over input
+//! channels, the elementwise products become 36 matrix products, one for each point of the transformed patch:
+//!
+//! ```text
+//! forward           M = V U          V = Bᵀ d B,  U = G g Gᵀ,   Y = Aᵀ M A
+//! backward-data     the forward pass of dY with turned, transposed weights and padding 2 - padding
+//! backward-weights  dU = Vᵀ Z        Z = A dY Aᵀ,               dg = Gᵀ dU G
+//! ```
+//!
+//! Tiles are worked on in blocks small enough that `V`, `M` and `Z` stay in a core's cache from the transform to its
+//! use. Which tiles form a block, and in which order blocks are summed, depends on the shape and the instruction set
+//! alone, never on the threads, so results are bit-equal for any number of threads.
+//!
+//! Works on raw slices: activations are `[N, H, W, C]` (channels last), weights PyTorch's `[K, C, 3, 3]`.
+//!
+//! Shape legend: `N` batch, `H`, `W` input height and width, `C` input channels, `K` output channels, `P`, `Q` output
+//! height and width.
+
+mod backward_weights;
+mod by_panels;
+mod by_tiles;
+mod convolve;
+mod gradient;
+pub mod hooks;
+mod input;
+mod output;
+mod panel;
+mod product;
+mod shape;
+mod transform;
+mod weights;
+mod workspace;
+
+use crate::simd::{Isa, Kernel, Simd};
+use hooks::{Epilogue, Identity, OnLoad, Store};
+pub use shape::{Shape, ShapeError};
+use weights::Direction;
+pub use workspace::Workspace;
+
+/// A 3x3 stride-1 convolution of one shape, with its three passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Winograd {
+    shape: Shape,
+    isa: Isa,
+}
+
+impl Winograd {
+    /// The convolution of `shape`, by the fastest instruction set of this processor.
+    pub fn new(shape: Shape) -> Self {
+        Self::with_isa(shape, Isa::detect())
+    }
+
+    /// The convolution of `shape` by `isa`, or by plain Rust if the processor lacks it.
+    pub fn with_isa(shape: Shape, isa: Isa) -> Self {
+        Self { shape, isa }
+    }
+
+    /// The sizes.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// `y = conv(x, w)`.
+    ///
+    /// # Shapes
+    /// `x` `[N, H, W, C]`, `w` `[K, C, 3, 3]`, `y` `[N, P, Q, K]`, all contiguous.
+    ///
+    /// # Panics
+    /// If a slice has another length than its shape.
+    ///
+    /// # Source
+    /// `torch.nn.functional.conv2d` with `stride=1`; Lavin and Gray (2016).
+    pub fn forward(&self, x: &[f32], w: &[f32], y: &mut [f32], workspace: &mut Workspace) {
+        self.forward_with(x, &Identity, w, &Store, y, workspace);
+    }
+
+    /// `y = epilogue(conv(load(x), w))`; returns the epilogue's sums, `[SUMS, K]`.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward).
+    ///
+    /// # Panics
+    /// If a slice has another length than its shape, or a hook is for other sizes.
+    pub fn forward_with<L: OnLoad, E: Epilogue>(
+        &self,
+        x: &[f32],
+        load: &L,
+        w: &[f32],
+        epilogue: &E,
+        y: &mut [f32],
+        workspace: &mut Workspace,
+    ) -> Vec<f64> {
+        let (shape, direction) = (self.shape, Direction::Forward);
+        self.isa.dispatch(Convolution {
+            shape,
+            direction,
+            x,
+            load,
+            w,
+            epilogue,
+            y,
+            workspace,
+        })
+    }
+
+    /// `dx`, the gradient of a loss by `x`, from `dy`, its gradient by `y`.
+    ///
+    /// # Shapes
+    /// `dy` `[N, P, Q, K]`, `w` `[K, C, 3, 3]`, `dx` `[N, H, W, C]`, all contiguous.
+    ///
+    /// # Panics
+    /// If a slice has another length than its shape.
+    ///
+    /// # Source
+    /// `torch.nn.grad.conv2d_input` with `stride=1`.
+    pub fn backward_data(&self, dy: &[f32], w: &[f32], dx: &mut [f32], workspace: &mut Workspace) {
+        self.backward_data_with(dy, &Identity, w, &Store, dx, workspace);
+    }
+
+    /// `dx = epilogue(convᵀ(load(dy), w))`; returns the epilogue's sums, `[SUMS, C]`.
+    ///
+    /// # Shapes
+    /// As [`backward_data`](Self::backward_data).
+    ///
+    /// # Panics
+    /// If a slice has another length than its shape, or a hook is for other sizes.
+    pub fn backward_data_with<L: OnLoad, E: Epilogue>(
+        &self,
+        dy: &[f32],
+        load: &L,
+        w: &[f32],
+        epilogue: &E,
+        dx: &mut [f32],
+        workspace: &mut Workspace,
+    ) -> Vec<f64> {
+        let (shape, direction) = (self.shape.transposed(), Direction::Backward);
+        self.isa.dispatch(Convolution {
+            shape,
+            direction,
+            x: dy,
+            load,
+            w,
+            epilogue,
+            y: dx,
+            workspace,
+        })
+    }
+
+    /// `dw`, the gradient of a loss by `w`, from `dy`, its gradient by `y`.
+    ///
+    /// # Shapes
+    /// `x` `[N, H, W, C]`, `dy` `[N, P, Q, K]`, `dw` `[K, C, 3, 3]`, all contiguous.
+    ///
+    /// # Panics
+    /// If a slice has another length than its shape.
+    ///
+    /// # Source
+    /// `torch.nn.grad.conv2d_weight` with `stride=1`.
+    pub fn backward_weights(&self, x: &[f32], dy: &[f32], dw: &mut [f32], workspace: &mut Workspace) {
+        self.backward_weights_with(x, &Identity, dy, dw, workspace);
+    }
+
+    /// `dw` where the convolution's input was `load(x)`.
+    ///
+    /// # Shapes
+    /// As [`backward_weights`](Self::backward_weights).
+    ///
+    /// # Panics
+    /// If a slice has another length than its shape, or the hook is for other sizes.
+    pub fn backward_weights_with<L: OnLoad>(
+        &self,
+        x: &[f32],
+        load: &L,
+        dy: &[f32],
+        dw: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
+        self.isa.dispatch(WeightGradient {
+            shape: self.shape,
+            x,
+            load,
+            dy,
+            dw,
+            workspace,
+        });
+    }
+}
+
+/// The forward pass of `shape`, of weights that are turned and transposed for [`Direction::Backward`].
+struct Convolution<'a, L, E> {
+    shape: Shape,
+    direction: Direction,
+    x: &'a [f32],
+    load: &'a L,
+    w: &'a [f32],
+    epilogue: &'a E,
+    y: &'a mut [f32],
+    workspace: &'a mut Workspace,
+}
+
+impl<L: OnLoad, E: Epilogue> Kernel for Convolution<'_, L, E> {
+    type Output = Vec<f64>;
+
+    fn run<S: Simd>(self, s: S) -> Vec<f64> {
+        convolve::convolve(s, self)
+    }
+}
+
+struct WeightGradient<'a, L> {
+    shape: Shape,
+    x: &'a [f32],
+    load: &'a L,
+    dy: &'a [f32],
+    dw: &'a mut [f32],
+    workspace: &'a mut Workspace,
+}
+
+impl<L: OnLoad> Kernel for WeightGradient<'_, L> {
+    type Output = ();
+
+    fn run<S: Simd>(self, s: S) {
+        backward_weights::backward_weights(s, self);
+    }
+}
+
+/// Panics unless a slice has the length of its shape.
+fn check_len(name: &str, len: usize, shape: [usize; 4]) {
+    let expected: usize = shape.iter().product();
+    assert_eq!(len, expected, "expected {name} of shape {shape:?}");
+}
+
+/// A pointer that threads share; each use of it says which elements it touches.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+
+// SAFETY: a pointer alone is harmless; every access through it is an unsafe operation with its own reasons.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// The pointer; a method, so that closures capture the whole wrapper.
+    fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests;

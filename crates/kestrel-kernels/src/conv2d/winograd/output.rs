@@ -1,0 +1,184 @@
+//! Transforms products to outputs: `Y = Aᵀ M A` for each tile and channel, through an epilogue.
+
+use std::hint::black_box;
+use std::ops::Range;
+
+use super::hooks::{Epilogue, Sums};
+use super::shape::{PATCH, Shape, TILE};
+use super::transform;
+use crate::simd::{Kernel, Simd};
+
+/// Products of a block of tiles and a range of output channels: `m[point * plane + tile * row + channel]`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Products {
+    pub(super) m: *const f32,
+    pub(super) plane: usize,
+    pub(super) row: usize,
+}
+
+/// Writes output channels `channels` of `tiles`; adds to the block's `sums` at these channels, `[SUMS, products.row]`.
+///
+/// # Safety
+/// - `tiles` are tiles of the shape, `channels` output channels of it, starting at a multiple of a vector.
+/// - The products are readable: for each point, `tiles.len() * row` floats, `row` being at least the number of channels
+///   rounded up to a vector.
+/// - `y` is writable for the shape's output; nobody else uses the tiles' outputs at these channels during the call.
+#[allow(clippy::too_many_arguments, reason = "the pass's four operands and their ranges")]
+pub(super) unsafe fn transform_products<S: Simd, E: Epilogue>(
+    s: S,
+    shape: &Shape,
+    products: Products,
+    epilogue: &E,
+    tiles: Range<usize>,
+    channels: Range<usize>,
+    y: *mut f32,
+    sums: &mut [f32],
+) {
+    s.vectorize(OutputTiles {
+        shape,
+        products,
+        epilogue,
+        tiles,
+        channels,
+        y,
+        sums,
+    });
+}
+
+/// A range of tiles and channels. Invariant: [`transform_products`]'s conditions.
+struct OutputTiles<'a, E> {
+    shape: &'a Shape,
+    products: Products,
+    epilogue: &'a E,
+    tiles: Range<usize>,
+    channels: Range<usize>,
+    y: *mut f32,
+    sums: &'a mut [f32],
+}
+
+impl<E: Epilogue> Kernel for OutputTiles<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let [_, p, q, k] = self.shape.output();
+        let mut m = self.products.m;
+        for tile in self.shape.tiles_in(self.tiles) {
+            let extent = self.shape.tile_extent(tile);
+            let mut tile = OutputTile {
+                m,
+                plane: self.products.plane,
+                y: self.y,
+                index: ((tile.image * p + tile.y) * q + tile.x) * k,
+                strides: [q * k, k],
+                channels: self.channels.clone(),
+                epilogue: self.epilogue,
+                sums: &mut *self.sums,
+                sums_row: self.products.row,
+            };
+            if extent == [TILE; 2] {
+                tile.run(s, [TILE; 2]);
+            } else {
+                tile.run(s, extent);
+            }
+            m = m.wrapping_add(self.products.row);
+        }
+    }
+}
+
+/// One tile. Invariant, kept by [`OutputTiles`]: every plane of `m` is readable for the channels rounded up to a vector,
+/// and the tile's outputs at `index` that lie inside the image are writable at `channels`, by this kernel alone.
+struct OutputTile<'a, E> {
+    m: *const f32,
+    plane: usize,
+    y: *mut f32,
+    /// Of the tile's first output, channel 0.
+    index: usize,
+    /// Floats from a row to the next, and from a column to the next.
+    strides: [usize; 2],
+    channels: Range<usize>,
+    epilogue: &'a E,
+    sums: &'a mut [f32],
+    sums_row: usize,
+}
+
+impl<E: Epilogue> OutputTile<'_, E> {
+    /// Transforms the tile, of which `extent` rows and columns are inside the output.
+    #[inline(always)]
+    fn run<S: Simd>(&mut self, s: S, extent: [usize; 2]) {
+        let mut channel = self.channels.start;
+        while channel + S::LANES <= self.channels.end {
+            self.prefetch_next(s, channel);
+            // SAFETY: the outputs of the tile are writable at this whole vector of channels.
+            self.transform(s, extent, channel, S::LANES, |at, y| unsafe { s.store(at, y) });
+            channel += S::LANES;
+        }
+        if channel < self.channels.end {
+            let lanes = self.channels.end - channel;
+            // SAFETY: the outputs of the tile are writable at these `lanes` channels, less than a vector.
+            self.transform(s, extent, channel, lanes, |at, y| unsafe {
+                s.store_first(at, y, lanes);
+            });
+        }
+    }
+
+    /// Transforms one vector of channels; `store` writes them to an output of the tile.
+    #[inline(always)]
+    fn transform<S: Simd>(
+        &mut self,
+        s: S,
+        [rows, columns]: [usize; 2],
+        channel: usize,
+        lanes: usize,
+        store: impl Fn(*mut f32, S::V),
+    ) {
+        // Opaque, so that addresses are stepped through, not computed ahead and spilled.
+        let (plane, [row_stride, column_stride]) = black_box((self.plane, self.strides));
+        let mut top = self.m.wrapping_add(channel - self.channels.start);
+        let mut halves = [[s.zero(); TILE]; PATCH];
+        for half in &mut halves {
+            let mut at = top;
+            let mut column = [s.zero(); PATCH];
+            for product in &mut column {
+                // SAFETY: the invariant: each plane is readable at this vector of channels.
+                *product = unsafe { s.load(at) };
+                at = at.wrapping_add(PATCH * plane);
+            }
+            top = top.wrapping_add(plane);
+            *half = transform::output(s, column);
+        }
+        let mut constants = self.epilogue.channels(s, channel, lanes);
+        for y in 0..TILE {
+            if y >= rows {
+                break;
+            }
+            let row = transform::output(s, transform::across(&halves, y));
+            for (x, &value) in row.iter().enumerate() {
+                if x >= columns {
+                    break;
+                }
+                let index = self.index + y * row_stride + x * column_stride + channel;
+                let value = self.epilogue.apply(s, &mut constants, value, index, lanes);
+                store(self.y.wrapping_add(index), value);
+            }
+        }
+        E::finish(
+            s,
+            constants,
+            Sums::new(&mut *self.sums, self.sums_row, channel - self.channels.start),
+        );
+    }
+
+    /// Asks for the outputs of the next tile, a cache line each.
+    #[inline(always)]
+    fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
+        if channel.is_multiple_of(16) {
+            for y in 0..TILE {
+                let next = self.index + y * self.strides[0] + TILE * self.strides[1] + channel;
+                for x in 0..TILE {
+                    s.prefetch(self.y.wrapping_add(next + x * self.strides[1]));
+                }
+            }
+        }
+    }
+}

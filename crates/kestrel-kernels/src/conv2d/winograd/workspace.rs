@@ -1,0 +1,176 @@
+//! Scratch memory that is kept from call to call, so that a step of training faults no pages in.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::Cell;
+#[cfg(all(target_os = "linux", not(miri)))]
+use std::ffi::{c_int, c_void};
+use std::ptr::NonNull;
+
+/// Floats in a cache line.
+pub(super) const LINE: usize = 16;
+
+/// Bytes of a huge page; buffers of half of it and more are made of whole ones, where the system has them.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Zeroed floats, aligned to a cache line or a huge page, growing only.
+#[derive(Debug, Default)]
+pub(super) struct Buffer(Option<Block>);
+
+/// One allocation. Invariant: `floats` is the start of a live allocation of `layout`, all initialised, owned by this
+/// value alone.
+#[derive(Debug)]
+struct Block {
+    floats: NonNull<f32>,
+    layout: Layout,
+}
+
+// SAFETY: a Block owns its memory, like a boxed slice.
+unsafe impl Send for Block {}
+// SAFETY: as above; a shared Block gives no access.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn new(layout: Layout) -> Self {
+        // SAFETY: the layout has a size of at least a cache line: see `Buffer::floats`.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else {
+            handle_alloc_error(layout)
+        };
+        advise_huge_pages(start, layout);
+        Self {
+            floats: start.cast(),
+            layout,
+        }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: the invariant: this allocation is live, of this layout, and used by nobody else.
+        unsafe { dealloc(self.floats.as_ptr().cast(), self.layout) };
+    }
+}
+
+impl Buffer {
+    /// The first `len` floats; what they hold is not specified.
+    pub(super) fn floats(&mut self, len: usize) -> &mut [f32] {
+        if self.bytes() < len * size_of::<f32>() {
+            let bytes = len * size_of::<f32>();
+            let page = if bytes >= HUGE_PAGE / 2 {
+                HUGE_PAGE
+            } else {
+                LINE * size_of::<f32>()
+            };
+            // Free the old block first: its contents are scratch.
+            self.0 = None;
+            match Layout::from_size_align(bytes.next_multiple_of(page), page) {
+                Ok(layout) => self.0 = Some(Block::new(layout)),
+                Err(_) => panic!("scratch of {bytes} bytes exceeds the address space"),
+            }
+        }
+        let start = self.0.as_ref().map_or(NonNull::dangling(), |block| block.floats);
+        // SAFETY: the block holds at least `len` initialised floats (none, and then `len` is 0), aligned to more than a
+        // float; the borrow of self keeps it alive and unshared.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) }
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |block| block.layout.size())
+    }
+}
+
+/// Asks for huge pages: a transform writes to 36 planes at once, more than the nearest page table cache holds.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn advise_huge_pages(start: NonNull<u8>, layout: Layout) {
+    /// From `linux/mman.h`.
+    const MADV_HUGEPAGE: c_int = 14;
+    unsafe extern "C" {
+        fn madvise(start: *mut c_void, len: usize, advice: c_int) -> c_int;
+    }
+    if layout.align() == HUGE_PAGE {
+        // SAFETY: the range is one live allocation, page-aligned; this advice changes no contents. It may be refused.
+        let _refused = unsafe { madvise(start.as_ptr().cast(), layout.size(), MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn advise_huge_pages(_start: NonNull<u8>, _layout: Layout) {}
+
+/// Scratch memory of the Winograd passes, owned by the caller and reused from call to call.
+///
+/// It grows to the largest call's need and stays. In bytes, with channels rounded up to two vectors, a call needs:
+///
+/// | pass | for all threads | for each thread |
+/// |---|---|---|
+/// | forward, backward-data | `144·C·K` (weights) | `144·32·(C + 128)` at most |
+/// | the same, with few tiles | 8 MiB at most (patches) | `144·C` for each of a panel's 8 to 32 channels, and 147 KiB |
+/// | backward-weights, few channels | 8 MiB at most (accumulators) | `144·32·(C + K)` |
+/// | backward-weights, many channels | `144·C·K` (accumulator) and the larger of 3.5 MB and `144·16·(C + K)` | none |
+/// | backward-weights, few tiles | 16 MiB at most (tiles) | `144·C` for each of a panel's channels |
+///
+/// Blocks of 1 MiB and more are rounded up to 2 MiB.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    /// Transformed weights, or accumulators of their gradients.
+    pub(super) weights: Buffer,
+    /// Transformed tiles that all threads read.
+    pub(super) shared: Buffer,
+    /// Per-block sums of an epilogue.
+    pub(super) sums: Buffer,
+    /// Transformed tiles of each thread.
+    pub(super) threads: Vec<Buffer>,
+}
+
+thread_local! {
+    static LOCAL: Cell<Option<Workspace>> = const { Cell::new(None) };
+}
+
+impl Workspace {
+    /// An empty workspace.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        let threads: usize = self.threads.iter().map(Buffer::bytes).sum();
+        self.weights.bytes() + self.shared.bytes() + self.sums.bytes() + threads
+    }
+
+    /// Runs `f` with this thread's own workspace, for callers that have nowhere to keep one.
+    ///
+    /// A call within a call gets a new, empty one.
+    pub fn with_local<T>(f: impl FnOnce(&mut Workspace) -> T) -> T {
+        let mut workspace = LOCAL.take().unwrap_or_default();
+        let result = f(&mut workspace);
+        LOCAL.set(Some(workspace));
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_grows_only_and_is_aligned() {
+        let mut buffer = Buffer::default();
+        for len in [0, 1, 100, 17, 1000] {
+            let floats = buffer.floats(len);
+            assert_eq!(floats.len(), len);
+            assert!(len == 0 || floats.as_ptr().addr().is_multiple_of(64));
+        }
+        assert_eq!(buffer.bytes(), 63 * 64);
+        assert_eq!(buffer.floats(300_000).len(), 300_000);
+        assert_eq!(buffer.bytes(), HUGE_PAGE);
+    }
+
+    #[test]
+    fn the_local_workspace_is_kept_and_calls_nest() {
+        Workspace::with_local(|outer| {
+            outer.weights.floats(1000);
+            Workspace::with_local(|inner| assert_eq!(inner.bytes(), 0));
+        });
+        Workspace::with_local(|again| assert!(again.bytes() >= 4000));
+    }
+}

@@ -1,0 +1,100 @@
+//! NEON on AArch64: 4 lanes, 32 registers.
+
+use std::arch::aarch64::*;
+use std::arch::is_aarch64_feature_detected;
+
+use super::{Kernel, Simd};
+
+/// Proof that the processor has NEON; [`Neon::detect`] makes the only ones.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Neon(());
+
+impl Neon {
+    /// The proof, if it has.
+    pub(super) fn detect() -> Option<Self> {
+        is_aarch64_feature_detected!("neon").then_some(Self(()))
+    }
+}
+
+#[target_feature(enable = "neon")]
+fn with_features<K: Kernel>(simd: Neon, kernel: K) -> K::Output {
+    kernel.run(simd)
+}
+
+impl Simd for Neon {
+    type V = float32x4_t;
+
+    const LANES: usize = 4;
+    const ROWS: usize = 12;
+
+    #[inline(always)]
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: self proves that the processor has NEON.
+        unsafe { with_features(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> float32x4_t {
+        // SAFETY: self proves NEON.
+        unsafe { vdupq_n_f32(value) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: self proves NEON.
+        unsafe { vaddq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: self proves NEON.
+        unsafe { vsubq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: self proves NEON.
+        unsafe { vmulq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        // SAFETY: self proves NEON.
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+
+    #[inline(always)]
+    fn neg_mul_add(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        // SAFETY: self proves NEON.
+        unsafe { vfmsq_f32(c, a, b) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: self proves NEON.
+        unsafe { vmaxq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn where_positive(self, gate: float32x4_t, value: float32x4_t) -> float32x4_t {
+        // SAFETY: self proves NEON.
+        let positive = unsafe { vcgtq_f32(gate, self.zero()) };
+        // SAFETY: self proves NEON.
+        unsafe { vbslq_f32(positive, value, self.zero()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, source: *const f32) -> float32x4_t {
+        // SAFETY: the caller promises 4 readable floats; self proves NEON.
+        unsafe { vld1q_f32(source) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, target: *mut f32, value: float32x4_t) {
+        // SAFETY: the caller promises 4 writable floats; self proves NEON.
+        unsafe { vst1q_f32(target, value) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, _address: *const f32) {}
+}

@@ -1,0 +1,95 @@
+//! Every instruction set of this machine against scalar arithmetic.
+
+use super::*;
+
+/// Each operation applied to `a`, `b`, `c`, and a round trip of the first `n` lanes.
+struct Operations<'a> {
+    a: &'a [f32; MAX_LANES],
+    b: &'a [f32; MAX_LANES],
+    c: &'a [f32; MAX_LANES],
+}
+
+impl Kernel for Operations<'_> {
+    type Output = (usize, Vec<[f32; MAX_LANES]>);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Self::Output {
+        // SAFETY: the arrays hold MAX_LANES >= LANES floats.
+        let [a, b, c] = [self.a, self.b, self.c].map(|lanes| unsafe { s.load(lanes.as_ptr()) });
+        let results = [
+            s.add(a, b),
+            s.sub(a, b),
+            s.mul(a, b),
+            s.mul_add(a, b, c),
+            s.neg_mul_add(a, b, c),
+            s.max(a, b),
+            s.where_positive(a, b),
+            s.splat(3.5),
+        ];
+        let store = |value| {
+            let mut lanes = [0.0; MAX_LANES];
+            // SAFETY: the array holds MAX_LANES >= LANES floats.
+            unsafe { s.store(lanes.as_mut_ptr(), value) };
+            lanes
+        };
+        let mut stored: Vec<_> = results.into_iter().map(store).collect();
+        for n in 0..=S::LANES {
+            // SAFETY: n <= LANES <= MAX_LANES.
+            let first = unsafe { s.load_first(self.a.as_ptr(), n) };
+            stored.push(store(first));
+            let mut lanes = [9.0; MAX_LANES];
+            // SAFETY: n <= LANES <= MAX_LANES.
+            unsafe { s.store_first(lanes.as_mut_ptr(), a, n) };
+            stored.push(lanes);
+        }
+        (S::LANES, stored)
+    }
+}
+
+#[test]
+fn operations_equal_scalar_arithmetic() {
+    // Small integers and halves: every result is exact, fused or not.
+    let a = std::array::from_fn(|i| i as f32 - 5.0);
+    let b = std::array::from_fn(|i| 0.5 * ((7 * i) % 11) as f32 - 2.0);
+    let c = std::array::from_fn(|i| ((5 * i) % 13) as f32);
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let (lanes, got) = isa.dispatch(Operations { a: &a, b: &b, c: &c });
+        for i in 0..lanes {
+            let gated = if a[i] > 0.0 { b[i] } else { 0.0 };
+            let want = [
+                a[i] + b[i],
+                a[i] - b[i],
+                a[i] * b[i],
+                a[i] * b[i] + c[i],
+                c[i] - a[i] * b[i],
+                a[i].max(b[i]),
+                gated,
+                3.5,
+            ];
+            for (op, want) in want.into_iter().enumerate() {
+                assert_eq!(got[op][i], want, "{isa}, operation {op}, lane {i}");
+            }
+            for n in 0..=lanes {
+                assert_eq!(
+                    got[8 + 2 * n][i],
+                    if i < n { a[i] } else { 0.0 },
+                    "{isa}, load_first({n}), lane {i}"
+                );
+                assert_eq!(
+                    got[9 + 2 * n][i],
+                    if i < n { a[i] } else { 9.0 },
+                    "{isa}, store_first({n}), lane {i}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn names_round_trip_and_an_unknown_one_is_refused() {
+    for isa in Isa::ALL {
+        assert_eq!(isa.name().parse(), Ok(isa));
+    }
+    assert_eq!("sse9".parse::<Isa>(), Err(UnknownIsa { got: "sse9".into() }));
+    assert!(Isa::detect().is_available());
+}
