@@ -37,6 +37,7 @@
 //! All `unsafe` of the workspace lives in this crate. It reads no files and knows no models.
 
 pub mod batch_norm;
+pub mod channels_last;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod dropout;
