@@ -7,3 +7,30 @@
 //! `f32` on the CPU runs kernels of this module; anything else (other devices, `f64`, shapes that the kernels do not take)
 //! goes through the channels-first op of the same name, with the same numbers.
 
+mod conv2d;
+
+pub use conv2d::conv2d;
+
+use candle_core::Tensor;
+
+use crate::{Error, Result};
+
+/// `[N, C, H, W]` → `[N, H, W, C]`, contiguous; where a net enters this layout.
+///
+/// # Errors
+/// If the tensor has another rank.
+pub fn to_channels_last(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.permute((0, 2, 3, 1))?.contiguous()
+}
+
+/// A view of a `[N, H, W, C]` tensor as `[N, C, H, W]`.
+fn to_channels_first(op: &'static str, x: &Tensor) -> Result<Tensor> {
+    if x.rank() != 4 {
+        return Err(Error::ShapeMismatch {
+            op,
+            expected: "[N, H, W, C]".to_owned(),
+            got: x.dims().to_vec(),
+        });
+    }
+    Ok(x.permute((0, 3, 1, 2))?)
+}

@@ -1,0 +1,127 @@
+//! Channels-last against channels-first, in values and in every gradient.
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use crate::channels_last::{self, to_channels_last};
+use crate::random::{KeyedRng, Purpose};
+use crate::{Conv2dConfig, Result};
+
+fn random(index: u64, dims: &[usize]) -> Tensor {
+    let mut rng = KeyedRng::new(1, Purpose::Init, 0, index);
+    let values: Vec<f32> = (0..dims.iter().product()).map(|_| rng.normal() as f32).collect();
+    Tensor::from_vec(values, dims, &Device::Cpu).unwrap()
+}
+
+fn relative(got: &Tensor, want: &Tensor) -> f64 {
+    assert_eq!(got.dims(), want.dims());
+    let norm = |t: &Tensor| {
+        t.to_dtype(DType::F64)
+            .unwrap()
+            .sqr()
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .to_scalar::<f64>()
+            .unwrap()
+    };
+    let difference = (got.to_dtype(DType::F64).unwrap() - want.to_dtype(DType::F64).unwrap()).unwrap();
+    (norm(&difference) / norm(want).max(f64::MIN_POSITIVE)).sqrt()
+}
+
+/// Value and gradients `[y, dx, dweight, dbias]` of `Σ y²` for inputs in channels-first order, in `dtype`.
+fn run(last: bool, dtype: DType, n: [usize; 4], k: usize, r: usize, config: &Conv2dConfig) -> Result<Vec<Tensor>> {
+    let [batch, h, w, c] = n;
+    let var = |index, dims: &[usize]| Var::from_tensor(&random(index, dims).to_dtype(dtype).unwrap());
+    let x = var(0, &[batch, c, h, w])?;
+    let weight = var(1, &[k, c / config.groups, r, r])?;
+    let bias = var(2, &[k])?;
+    let y = if last {
+        let y = channels_last::conv2d(&to_channels_last(&x)?, &weight, Some(&bias), config)?;
+        assert!(y.is_contiguous());
+        y.permute((0, 3, 1, 2))?
+    } else {
+        crate::conv2d(&x, &weight, Some(&bias), config)?
+    };
+    let grads = y.sqr()?.sum_all()?.backward()?;
+    let grad = |var: &Var| grads.get(var).unwrap().clone();
+    Ok(vec![y.contiguous()?, grad(&x), grad(&weight), grad(&bias)])
+}
+
+#[test]
+fn agrees_with_the_channels_first_op() -> Result<()> {
+    let same = Conv2dConfig {
+        padding: 1,
+        ..Conv2dConfig::default()
+    };
+    let cases = [
+        ([2, 8, 8, 16], 24, 3, same),
+        ([1, 1, 1, 8], 1, 3, same),
+        ([3, 7, 13, 9], 5, 3, same),
+        ([2, 9, 5, 8], 16, 3, Conv2dConfig::default()),
+        // Shapes that the kernels do not take.
+        ([2, 8, 8, 3], 8, 3, same),
+        ([2, 9, 9, 8], 8, 3, Conv2dConfig { stride: 2, ..same }),
+        ([2, 6, 6, 8], 4, 1, Conv2dConfig::default()),
+        (
+            [1, 9, 9, 8],
+            8,
+            3,
+            Conv2dConfig {
+                groups: 4,
+                dilation: 2,
+                ..Conv2dConfig::default()
+            },
+        ),
+    ];
+    for (n, k, r, config) in cases {
+        for (i, (got, want)) in run(true, DType::F32, n, k, r, &config)?
+            .iter()
+            .zip(run(false, DType::F64, n, k, r, &config)?)
+            .enumerate()
+        {
+            let error = relative(got, &want);
+            assert!(error <= 5e-6, "{n:?} {k} {r} {config:?}, tensor {i}: {error:.1e}");
+        }
+        for (got, want) in
+            run(true, DType::F64, n, k, r, &config)?
+                .iter()
+                .zip(run(false, DType::F64, n, k, r, &config)?)
+        {
+            assert!(relative(got, &want) < 1e-14);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_same_errors() {
+    let config = Conv2dConfig {
+        padding: 1,
+        ..Conv2dConfig::default()
+    };
+    let x = random(0, &[1, 8, 8, 16]);
+    let check = |x: &Tensor, weight: &Tensor, bias: &Tensor| {
+        channels_last::conv2d(x, weight, Some(bias), &config)
+            .unwrap_err()
+            .to_string()
+    };
+    let (weight, bias) = (random(1, &[4, 16, 3, 3]), random(2, &[4]));
+    assert!(check(&x, &random(1, &[4, 8, 3, 3]), &bias).contains("[4, 8, 3, 3]"));
+    assert!(check(&x, &weight, &random(2, &[5])).contains("[5]"));
+    assert!(check(&random(0, &[8, 8, 16]), &weight, &bias).contains("[8, 8, 16]"));
+    assert!(check(&x, &weight.to_dtype(DType::F64).unwrap(), &bias).contains("F64"));
+}
+
+#[test]
+fn no_gradient_is_worked_out_that_nothing_needs() -> Result<()> {
+    let config = Conv2dConfig {
+        padding: 1,
+        ..Conv2dConfig::default()
+    };
+    let weight = Var::from_tensor(&random(1, &[8, 8, 3, 3]))?;
+    let x = random(0, &[1, 4, 4, 8]);
+    let y = channels_last::conv2d(&x, &weight, None, &config)?;
+    let grads = y.sum_all()?.backward()?;
+    assert!(grads.get(&weight).is_some() && grads.get(&x).is_none());
+    Ok(())
+}
