@@ -111,7 +111,11 @@ fn options_that_do_not_exist_or_make_no_sense() {
     );
     fail(dir.path(), &["train", "--device", "gpu"], 2, &["gpu", "cuda"]);
     #[cfg(not(feature = "cuda"))]
-    train(dir.path(), &["--data", "pictures", "--device", "cuda"], &["--features cuda", "--device cpu"]);
+    train(
+        dir.path(),
+        &["--data", "pictures", "--device", "cuda"],
+        &["--features cuda", "--device cpu"],
+    );
     train(
         dir.path(),
         &["--data", "pictures", "--num-classes", "10"],
