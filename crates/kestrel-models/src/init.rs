@@ -12,7 +12,7 @@ use kestrel_kernels::random::{KeyedRng, Purpose, name_key};
 /// its bias.
 ///
 /// # Source
-/// `torch.nn.modules.conv._ConvNd.reset_parameters` and `torch.nn.Linear.reset_parameters`:
+/// `torch.nn.Conv2d.reset_parameters` and `torch.nn.Linear.reset_parameters`:
 /// `kaiming_uniform_(weight, a=sqrt(5))`, whose gain is `sqrt(1/3)`, so its bound is `sqrt(3) * sqrt(1/3) / sqrt(fan_in)`.
 pub fn default_uniform(fan_in: usize) -> Init {
     let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
