@@ -1,10 +1,10 @@
 //! The CIFAR CNN: three blocks of two 3x3 convolutions, then two linear layers.
 
 use candle_core::{DType, Device, Tensor};
-use kestrel_kernels::{Conv2dConfig, max_pool2d, relu};
+use kestrel_kernels::{Conv2dConfig, channels_last, relu};
 use serde::{Deserialize, Serialize};
 
-use crate::layers::{BatchNorm2d, Conv2d, Dropout, Linear};
+use crate::layers::{BatchNorm2d, Conv2d, Dropout, Linear, flatten, to_channels_last};
 use crate::{Error, Mode, Model, Params, Result};
 
 /// The shape of a [`Cnn`].
@@ -121,14 +121,14 @@ impl Model for Cnn {
                 });
             }
         }
-        let mut x = images.clone();
+        let mut x = to_channels_last(images)?;
         for (i, (conv, bn)) in self.convs.iter().enumerate() {
-            x = relu(&bn.forward(&conv.forward(&x)?, mode)?)?;
+            x = bn.forward_relu(&conv.forward(&x)?, mode)?;
             if i % 2 == 1 {
-                x = max_pool2d(&x, 2, 2, 0)?;
+                x = channels_last::max_pool2d(&x, 2, 2, 0)?;
             }
         }
-        let hidden = relu(&self.fc1.forward(&x.flatten_from(1)?)?)?;
+        let hidden = relu(&self.fc1.forward(&flatten(&x)?)?)?;
         self.fc2.forward(&self.dropout.forward(&hidden, mode)?)
     }
 

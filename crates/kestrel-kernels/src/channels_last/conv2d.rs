@@ -1,11 +1,11 @@
-//! Convolution on channels-last tensors: Winograd where it pays, the channels-first op elsewhere.
+//! Convolution on channels-last tensors: Winograd where it pays, patches for a first layer, the channels-first op elsewhere.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Tensor};
 
-use super::{to_channels_first, to_channels_last};
+use super::{small_input, to_channels_first, to_channels_last};
 use crate::conv2d::Conv2dConfig;
 use crate::conv2d::geometry::Geometry;
-use crate::conv2d::winograd::{self, Winograd, Workspace};
+use crate::conv2d::winograd::{self, Winograd, Workspace, hooks};
 use crate::{Result, element};
 
 const OP: &str = "channels_last conv2d";
@@ -13,8 +13,9 @@ const OP: &str = "channels_last conv2d";
 /// Cross-correlation of a batch of images with a kernel; [`crate::conv2d()`] in another layout, with the same numbers to
 /// rounding.
 ///
-/// `f32` on the CPU with a 3x3 kernel, stride 1, padding up to 2, one group and at least 8 input channels runs by Winograd
-/// transforms, whose relative error is about 1e-6. The backward computes no gradient for an argument that no variable leads
+/// `f32` on the CPU with stride 1, dilation 1 and one group runs by Winograd transforms, whose relative error is about 1e-6,
+/// for a 3x3 kernel and at least 8 input channels; and by strips of patches for fewer input channels that need no gradient,
+/// as a net's first layer has. All else is the channels-first op's. The backward computes no gradient for an argument that no variable leads
 /// to.
 ///
 /// # Shapes
@@ -41,46 +42,73 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, config: &Conv2
     Ok(match bias {
         Some(bias) => {
             element::require_same_dtype("channels_last conv2d bias", bias, &x)?;
-            element::require_shape("channels_last conv2d bias", bias, &[op.winograd.shape().output()[3]])?;
+            element::require_shape("channels_last conv2d bias", bias, &[op.output[3]])?;
             x.apply_op3(&weight, &bias.contiguous()?, op)?
         }
         None => x.apply_op2(&weight, op)?,
     })
 }
 
-/// The kernel for these arguments, if it takes them.
-fn fast(x: &Tensor, channels_first: &Tensor, weight: &Tensor, config: &Conv2dConfig) -> Result<Option<WinogradOp>> {
+/// The kernel for these arguments, if one takes them.
+fn fast(x: &Tensor, channels_first: &Tensor, weight: &Tensor, config: &Conv2dConfig) -> Result<Option<FastOp>> {
     let g = Geometry::new(channels_first, weight, config)?;
-    let plain = g.stride == 1 && g.dilation == 1 && g.groups == 1 && g.padding <= 2;
-    let square = g.kernel_height == 3 && g.kernel_width == 3;
-    if !(x.device().is_cpu() && x.dtype() == DType::F32 && plain && square && g.in_channels >= 8) {
+    let plain = g.stride == 1 && g.dilation == 1 && g.groups == 1 && g.batch > 0;
+    if !(x.device().is_cpu() && x.dtype() == DType::F32 && plain) {
         return Ok(None);
     }
-    // A shape that Winograd's own checks refuse, such as an empty batch, is the general op's.
-    let shape = winograd::Shape::new([g.batch, g.height, g.width, g.in_channels], g.out_channels, g.padding);
-    Ok(shape.ok().map(|shape| WinogradOp {
-        winograd: Winograd::new(shape),
-    }))
+    let input = [g.batch, g.height, g.width, g.in_channels];
+    let algorithm = if g.in_channels >= FEW_CHANNELS {
+        // What Winograd's own checks refuse, such as another kernel size, is the general op's.
+        let square = g.kernel_height == 3 && g.kernel_width == 3 && g.padding <= 2;
+        let shape = winograd::Shape::new(input, g.out_channels, g.padding)
+            .ok()
+            .filter(|_| square);
+        shape.map(|shape| Algorithm::Winograd(Winograd::new(shape)))
+    } else {
+        // That kernel has no gradient for its input, and images need none.
+        (g.kernel_height == g.kernel_width && !x.track_op()).then_some(Algorithm::SmallInput {
+            input,
+            kernel: g.kernel_height,
+            padding: g.padding,
+        })
+    };
+    let output = [g.batch, g.out_height, g.out_width, g.out_channels];
+    Ok(algorithm.map(|algorithm| FastOp { algorithm, output }))
 }
+
+/// Below this many input channels, a strip of patches times the weight is faster than Winograd's transforms.
+const FEW_CHANNELS: usize = 8;
 
 /// The op that candle's autograd records; arguments are contiguous `f32`.
-struct WinogradOp {
-    winograd: Winograd,
+struct FastOp {
+    algorithm: Algorithm,
+    output: [usize; 4],
 }
 
-impl WinogradOp {
+enum Algorithm {
+    Winograd(Winograd),
+    SmallInput {
+        input: [usize; 4],
+        kernel: usize,
+        padding: usize,
+    },
+}
+
+impl FastOp {
     fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> (CpuStorage, Shape) {
-        let dims = self.winograd.shape().output();
-        let mut y = vec![0.0; dims.iter().product()];
-        Workspace::with_local(|ws| match bias {
-            Some(bias) => {
-                let epilogue = winograd::hooks::Bias { bias };
-                self.winograd
-                    .forward_with(x, &winograd::hooks::Identity, weight, &epilogue, &mut y, ws);
+        let mut y = vec![0.0; self.output.iter().product()];
+        match (&self.algorithm, bias) {
+            (Algorithm::Winograd(winograd), Some(bias)) => Workspace::with_local(|ws| {
+                winograd.forward_with(x, &hooks::Identity, weight, &hooks::Bias { bias }, &mut y, ws);
+            }),
+            (Algorithm::Winograd(winograd), None) => {
+                Workspace::with_local(|ws| winograd.forward(x, weight, &mut y, ws));
             }
-            None => self.winograd.forward(x, weight, &mut y, ws),
-        });
-        (CpuStorage::F32(y), Shape::from(dims.to_vec()))
+            (Algorithm::SmallInput { input, kernel, padding }, bias) => {
+                small_input::forward(x, *input, weight, bias, self.output[3], *kernel, *padding, &mut y);
+            }
+        }
+        (CpuStorage::F32(y), Shape::from(self.output.to_vec()))
     }
 
     /// Gradients of input and weight, each only if something needs it.
@@ -91,30 +119,34 @@ impl WinogradOp {
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         element::with_slice::<f32, _>(OP, grad, |dy| {
-            let dx = if x.track_op() {
-                let mut dx = vec![0.0; x.elem_count()];
-                element::with_slice::<f32, _>(OP, weight, |w| {
-                    Workspace::with_local(|ws| self.winograd.backward_data(dy, w, &mut dx, ws));
-                })?;
-                Some(Tensor::from_vec(dx, x.shape(), &Device::Cpu)?)
-            } else {
-                None
+            let dx = match &self.algorithm {
+                Algorithm::Winograd(winograd) if x.track_op() => {
+                    let mut dx = vec![0.0; x.elem_count()];
+                    element::with_slice::<f32, _>(OP, weight, |w| {
+                        Workspace::with_local(|ws| winograd.backward_data(dy, w, &mut dx, ws));
+                    })?;
+                    Some(Tensor::from_vec(dx, x.shape(), &Device::Cpu)?)
+                }
+                _ => None,
             };
-            let dweight = if weight.track_op() {
-                let mut dw = vec![0.0; weight.elem_count()];
-                element::with_slice::<f32, _>(OP, x, |x| {
-                    Workspace::with_local(|ws| self.winograd.backward_weights(x, dy, &mut dw, ws));
-                })?;
-                Some(Tensor::from_vec(dw, weight.shape(), &Device::Cpu)?)
-            } else {
-                None
-            };
-            Ok((dx, dweight))
+            if !weight.track_op() {
+                return Ok((dx, None));
+            }
+            let mut dw = vec![0.0; weight.elem_count()];
+            element::with_slice::<f32, _>(OP, x, |x| match &self.algorithm {
+                Algorithm::Winograd(winograd) => {
+                    Workspace::with_local(|ws| winograd.backward_weights(x, dy, &mut dw, ws));
+                }
+                Algorithm::SmallInput { input, kernel, padding } => {
+                    small_input::backward_weights(x, *input, dy, self.output[3], *kernel, *padding, &mut dw);
+                }
+            })?;
+            Ok((dx, Some(Tensor::from_vec(dw, weight.shape(), &Device::Cpu)?)))
         })?
     }
 }
 
-impl CustomOp2 for WinogradOp {
+impl CustomOp2 for FastOp {
     fn name(&self) -> &'static str {
         OP
     }
@@ -141,7 +173,7 @@ impl CustomOp2 for WinogradOp {
     }
 }
 
-impl CustomOp3 for WinogradOp {
+impl CustomOp3 for FastOp {
     fn name(&self) -> &'static str {
         OP
     }
@@ -170,12 +202,11 @@ impl CustomOp3 for WinogradOp {
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (dx, dweight) = self.backward(x, weight, grad)?;
-        let dbias = if bias.track_op() {
-            Some(grad.flatten_to(2)?.sum(0)?)
-        } else {
-            None
-        };
-        Ok((dx, dweight, dbias))
+        if !bias.track_op() {
+            return Ok((dx, dweight, None));
+        }
+        let dbias = element::with_slice::<f32, _>(OP, grad, |dy| small_input::bias_gradient(dy, self.output[3]))?;
+        Ok((dx, dweight, Some(Tensor::from_vec(dbias, bias.shape(), &Device::Cpu)?)))
     }
 }
 

@@ -2,11 +2,12 @@
 
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
-use kestrel_kernels::{BatchNormConfig, batch_norm_eval, batch_norm_train};
+use kestrel_kernels::BatchNormConfig;
+use kestrel_kernels::channels_last::{batch_norm_relu_eval, batch_norm_relu_train};
 
 use crate::{Mode, Result};
 
-/// Batch normalisation over `[N, C, H, W]`, as PyTorch's `nn.BatchNorm2d` with its defaults: eps 1e-5, and the running
+/// Batch normalisation over `[N, H, W, C]`, as PyTorch's `nn.BatchNorm2d` with its defaults: eps 1e-5, and the running
 /// statistics moving by `running += 0.1 * (batch - running)`.
 #[derive(Clone, Debug)]
 pub struct BatchNorm2d {
@@ -33,11 +34,12 @@ impl BatchNorm2d {
         })
     }
 
-    /// Normalises by the batch in training (and moves the running statistics), by the running statistics otherwise.
+    /// `relu(batch_norm(x))` in one op: normalises by the batch in training (and moves the running statistics), by the
+    /// running statistics otherwise.
     ///
     /// # Errors
     /// Where the channels differ, or in training a channel has a single value.
-    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+    pub fn forward_relu(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let Self {
             weight,
             bias,
@@ -46,9 +48,9 @@ impl BatchNorm2d {
             config,
         } = self;
         Ok(if mode.is_train() {
-            batch_norm_train(x, weight, bias, running_mean, running_var, config)?
+            batch_norm_relu_train(x, weight, bias, running_mean, running_var, config)?
         } else {
-            batch_norm_eval(x, weight, bias, running_mean, running_var, config.eps)?
+            batch_norm_relu_eval(x, weight, bias, running_mean, running_var, config.eps)?
         })
     }
 }

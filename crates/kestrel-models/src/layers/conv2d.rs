@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use kestrel_kernels::{Conv2dConfig, conv2d};
+use kestrel_kernels::{Conv2dConfig, channels_last};
 
 use crate::Result;
 use crate::init::default_uniform;
@@ -34,11 +34,11 @@ impl Conv2d {
         Ok(Self { weight, bias, config })
     }
 
-    /// `[N, in, H, W]` → `[N, out, H', W']`.
+    /// `[N, H, W, in]` → `[N, H', W', out]`.
     ///
     /// # Errors
     /// Where the input has other channels or is smaller than the kernel.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(conv2d(x, &self.weight, Some(&self.bias), &self.config)?)
+        Ok(channels_last::conv2d(x, &self.weight, Some(&self.bias), &self.config)?)
     }
 }

@@ -33,3 +33,11 @@ impl Linear {
         Ok(kestrel_kernels::linear(x, &self.weight, Some(&self.bias))?)
     }
 }
+
+/// `[N, H, W, C]` → `[N, C * H * W]` in PyTorch's order, channels first.
+///
+/// # Errors
+/// Where the input has another rank.
+pub fn flatten(x: &Tensor) -> Result<Tensor> {
+    Ok(x.permute((0, 3, 1, 2))?.flatten_from(1)?)
+}

@@ -1,4 +1,7 @@
 //! Layers: parameters under PyTorch's names, run by the ops of `kestrel_kernels`.
+//!
+//! Image layers take and give channels-last tensors `[N, H, W, C]`, the layout that the kernels are fast in; a net enters it
+//! by [`to_channels_last`] and leaves it by [`flatten`]. Parameters keep PyTorch's shapes.
 
 mod batch_norm;
 mod conv2d;
@@ -8,4 +11,6 @@ mod linear;
 pub use batch_norm::BatchNorm2d;
 pub use conv2d::Conv2d;
 pub use dropout::Dropout;
-pub use linear::Linear;
+pub use linear::{Linear, flatten};
+
+pub use kestrel_kernels::channels_last::to_channels_last;

@@ -31,20 +31,28 @@ fn relative(got: &Tensor, want: &Tensor) -> f64 {
 /// Value and gradients `[y, dx, dweight, dbias]` of `Σ y²` for inputs in channels-first order, in `dtype`.
 fn run(last: bool, dtype: DType, n: [usize; 4], k: usize, r: usize, config: &Conv2dConfig) -> Result<Vec<Tensor>> {
     let [batch, h, w, c] = n;
+    let x = Var::from_tensor(&random(0, &[batch, c, h, w]).to_dtype(dtype)?)?;
+    run_on(last, &x, k, r, config)
+}
+
+/// As [`run`], for a given input; its gradient is left out if it is no variable.
+fn run_on(last: bool, x: &Tensor, k: usize, r: usize, config: &Conv2dConfig) -> Result<Vec<Tensor>> {
+    let (dtype, c) = (x.dtype(), x.dim(1)?);
     let var = |index, dims: &[usize]| Var::from_tensor(&random(index, dims).to_dtype(dtype).unwrap());
-    let x = var(0, &[batch, c, h, w])?;
     let weight = var(1, &[k, c / config.groups, r, r])?;
     let bias = var(2, &[k])?;
     let y = if last {
-        let y = channels_last::conv2d(&to_channels_last(&x)?, &weight, Some(&bias), config)?;
+        let y = channels_last::conv2d(&to_channels_last(x)?, &weight, Some(&bias), config)?;
         assert!(y.is_contiguous());
         y.permute((0, 3, 1, 2))?
     } else {
-        crate::conv2d(&x, &weight, Some(&bias), config)?
+        crate::conv2d(x, &weight, Some(&bias), config)?
     };
     let grads = y.sqr()?.sum_all()?.backward()?;
-    let grad = |var: &Var| grads.get(var).unwrap().clone();
-    Ok(vec![y.contiguous()?, grad(&x), grad(&weight), grad(&bias)])
+    let tensors = [x, &weight, &bias]
+        .into_iter()
+        .filter_map(|tensor| grads.get(tensor).cloned());
+    Ok(std::iter::once(y.contiguous()?).chain(tensors).collect())
 }
 
 #[test]
@@ -88,6 +96,28 @@ fn agrees_with_the_channels_first_op() -> Result<()> {
                 .zip(run(false, DType::F64, n, k, r, &config)?)
         {
             assert!(relative(got, &want) < 1e-14);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_first_layer_agrees_with_the_channels_first_op() -> Result<()> {
+    for ([n, h, w, c], k, r, padding) in [
+        ([3, 8, 8, 3], 16, 3, 1),
+        ([1, 5, 7, 1], 3, 3, 0),
+        ([2, 9, 6, 4], 8, 5, 2),
+    ] {
+        let config = Conv2dConfig {
+            padding,
+            ..Conv2dConfig::default()
+        };
+        let x = random(0, &[n, c, h, w]);
+        let got = run_on(true, &x, k, r, &config)?;
+        let want = run_on(false, &x.to_dtype(DType::F64)?, k, r, &config)?;
+        assert_eq!((got.len(), want.len()), (3, 3));
+        for (got, want) in got.iter().zip(&want) {
+            assert!(relative(got, want) <= 1e-6, "{h}x{w}x{c}: {:.1e}", relative(got, want));
         }
     }
     Ok(())
