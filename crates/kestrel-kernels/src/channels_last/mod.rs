@@ -7,3 +7,7 @@
 //! `f32` on the CPU runs kernels of this module; anything else (other devices, `f64`, shapes that the kernels do not take)
 //! goes through the channels-first op of the same name, with the same numbers.
 
+mod max_pool2d;
+mod small_input;
+
+pub use max_pool2d::max_pool2d;
