@@ -8,8 +8,11 @@
 //! goes through the channels-first op of the same name, with the same numbers.
 
 mod conv2d;
+mod max_pool2d;
+mod small_input;
 
 pub use conv2d::conv2d;
+pub use max_pool2d::max_pool2d;
 
 use candle_core::Tensor;
 

@@ -1,0 +1,340 @@
+//! The passes over the windows: maxima and choices forward, gradients to the chosen taps backward.
+//!
+//! Every loop runs over the channels of a pixel and is left to the compiler's vectoriser, inside a function that enables
+//! the processor's instruction set.
+
+use super::window::Geometry;
+use crate::simd::{Isa, Kernel, Simd};
+use rayon::prelude::*;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+/// Output elements below which rows are not shared out one by one.
+const BLOCK: usize = 1 << 13;
+
+/// The maximum of each window and, if `keep_choices`, the number of the tap that it came from.
+pub(super) fn maxima(g: &Geometry, x: &[f32], keep_choices: bool) -> (Vec<f32>, Vec<u8>) {
+    Isa::detect().dispatch(Maxima { g, x, keep_choices })
+}
+
+/// Each window's gradient added to the pixel that its maximum came from.
+pub(super) fn scatter(g: &Geometry, choices: &[u8], dy: &[f32]) -> Vec<f32> {
+    Isa::detect().dispatch(Scatter { g, choices, dy })
+}
+
+/// `len` elements written by `fill`.
+///
+/// # Safety
+/// `fill` writes every element.
+unsafe fn written<T>(len: usize, fill: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
+    let mut data = Vec::with_capacity(len);
+    fill(&mut data.spare_capacity_mut()[..len]);
+    // SAFETY: the capacity is at least `len`, and by this function's contract `fill` has written the elements.
+    unsafe { data.set_len(len) };
+    data
+}
+
+/// Writes `value` everywhere.
+#[inline(always)]
+fn fill<T: Copy>(data: &mut [MaybeUninit<T>], value: T) -> &mut [T] {
+    data.fill(MaybeUninit::new(value));
+    // SAFETY: the line above has written every element.
+    unsafe { data.assume_init_mut() }
+}
+
+struct Maxima<'a> {
+    g: &'a Geometry,
+    x: &'a [f32],
+    keep_choices: bool,
+}
+
+impl Kernel for Maxima<'_> {
+    type Output = (Vec<f32>, Vec<u8>);
+
+    fn run<S: Simd>(self, s: S) -> Self::Output {
+        let Self { g, x, keep_choices } = self;
+        assert_eq!(x.len(), g.batch * g.height * g.in_row(), "expected images [N, H, W, C]");
+        let len = g.batch * g.out_height * g.out_row();
+        let outside = vec![f32::NEG_INFINITY; g.channels];
+        let rows_at_once = (BLOCK / g.out_row()).max(1);
+        let mut choices = Vec::new();
+        let fill = |y: &mut [MaybeUninit<f32>]| {
+            let rows = y.par_chunks_mut(g.out_row()).enumerate().map(|(row, y)| {
+                let row = InputRows {
+                    g,
+                    x,
+                    outside: &outside,
+                    row,
+                };
+                (row, y)
+            });
+            if keep_choices {
+                // SAFETY: `OutputRow` writes every choice of its row, and the rows make up the whole.
+                choices = unsafe {
+                    written(len, |choices| {
+                        rows.zip(choices.par_chunks_mut(g.out_row()))
+                            .with_min_len(rows_at_once)
+                            .for_each(|((input, y), choices)| s.vectorize(OutputRow { input, y, choices }));
+                    })
+                };
+            } else {
+                rows.with_min_len(rows_at_once).for_each_init(
+                    || vec![MaybeUninit::uninit(); g.out_row()],
+                    |unused, (input, y)| {
+                        s.vectorize(OutputRow {
+                            input,
+                            y,
+                            choices: unused,
+                        })
+                    },
+                );
+            }
+        };
+        // SAFETY: `OutputRow` writes every maximum of its row, and the rows make up the whole.
+        let y = unsafe { written(len, fill) };
+        (y, choices)
+    }
+}
+
+/// What a row of windows is taken over.
+#[derive(Clone, Copy)]
+struct InputRows<'a> {
+    g: &'a Geometry,
+    /// The whole input.
+    x: &'a [f32],
+    /// A pixel outside the image.
+    outside: &'a [f32],
+    /// The row's number among the output's, of all images.
+    row: usize,
+}
+
+impl<'a> InputRows<'a> {
+    /// The row's number within its image.
+    #[inline(always)]
+    fn p(&self) -> usize {
+        self.row % self.g.out_height
+    }
+
+    /// The pixel under a tap of window `q`; the tap must lie inside the image.
+    #[inline(always)]
+    fn pixel(&self, q: usize, r: usize, s: usize) -> &'a [f32] {
+        let g = self.g;
+        let row = self.row / g.out_height * g.height + g.pixel(self.p(), r);
+        &self.x[(row * g.width + g.pixel(q, s)) * g.channels..][..g.channels]
+    }
+}
+
+/// One row of windows: `y` and `choices` are `[Q, C]`, and are wholly written.
+struct OutputRow<'a> {
+    input: InputRows<'a>,
+    y: &'a mut [MaybeUninit<f32>],
+    choices: &'a mut [MaybeUninit<u8>],
+}
+
+impl Kernel for OutputRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { input, y, choices } = self;
+        let g = input.g;
+        let rows = g.inside(input.p(), g.height);
+        let windows = y.chunks_exact_mut(g.channels).zip(choices.chunks_exact_mut(g.channels));
+        for (q, (y, choices)) in windows.enumerate() {
+            let columns = g.inside(q, g.width);
+            match g.kernel {
+                2 => small_window::<2, 4>(input, q, &rows, &columns, y, choices),
+                3 => small_window::<3, 9>(input, q, &rows, &columns, y, choices),
+                _ => large_window(input, q, &rows, &columns, y, choices),
+            }
+        }
+    }
+}
+
+/// Window `q`, all taps at once; `TAPS` is `KERNEL` squared, and the taps at `rows` and `columns` lie inside the image.
+#[inline(always)]
+fn small_window<const KERNEL: usize, const TAPS: usize>(
+    input: InputRows<'_>,
+    q: usize,
+    rows: &Range<usize>,
+    columns: &Range<usize>,
+    y: &mut [MaybeUninit<f32>],
+    choices: &mut [MaybeUninit<u8>],
+) {
+    let mut taps = [input.outside; TAPS];
+    for r in rows.clone() {
+        for s in columns.clone() {
+            taps[r * KERNEL + s] = input.pixel(q, r, s);
+        }
+    }
+    choose(taps, rows.start * KERNEL + columns.start, y, choices);
+}
+
+/// Window `q`, one tap after the other; the taps at `rows` and `columns` lie inside the image.
+#[inline(always)]
+fn large_window(
+    input: InputRows<'_>,
+    q: usize,
+    rows: &Range<usize>,
+    columns: &Range<usize>,
+    y: &mut [MaybeUninit<f32>],
+    choices: &mut [MaybeUninit<u8>],
+) {
+    let kernel = input.g.kernel;
+    let y = y.write_copy_of_slice(input.pixel(q, rows.start, columns.start));
+    let choices = fill(choices, (rows.start * kernel + columns.start) as u8);
+    for r in rows.clone() {
+        for s in columns.clone() {
+            let tap = (r * kernel + s) as u8;
+            for ((y, choice), x) in y.iter_mut().zip(&mut *choices).zip(input.pixel(q, r, s)) {
+                let takes = takes_over(*x, *y);
+                *y = if takes { *x } else { *y };
+                *choice = if takes { tap } else { *choice };
+            }
+        }
+    }
+}
+
+/// PyTorch's test: a later tap takes over if it is larger or NaN.
+#[inline(always)]
+fn takes_over(later: f32, maximum: f32) -> bool {
+    (later > maximum) | later.is_nan()
+}
+
+/// The maximum of the taps and its number, for each channel. The taps outside the image are −∞ and so never take over
+/// from the first one inside.
+#[inline(always)]
+fn choose<const TAPS: usize>(
+    taps: [&[f32]; TAPS],
+    first_inside: usize,
+    y: &mut [MaybeUninit<f32>],
+    choices: &mut [MaybeUninit<u8>],
+) {
+    let channels = y.len();
+    let (taps, choices) = (taps.map(|tap| &tap[..channels]), &mut choices[..channels]);
+    let first = taps[first_inside];
+    for c in 0..channels {
+        let (mut maximum, mut choice) = (first[c], first_inside as u32);
+        for (t, tap) in taps.iter().enumerate().skip(1) {
+            let takes = takes_over(tap[c], maximum);
+            maximum = if takes { tap[c] } else { maximum };
+            choice = if takes { t as u32 } else { choice };
+        }
+        y[c].write(maximum);
+        choices[c].write(choice as u8);
+    }
+}
+
+struct Scatter<'a> {
+    g: &'a Geometry,
+    choices: &'a [u8],
+    dy: &'a [f32],
+}
+
+impl Kernel for Scatter<'_> {
+    type Output = Vec<f32>;
+
+    fn run<S: Simd>(self, s: S) -> Vec<f32> {
+        let Self { g, choices, dy } = self;
+        let (in_image, out_image) = (g.height * g.in_row(), g.out_height * g.out_row());
+        assert_eq!(
+            [choices.len(), dy.len()],
+            [g.batch * out_image; 2],
+            "expected outputs [N, P, Q, C]"
+        );
+        let fill = |dx: &mut [MaybeUninit<f32>]| {
+            dx.par_chunks_mut(in_image)
+                .zip(choices.par_chunks(out_image).zip(dy.par_chunks(out_image)))
+                .with_min_len((BLOCK / out_image).max(1))
+                .for_each(|(dx, (choices, dy))| s.vectorize(ScatterImage { g, choices, dy, dx }));
+        };
+        // SAFETY: `ScatterImage` writes the whole of its image, and there is one for each: `choices` and `dy` have as many
+        // by the assertion.
+        unsafe { written(g.batch * in_image, fill) }
+    }
+}
+
+/// One image: `choices` and `dy` are `[P, Q, C]`, `dx` is `[H, W, C]`.
+struct ScatterImage<'a> {
+    g: &'a Geometry,
+    choices: &'a [u8],
+    dy: &'a [f32],
+    dx: &'a mut [MaybeUninit<f32>],
+}
+
+impl Kernel for ScatterImage<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        if self.g.halves() { self.write() } else { self.add() }
+    }
+}
+
+impl ScatterImage<'_> {
+    /// Windows of 2x2 side by side: every pixel is written once.
+    #[inline(always)]
+    fn write(self) {
+        let g = self.g;
+        let covered = 2 * g.out_width * g.channels;
+        let (pairs, below) = self.dx.split_at_mut(g.out_height * 2 * g.in_row());
+        fill(below, 0.0);
+        let windows = self
+            .choices
+            .chunks_exact(g.out_row())
+            .zip(self.dy.chunks_exact(g.out_row()));
+        for (pair, (choices, dy)) in pairs.chunks_exact_mut(2 * g.in_row()).zip(windows) {
+            let (upper, lower) = pair.split_at_mut(g.in_row());
+            fill(&mut upper[covered..], 0.0);
+            fill(&mut lower[covered..], 0.0);
+            let pixels = upper
+                .chunks_exact_mut(2 * g.channels)
+                .zip(lower.chunks_exact_mut(2 * g.channels));
+            let windows = choices.chunks_exact(g.channels).zip(dy.chunks_exact(g.channels));
+            for ((upper, lower), (choices, dy)) in pixels.zip(windows) {
+                let ((a, b), (c, d)) = (upper.split_at_mut(g.channels), lower.split_at_mut(g.channels));
+                write_window([a, b, c, d], choices, dy);
+            }
+        }
+    }
+
+    /// Any windows: they are added to zeros in row-major order.
+    #[inline(always)]
+    fn add(self) {
+        let g = self.g;
+        let dx = fill(self.dx, 0.0);
+        for p in 0..g.out_height {
+            for q in 0..g.out_width {
+                let window = (p * g.out_width + q) * g.channels;
+                let choices = &self.choices[window..][..g.channels];
+                let dy = &self.dy[window..][..g.channels];
+                for r in g.inside(p, g.height) {
+                    for s in g.inside(q, g.width) {
+                        let tap = (r * g.kernel + s) as u8;
+                        let dx = &mut dx[(g.pixel(p, r) * g.width + g.pixel(q, s)) * g.channels..][..g.channels];
+                        for ((dx, choice), dy) in dx.iter_mut().zip(choices).zip(dy) {
+                            *dx += if *choice == tap { *dy } else { 0.0 };
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The gradient at the chosen tap of each channel, 0 at the others.
+#[inline(always)]
+fn write_window(taps: [&mut [MaybeUninit<f32>]; 4], choices: &[u8], dy: &[f32]) {
+    let channels = dy.len();
+    let [a, b, c, d] = taps.map(|tap| &mut tap[..channels]);
+    let choices = &choices[..channels];
+    for i in 0..channels {
+        let choice = u32::from(choices[i]);
+        // Added to 0 like any gradient, so that −0 becomes 0.
+        let dy = 0.0 + dy[i];
+        a[i].write(if choice == 0 { dy } else { 0.0 });
+        b[i].write(if choice == 1 { dy } else { 0.0 });
+        c[i].write(if choice == 2 { dy } else { 0.0 });
+        d[i].write(if choice == 3 { dy } else { 0.0 });
+    }
+}
