@@ -4,13 +4,17 @@
 //! the processor's instruction set.
 
 use super::window::Geometry;
-use crate::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Kernel, MAX_LANES, Simd};
 use rayon::prelude::*;
+use std::array::from_mut;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Output elements below which rows are not shared out one by one.
 const BLOCK: usize = 1 << 13;
+
+/// Channels of a loop whose length the compiler knows.
+const LANES: usize = MAX_LANES;
 
 /// The maximum of each window and, if `keep_choices`, the number of the tap that it came from.
 pub(super) fn maxima(g: &Geometry, x: &[f32], keep_choices: bool) -> (Vec<f32>, Vec<u8>) {
@@ -60,13 +64,14 @@ impl Kernel for Maxima<'_> {
         let mut choices = Vec::new();
         let fill = |y: &mut [MaybeUninit<f32>]| {
             let rows = y.par_chunks_mut(g.out_row()).enumerate().map(|(row, y)| {
-                let row = InputRows {
+                let input = InputRows {
                     g,
                     x,
                     outside: &outside,
-                    row,
+                    top: row / g.out_height * g.height,
+                    p: row % g.out_height,
                 };
-                (row, y)
+                (input, y)
             });
             if keep_choices {
                 // SAFETY: `OutputRow` writes every choice of its row, and the rows make up the whole.
@@ -104,22 +109,18 @@ struct InputRows<'a> {
     x: &'a [f32],
     /// A pixel outside the image.
     outside: &'a [f32],
-    /// The row's number among the output's, of all images.
-    row: usize,
+    /// The image's first row, among those of all images.
+    top: usize,
+    /// The row of windows within its image.
+    p: usize,
 }
 
 impl<'a> InputRows<'a> {
-    /// The row's number within its image.
-    #[inline(always)]
-    fn p(&self) -> usize {
-        self.row % self.g.out_height
-    }
-
     /// The pixel under a tap of window `q`; the tap must lie inside the image.
     #[inline(always)]
     fn pixel(&self, q: usize, r: usize, s: usize) -> &'a [f32] {
         let g = self.g;
-        let row = self.row / g.out_height * g.height + g.pixel(self.p(), r);
+        let row = self.top + g.pixel(self.p, r);
         &self.x[(row * g.width + g.pixel(q, s)) * g.channels..][..g.channels]
     }
 }
@@ -138,7 +139,7 @@ impl Kernel for OutputRow<'_> {
     fn run<S: Simd>(self, _: S) {
         let Self { input, y, choices } = self;
         let g = input.g;
-        let rows = g.inside(input.p(), g.height);
+        let rows = g.inside(input.p, g.height);
         let windows = y.chunks_exact_mut(g.channels).zip(choices.chunks_exact_mut(g.channels));
         for (q, (y, choices)) in windows.enumerate() {
             let columns = g.inside(q, g.width);
@@ -210,18 +211,53 @@ fn choose<const TAPS: usize>(
     y: &mut [MaybeUninit<f32>],
     choices: &mut [MaybeUninit<u8>],
 ) {
-    let channels = y.len();
-    let (taps, choices) = (taps.map(|tap| &tap[..channels]), &mut choices[..channels]);
-    let first = taps[first_inside];
-    for c in 0..channels {
-        let (mut maximum, mut choice) = (first[c], first_inside as u32);
-        for (t, tap) in taps.iter().enumerate().skip(1) {
-            let takes = takes_over(tap[c], maximum);
-            maximum = if takes { tap[c] } else { maximum };
-            choice = if takes { t as u32 } else { choice };
+    let (y, y_rest) = y.as_chunks_mut::<LANES>();
+    let (choices, choices_rest) = choices.as_chunks_mut::<LANES>();
+    let rest = y.len() * LANES;
+    for (i, (y, choices)) in y.iter_mut().zip(choices).enumerate() {
+        choose_lanes(lanes(&taps, i * LANES), first_inside, y, choices);
+    }
+    for (i, (y, choice)) in y_rest.iter_mut().zip(choices_rest).enumerate() {
+        choose_lanes(lanes(&taps, rest + i), first_inside, from_mut(y), from_mut(choice));
+    }
+}
+
+/// Some channels of each tap, from `channel` on.
+#[inline(always)]
+fn lanes<'a, const LANES: usize, const TAPS: usize>(
+    taps: &[&'a [f32]; TAPS],
+    channel: usize,
+) -> [&'a [f32; LANES]; TAPS] {
+    let mut lanes = [&[0.0; LANES]; TAPS];
+    for (lanes, tap) in lanes.iter_mut().zip(taps) {
+        // There is exactly one chunk in as many channels.
+        for chunk in tap[channel..][..LANES].as_chunks().0 {
+            *lanes = chunk;
         }
-        y[c].write(maximum);
-        choices[c].write(choice as u8);
+    }
+    lanes
+}
+
+/// As [`choose`], for a fixed number of channels: results in arrays of its own tell the compiler that nothing overlaps.
+#[inline(always)]
+fn choose_lanes<const LANES: usize, const TAPS: usize>(
+    taps: [&[f32; LANES]; TAPS],
+    first_inside: usize,
+    y: &mut [MaybeUninit<f32>; LANES],
+    choices: &mut [MaybeUninit<u8>; LANES],
+) {
+    let mut maxima = *taps[first_inside];
+    let mut chosen = [first_inside as u32; LANES];
+    for (t, tap) in taps.iter().enumerate().skip(1) {
+        for i in 0..LANES {
+            let takes = takes_over(tap[i], maxima[i]);
+            maxima[i] = if takes { tap[i] } else { maxima[i] };
+            chosen[i] = if takes { t as u32 } else { chosen[i] };
+        }
+    }
+    for i in 0..LANES {
+        y[i].write(maxima[i]);
+        choices[i].write(chosen[i] as u8);
     }
 }
 
@@ -325,16 +361,27 @@ impl ScatterImage<'_> {
 /// The gradient at the chosen tap of each channel, 0 at the others.
 #[inline(always)]
 fn write_window(taps: [&mut [MaybeUninit<f32>]; 4], choices: &[u8], dy: &[f32]) {
-    let channels = dy.len();
-    let [a, b, c, d] = taps.map(|tap| &mut tap[..channels]);
-    let choices = &choices[..channels];
-    for i in 0..channels {
-        let choice = u32::from(choices[i]);
-        // Added to 0 like any gradient, so that −0 becomes 0.
-        let dy = 0.0 + dy[i];
-        a[i].write(if choice == 0 { dy } else { 0.0 });
-        b[i].write(if choice == 1 { dy } else { 0.0 });
-        c[i].write(if choice == 2 { dy } else { 0.0 });
-        d[i].write(if choice == 3 { dy } else { 0.0 });
+    for (t, tap) in taps.into_iter().enumerate() {
+        let (dx, dx_rest) = tap.as_chunks_mut::<LANES>();
+        let (choices, choices_rest) = choices.as_chunks::<LANES>();
+        let (dy, dy_rest) = dy.as_chunks::<LANES>();
+        for ((dx, choices), dy) in dx.iter_mut().zip(choices).zip(dy) {
+            let mut values = [0.0; LANES];
+            for i in 0..LANES {
+                values[i] = chosen_gradient(t, choices[i], dy[i]);
+            }
+            for (dx, value) in dx.iter_mut().zip(values) {
+                dx.write(value);
+            }
+        }
+        for ((dx, choice), dy) in dx_rest.iter_mut().zip(choices_rest).zip(dy_rest) {
+            dx.write(chosen_gradient(t, *choice, *dy));
+        }
     }
+}
+
+/// `dy` if the choice is this tap, else 0. It is added to 0 like any gradient, so that −0 becomes 0.
+#[inline(always)]
+fn chosen_gradient(tap: usize, choice: u8, dy: f32) -> f32 {
+    if u32::from(choice) == tap as u32 { 0.0 + dy } else { 0.0 }
 }

@@ -48,7 +48,6 @@ fn run(
         Some(dy) => Tensor::from_slice(&dy[..y.elem_count()], y.shape(), &Device::Cpu)?,
         None => y.ones_like()?,
     };
-    // `dy` itself reaches the op: the product's own gradient is `1 · dy`, −0 included.
     let grads = (&y * &dy)?.backward()?;
     let Some(dx) = grads.get(&x) else { panic!("no gradient") };
     Ok((bits(&y)?, bits(dx)?))
@@ -96,6 +95,18 @@ fn the_first_maximum_takes_the_gradient_and_nan_passes() -> candle_core::Result<
     assert!(f32::from_bits(y[1]).is_nan());
     let one = 1f32.to_bits();
     assert_eq!(dx, [0, 0, one, one, 0, 0, 0, 0]);
+    Ok(())
+}
+
+/// candle's own products turn −0 into 0 on the way, so the pass is called by itself.
+#[test]
+fn a_gradient_of_minus_zero_arrives_as_zero() -> candle_core::Result<()> {
+    let x = Tensor::zeros((1, 2, 2, 17), DType::F32, &Device::Cpu)?;
+    for kernel in [2, 1] {
+        let geometry = Geometry::new(&x, kernel, 2, 0)?;
+        let dx = super::kernel::scatter(&geometry, &[0; 17], &[-0.0; 17]);
+        assert!(dx.iter().all(|dx| dx.to_bits() == 0));
+    }
     Ok(())
 }
 
