@@ -7,3 +7,6 @@
 //! `f32` on the CPU runs kernels of this module; anything else (other devices, `f64`, shapes that the kernels do not take)
 //! goes through the channels-first op of the same name, with the same numbers.
 
+mod batch_norm_relu;
+
+pub use batch_norm_relu::{batch_norm_relu_eval, batch_norm_relu_train};
