@@ -2,7 +2,7 @@
 
 mod composite;
 mod normalize;
-mod statistics;
+pub(crate) mod statistics;
 
 use crate::element::{self, dispatch};
 use crate::{Error, Result};
@@ -135,7 +135,7 @@ pub fn batch_norm_eval(
 }
 
 /// The planes of `x`, once all element types and shapes agree.
-fn check(x: &Tensor, per_channel: [&Tensor; 4]) -> Result<Planes> {
+pub(crate) fn check(x: &Tensor, per_channel: [&Tensor; 4]) -> Result<Planes> {
     element::require_float("batch_norm", x)?;
     let planes = match *x.dims() {
         [batch, channels, ref rest @ ..] if channels > 0 && !rest.contains(&0) => Planes {

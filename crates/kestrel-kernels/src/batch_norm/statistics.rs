@@ -9,33 +9,33 @@ const LANES: usize = 8;
 
 /// How a tensor `[N, C, positions]` lies in memory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Planes {
-    pub(super) batch: usize,
-    pub(super) channels: usize,
-    pub(super) positions: usize,
+pub(crate) struct Planes {
+    pub(crate) batch: usize,
+    pub(crate) channels: usize,
+    pub(crate) positions: usize,
 }
 
 impl Planes {
-    pub(super) fn values_per_channel(&self) -> usize {
+    pub(crate) fn values_per_channel(&self) -> usize {
         self.batch * self.positions
     }
 
     /// One channel's plane in each image.
-    pub(super) fn of_channel<'a, T>(&self, x: &'a [T], channel: usize) -> impl Iterator<Item = &'a [T]> + use<'a, T> {
+    pub(crate) fn of_channel<'a, T>(&self, x: &'a [T], channel: usize) -> impl Iterator<Item = &'a [T]> + use<'a, T> {
         x.chunks_exact(self.positions).skip(channel).step_by(self.channels)
     }
 }
 
 /// A channel's mean and `1 / √(var + eps)`.
 #[derive(Clone, Debug)]
-pub(super) struct Statistics {
-    pub(super) mean: Vec<f64>,
-    pub(super) var: Vec<f64>,
-    pub(super) inv_std: Vec<f64>,
+pub(crate) struct Statistics {
+    pub(crate) mean: Vec<f64>,
+    pub(crate) var: Vec<f64>,
+    pub(crate) inv_std: Vec<f64>,
 }
 
 impl Statistics {
-    pub(super) fn new(mean: Vec<f64>, var: Vec<f64>, eps: f64) -> Self {
+    pub(crate) fn new(mean: Vec<f64>, var: Vec<f64>, eps: f64) -> Self {
         let inv_std = var.iter().map(|var| 1.0 / (var + eps).sqrt()).collect();
         Self { mean, var, inv_std }
     }
@@ -43,7 +43,7 @@ impl Statistics {
     /// Mean and biased variance of each channel of `x`.
     ///
     /// One pass over the data, less the channel's first value, so that a large mean costs no digits.
-    pub(super) fn of_batch<T: Element>(planes: &Planes, x: &[T], eps: f64) -> Self {
+    pub(crate) fn of_batch<T: Element>(planes: &Planes, x: &[T], eps: f64) -> Self {
         let count = planes.values_per_channel() as f64;
         let (mean, var) = (0..planes.channels)
             .into_par_iter()
@@ -61,14 +61,14 @@ impl Statistics {
         Self::new(mean, var, eps)
     }
 
-    pub(super) fn unbiased_var(&self, planes: &Planes) -> Vec<f64> {
+    pub(crate) fn unbiased_var(&self, planes: &Planes) -> Vec<f64> {
         let count = planes.values_per_channel() as f64;
         self.var.iter().map(|var| var * (count / (count - 1.0))).collect()
     }
 }
 
 /// `(Σ (b − shift_b), Σ (a − shift_a)(b − shift_b))` over the planes of one channel.
-pub(super) fn channel_sums<'a, T: Element>(
+pub(crate) fn channel_sums<'a, T: Element>(
     planes: impl Iterator<Item = (&'a [T], &'a [T])>,
     shift_a: f64,
     shift_b: f64,
@@ -95,9 +95,9 @@ pub(super) fn channel_sums<'a, T: Element>(
 }
 
 /// `running = (1 − momentum) running + momentum · new`, in place.
-pub(super) struct UpdateRunning {
-    pub(super) new: Vec<f64>,
-    pub(super) momentum: f64,
+pub(crate) struct UpdateRunning {
+    pub(crate) new: Vec<f64>,
+    pub(crate) momentum: f64,
 }
 
 impl InplaceOp1 for UpdateRunning {

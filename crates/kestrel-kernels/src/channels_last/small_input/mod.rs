@@ -5,7 +5,6 @@
 //!
 //! Shapes in this module: `x` `[N, H, W, C]`, `weight` `[K, C, R, R]`, `y` and `dy` `[N, P, Q, K]` with
 //! `P = H + 2·padding − R + 1` and `Q` alike; a pixel of the output is a row of a matrix `[N·P·Q, K]`.
-#![allow(dead_code, unused_imports, reason = "the channels-last convolution is to call it")]
 
 mod bias;
 mod patches;
