@@ -1,5 +1,7 @@
 //! Convolution on channels-last tensors: Winograd where it pays, patches for a first layer, the channels-first op elsewhere.
 
+use std::cell::Cell;
+
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Tensor};
 
 use super::{small_input, to_channels_first, to_channels_last};
@@ -59,10 +61,10 @@ fn fast(x: &Tensor, channels_first: &Tensor, weight: &Tensor, config: &Conv2dCon
     let input = [g.batch, g.height, g.width, g.in_channels];
     let algorithm = if g.in_channels >= FEW_CHANNELS {
         // What Winograd's own checks refuse, such as another kernel size, is the general op's.
-        let square = g.kernel_height == 3 && g.kernel_width == 3 && g.padding <= 2;
+        let fits = g.kernel_height == 3 && g.kernel_width == 3 && g.padding <= 2 && WINOGRAD.get();
         let shape = winograd::Shape::new(input, g.out_channels, g.padding)
             .ok()
-            .filter(|_| square);
+            .filter(|_| fits);
         shape.map(|shape| Algorithm::Winograd(Winograd::new(shape)))
     } else {
         // That kernel has no gradient for its input, and images need none.
@@ -74,6 +76,24 @@ fn fast(x: &Tensor, channels_first: &Tensor, weight: &Tensor, config: &Conv2dCon
     };
     let output = [g.batch, g.out_height, g.out_width, g.out_channels];
     Ok(algorithm.map(|algorithm| FastOp { algorithm, output }))
+}
+
+thread_local! {
+    static WINOGRAD: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Runs `f` with every convolution of this thread by direct products, without Winograd transforms: several times slower, with
+/// a tenth of the rounding error. For telling rounding from a fault.
+pub fn without_winograd<T>(f: impl FnOnce() -> T) -> T {
+    /// Sets the switch back, also where `f` panics.
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            WINOGRAD.set(self.0);
+        }
+    }
+    let _restore = Restore(WINOGRAD.replace(false));
+    f()
 }
 
 /// Below this many input channels, a strip of patches times the weight is faster than Winograd's transforms.

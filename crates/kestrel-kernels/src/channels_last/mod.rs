@@ -13,7 +13,7 @@ mod max_pool2d;
 mod small_input;
 
 pub use batch_norm_relu::{batch_norm_relu_eval, batch_norm_relu_train};
-pub use conv2d::conv2d;
+pub use conv2d::{conv2d, without_winograd};
 pub use max_pool2d::max_pool2d;
 
 use candle_core::Tensor;

@@ -3,13 +3,17 @@
 //! The golden files hold PyTorch's numbers in f64 and in f32. In f64 ours must be the same program (1e-9); in f32 it must
 //! stay within the stated error of the f64 truth: 1e-5 for one forward and backward, 1e-4 after ten steps.
 //!
-//! One exception: the bias of a convolution before a batch norm has gradient zero, and Adam scales the rounding noise that
-//! stands there to full steps. PyTorch's own f32 run strays from f64 by up to 5e-3 in these biases and in the running means
-//! that follow them; ours may stray as far as the worst of PyTorch's does.
+//! Two exceptions, both after ten steps in f32. The bias of a convolution before a batch norm has gradient zero, and Adam
+//! scales the rounding noise that stands there to full steps: PyTorch's own f32 run strays from f64 by up to 5e-3 in these
+//! biases and in the running means that follow them, and ours may stray as far as the worst of PyTorch's. And Winograd's
+//! rounding, a few 1e-6 in a gradient, tips a few relu and max-pool decisions at near-ties, each of which is a sizeable part
+//! of a gradient at batch 4. With Winograd the ten losses still meet 1e-4 and the weights 2e-2; without it all meet 1e-4, so
+//! nothing else is the cause.
 
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
+use kestrel_kernels::channels_last::without_winograd;
 use kestrel_kernels::cross_entropy;
 use kestrel_kernels::update::{AdamConfig, adam_step};
 use kestrel_models::{Cnn, CnnConfig, Mode, Model};
@@ -88,7 +92,7 @@ fn is_cancelled(name: &str) -> bool {
     name.starts_with("conv") && name.ends_with("bias")
 }
 
-fn compare(file: &str, width: usize, dtype: DType, one_pass: f64, ten_steps: f64) {
+fn compare(file: &str, width: usize, dtype: DType, one_pass: f64, ten_losses: f64, ten_steps: f64) {
     let golden = golden(file);
     let check = Check { golden: &golden };
     let config = CnnConfig {
@@ -155,7 +159,7 @@ fn compare(file: &str, width: usize, dtype: DType, one_pass: f64, ten_steps: f64
     }
     let want = values(&golden["f64.losses"]);
     let err = error(&losses, &want, 0.0);
-    assert!(err <= ten_steps, "losses: {err:.2e}: {losses:?} {want:?}");
+    assert!(err <= ten_losses, "losses: {err:.2e}: {losses:?} {want:?}");
     for (name, var) in model.params().all() {
         let after = format!("after.{name}");
         let noise = if is_noise_driven(&name) && dtype == DType::F32 {
@@ -175,22 +179,27 @@ fn compare(file: &str, width: usize, dtype: DType, one_pass: f64, ten_steps: f64
 
 #[test]
 fn narrow_in_f64_is_pytorchs_program() {
-    compare("cnn_narrow", 4, DType::F64, 1e-9, 1e-7);
+    compare("cnn_narrow", 4, DType::F64, 1e-9, 1e-7, 1e-7);
 }
 
 #[test]
 fn narrow_in_f32() {
-    compare("cnn_narrow", 4, DType::F32, 1e-5, 1e-4);
+    compare("cnn_narrow", 4, DType::F32, 1e-5, 1e-4, 1e-4);
 }
 
 #[test]
 fn full_in_f64_is_pytorchs_program() {
-    compare("cnn_full", 64, DType::F64, 1e-9, 1e-7);
+    compare("cnn_full", 64, DType::F64, 1e-9, 1e-7, 1e-7);
 }
 
 #[test]
 fn full_in_f32() {
-    compare("cnn_full", 64, DType::F32, 1e-5, 1e-4);
+    compare("cnn_full", 64, DType::F32, 1e-5, 1e-4, 2e-2);
+}
+
+#[test]
+fn full_in_f32_without_winograd() {
+    without_winograd(|| compare("cnn_full", 64, DType::F32, 1e-5, 1e-4, 1e-4));
 }
 
 #[test]

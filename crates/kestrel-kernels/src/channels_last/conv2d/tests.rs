@@ -155,3 +155,19 @@ fn no_gradient_is_worked_out_that_nothing_needs() -> Result<()> {
     assert!(grads.get(&weight).is_some() && grads.get(&x).is_none());
     Ok(())
 }
+
+#[test]
+fn winograd_can_be_left_out() -> Result<()> {
+    let config = Conv2dConfig {
+        padding: 1,
+        ..Conv2dConfig::default()
+    };
+    let (x, weight) = (random(0, &[2, 9, 9, 16]), random(1, &[8, 16, 3, 3]));
+    let conv = || channels_last::conv2d(&x, &weight, None, &config);
+    let fast = conv()?;
+    let direct = channels_last::without_winograd(conv)?;
+    let exact = channels_last::conv2d(&x.to_dtype(DType::F64)?, &weight.to_dtype(DType::F64)?, None, &config)?;
+    assert!(2.0 * relative(&direct, &exact) < relative(&fast, &exact));
+    assert_eq!(relative(&conv()?, &fast), 0.0, "the switch is set back");
+    Ok(())
+}
