@@ -123,12 +123,10 @@ pub(crate) fn run(args: &TrainArgs, bars: &MultiProgress) -> Result<()> {
     finish(&trainer, &info, &data, &config, &folder, &device, bars)
 }
 
-/// What is different where the embedded sample is trained on: few epochs of a narrower network, so that the first run
-/// ends in minutes.
+/// What is different where the embedded sample is trained on: few epochs, so that the first run ends in minutes.
 fn sample_preset() -> TrainOptions {
     TrainOptions {
-        epochs: Some(5),
-        width: Some(32),
+        epochs: Some(6),
         log_every: Some(10),
         ..TrainOptions::default()
     }
