@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use crate::config::{DatasetName, TrainOptions};
 use crate::device::DeviceChoice;
@@ -142,7 +143,7 @@ pub(crate) enum BenchCase {
 }
 
 /// How much is said, and in which form.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Logging")]
 pub(crate) struct LoggingArgs {
     /// Say more: -v debug, -vv trace.
@@ -151,18 +152,20 @@ pub(crate) struct LoggingArgs {
     /// Say less: -q warnings and errors, -qq errors. RUST_LOG, where set, decides instead of both.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub(crate) quiet: u8,
-    /// Lines for people, or one JSON object a line.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
-    pub(crate) log_format: LogFormat,
+    /// Lines for people, or one JSON object a line [default: text].
+    #[arg(long, value_enum, global = true)]
+    pub(crate) log_format: Option<LogFormat>,
     /// Write a timeline for a trace viewer (chrome://tracing, ui.perfetto.dev) here.
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) trace: Option<PathBuf>,
 }
 
 /// The form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum LogFormat {
     /// For people.
+    #[default]
     Text,
     /// For machines.
     Json,

@@ -13,6 +13,7 @@ use kestrel_train::lr_scheduler::ReduceLROnPlateauConfig;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
+use crate::cli::{LogFormat, LoggingArgs};
 use crate::device::DeviceChoice;
 
 /// A data set by name.
@@ -129,6 +130,20 @@ pub(crate) struct TrainOptions {
     /// Images in predictions.png; 0 for no picture [default: 8].
     #[arg(long, value_name = "N", help_heading = "Run")]
     pub(crate) num_images: Option<usize>,
+
+    // On the command line these four are every command's, and not this struct's.
+    /// As -v: 1 for debug, 2 for trace.
+    #[arg(skip)]
+    pub(crate) verbose: Option<u8>,
+    /// As -q: 1 for warnings, 2 for errors.
+    #[arg(skip)]
+    pub(crate) quiet: Option<u8>,
+    /// As --log-format.
+    #[arg(skip)]
+    pub(crate) log_format: Option<LogFormat>,
+    /// As --trace.
+    #[arg(skip)]
+    pub(crate) trace: Option<PathBuf>,
 }
 
 /// What a run uses.
@@ -169,6 +184,14 @@ pub(crate) struct TrainConfig {
     pub(crate) runs_dir: PathBuf,
     pub(crate) log_every: usize,
     pub(crate) num_images: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) verbose: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quiet: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log_format: Option<LogFormat>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trace: Option<PathBuf>,
 }
 
 impl Default for TrainConfig {
@@ -207,22 +230,30 @@ impl Default for TrainConfig {
             runs_dir: "runs".into(),
             log_every: 100,
             num_images: 8,
+            verbose: None,
+            quiet: None,
+            log_format: None,
+            trace: None,
         }
     }
 }
 
 /// Options that change no number of a run, and may differ when it is resumed.
-const HARMLESS: [&str; 10] = [
+const HARMLESS: [&str; 14] = [
     "data",
     "data-dir",
     "dataset",
     "device",
     "epochs",
     "log-every",
+    "log-format",
     "num-images",
     "prefetch",
-    "threads",
+    "quiet",
     "runs-dir",
+    "threads",
+    "trace",
+    "verbose",
 ];
 
 impl TrainOptions {
@@ -231,6 +262,18 @@ impl TrainOptions {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
+    }
+
+    /// What the command line says of logging, and this file where the command line says nothing.
+    pub(crate) fn logging(&self, command_line: &LoggingArgs) -> LoggingArgs {
+        let mut logging = command_line.clone();
+        if (logging.verbose, logging.quiet) == (0, 0) {
+            logging.verbose = self.verbose.unwrap_or(0);
+            logging.quiet = self.quiet.unwrap_or(0);
+        }
+        logging.log_format = logging.log_format.or(self.log_format);
+        logging.trace = logging.trace.or_else(|| self.trace.clone());
+        logging
     }
 
     fn table(&self) -> Result<Table> {

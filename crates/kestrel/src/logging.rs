@@ -52,7 +52,7 @@ pub(crate) fn init(args: &LoggingArgs, bars: &MultiProgress) -> Result<Guard> {
         _ => EnvFilter::try_new(format!("error,{default}")).context("the log filter")?,
     };
     let writer = AboveBars(bars.clone());
-    let lines = match args.log_format {
+    let lines = match args.log_format.unwrap_or_default() {
         LogFormat::Text => tracing_subscriber::fmt::layer()
             .event_format(Plain)
             .with_writer(writer)

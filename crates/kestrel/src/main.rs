@@ -11,12 +11,14 @@ mod run_folder;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::Parser;
 use indicatif::MultiProgress;
 
 use kestrel_kernels::memory::CachingAllocator;
 
 use crate::cli::{Cli, Command};
+use crate::config::TrainOptions;
 
 /// A training step uses the same large buffers again and again.
 #[global_allocator]
@@ -25,20 +27,31 @@ static ALLOCATOR: CachingAllocator = CachingAllocator::new();
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let bars = MultiProgress::new();
-    // Held to the end: dropping it completes the trace file.
-    let _logging = match logging::init(&cli.logging, &bars) {
-        Ok(guard) => guard,
-        Err(error) => return fail(&error),
-    };
-    let result = match &cli.command {
-        Command::Train(args) => commands::train::run(args, &bars),
-        Command::Evaluate(args) => commands::evaluate::run(args, &bars),
-        Command::Bench(args) => commands::bench::run(args),
-    };
+    let result = run(&cli, &bars);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
+    }
+}
+
+fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
+    // A configuration file may speak of logging too, so it is read first.
+    let file = match &cli.command {
+        Command::Train(args) => args
+            .config
+            .as_deref()
+            .map(TrainOptions::from_file)
+            .transpose()?
+            .unwrap_or_default(),
+        _ => TrainOptions::default(),
+    };
+    // Held to the end: dropping it completes the trace file.
+    let _logging = logging::init(&file.logging(&cli.logging), bars)?;
+    match &cli.command {
+        Command::Train(args) => commands::train::run(args, &file, bars),
+        Command::Evaluate(args) => commands::evaluate::run(args, bars),
+        Command::Bench(args) => commands::bench::run(args),
     }
 }
 

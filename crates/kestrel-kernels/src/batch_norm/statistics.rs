@@ -55,7 +55,7 @@ impl Statistics {
                     shift.widen(),
                 );
                 let mean = sum / count;
-                (shift.widen() + mean, (squares / count - mean * mean).max(0.0))
+                (shift.widen() + mean, at_least_zero(squares / count - mean * mean))
             })
             .unzip();
         Self::new(mean, var, eps)
@@ -114,4 +114,9 @@ impl InplaceOp1 for UpdateRunning {
             Ok(())
         })
     }
+}
+
+/// A variance that rounding made negative is 0; NaN, which `f64::max` would turn into 0, stays and shows the fault.
+pub(crate) fn at_least_zero(variance: f64) -> f64 {
+    if variance < 0.0 { 0.0 } else { variance }
 }

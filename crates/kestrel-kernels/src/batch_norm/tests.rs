@@ -66,3 +66,25 @@ fn composite_agrees_with_the_kernel() -> candle_core::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_nan_shows_in_the_running_statistics_of_its_channel() -> candle_core::Result<()> {
+    let config = BatchNormConfig::default();
+    let ones = |n: usize| Tensor::ones(n, candle_core::DType::F32, &Device::Cpu);
+    let values = [1.0, f32::NAN, 2.0, 5.0, 3.0, 4.0];
+    let first = Tensor::from_slice(&values, (3, 2, 1, 1), &Device::Cpu)?;
+    for last in [false, true] {
+        let (mean, var) = (ones(2)?, ones(2)?);
+        if last {
+            let x = crate::channels_last::to_channels_last(&first)?;
+            crate::channels_last::batch_norm_relu_train(&x, &ones(2)?, &ones(2)?, &mean, &var, &config)?;
+        } else {
+            batch_norm_train(&first, &ones(2)?, &ones(2)?, &mean, &var, &config)?;
+        }
+        for running in [mean, var] {
+            let running = running.to_vec1::<f32>()?;
+            assert!(running[0].is_finite() && running[1].is_nan(), "{last}: {running:?}");
+        }
+    }
+    Ok(())
+}

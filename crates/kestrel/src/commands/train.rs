@@ -47,27 +47,21 @@ struct Resumed {
     saved: Saved,
 }
 
-/// Runs the command.
-pub(crate) fn run(args: &TrainArgs, bars: &MultiProgress) -> Result<()> {
+/// Runs the command; `file` is what the configuration file says.
+pub(crate) fn run(args: &TrainArgs, file: &TrainOptions, bars: &MultiProgress) -> Result<()> {
     let span = tracing::info_span!("run");
     let _guard = span.enter();
-    let file = args
-        .config
-        .as_deref()
-        .map(TrainOptions::from_file)
-        .transpose()?
-        .unwrap_or_default();
     let resumed = args.resume.as_deref().map(open_checkpoint).transpose()?;
     // Wrong options are told before anything is opened or fetched.
     let first = match &resumed {
-        Some(r) => r.saved.config.resumed(&file)?.resumed(&args.options)?,
-        None => TrainConfig::from_layers(&[&file, &args.options])?,
+        Some(r) => r.saved.config.resumed(file)?.resumed(&args.options)?,
+        None => TrainConfig::from_layers(&[file, &args.options])?,
     };
     device::set_threads(first.threads)?;
     let device = first.device.open()?;
     let source = data::open(first.dataset, first.data.as_deref(), &first.data_dir, bars)?;
     let config = match &resumed {
-        None if source.is_sample() => TrainConfig::from_layers(&[&sample_preset(), &file, &args.options])?,
+        None if source.is_sample() => TrainConfig::from_layers(&[&sample_preset(), file, &args.options])?,
         _ => first,
     };
     let data = split_data(&source, &config)?;

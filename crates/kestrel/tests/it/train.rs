@@ -184,6 +184,35 @@ fn logs_for_machines_and_a_trace_for_viewers() {
 }
 
 #[test]
+fn the_configuration_file_speaks_of_logging_too() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("pictures"), 2, 4, 2);
+    let toml = "data = \"pictures\"\nwidth = 1\nepochs = 1\nlog-format = \"json\"\ntrace = \"t.json\"\n";
+    fs::write(dir.path().join("c.toml"), toml).unwrap();
+    let output = succeed(dir.path(), &["train", "--config", "c.toml"]);
+    assert!(
+        stderr(&output).lines().all(|line| line.starts_with('{')),
+        "{}",
+        stderr(&output)
+    );
+    assert!(dir.path().join("t.json").is_file());
+    let output = succeed(
+        dir.path(),
+        &[
+            "train",
+            "--config",
+            "c.toml",
+            "--log-format",
+            "text",
+            "--trace",
+            "u.json",
+        ],
+    );
+    assert!(stderr(&output).contains("\nEpoch [1/1] done"));
+    assert!(dir.path().join("u.json").is_file());
+}
+
+#[test]
 fn help_and_version() {
     let dir = tempfile::tempdir().unwrap();
     for args in [

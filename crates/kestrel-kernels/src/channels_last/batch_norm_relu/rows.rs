@@ -1,7 +1,7 @@
 //! How a tensor of pixels, each of `C` channels, is cut into pieces of work, and sums over it by channel.
 
 use super::strip::{self, GradientSums, MomentSums, Reduction};
-use crate::batch_norm::statistics::Statistics;
+use crate::batch_norm::statistics::{Statistics, at_least_zero};
 use rayon::prelude::*;
 
 /// A strip has whole vectors of any instruction set, and at least this many floats: enough for short loops to be rare.
@@ -68,7 +68,7 @@ impl Rows {
             .map(|channel| {
                 let mean = sums[channel] / count;
                 let var = squares[channel] / count - mean * mean;
-                (f64::from(shift[channel]) + mean, var.max(0.0))
+                (f64::from(shift[channel]) + mean, at_least_zero(var))
             })
             .unzip();
         Statistics::new(mean, var, eps)
