@@ -1,6 +1,6 @@
 //! Maximum pooling composed of candle's own ops, for devices without a kernel here.
 
-use super::window::Geometry;
+use super::geometry::Geometry;
 use candle_core::{Result, Tensor};
 
 /// The same value and gradient as the kernel, but for windows that hold nothing but −∞, whose gradient may be lost to the

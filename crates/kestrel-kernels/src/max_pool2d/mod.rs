@@ -2,6 +2,7 @@
 //! overlap and knows no padding.
 
 mod composite;
+pub(crate) mod geometry;
 mod window;
 
 #[cfg(doc)]
@@ -9,8 +10,8 @@ use crate::Error;
 use crate::Result;
 use crate::element::{self, Element, dispatch};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, WithDType};
+use geometry::Geometry;
 use std::sync::OnceLock;
-use window::Geometry;
 
 const OP: &str = "max_pool2d";
 
@@ -35,7 +36,7 @@ const OP: &str = "max_pool2d";
 /// `torch.nn.functional.max_pool2d`; proved by `tests/golden/max_pool2d.safetensors`.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
     element::require_float(OP, x)?;
-    let geometry = Geometry::new(x, kernel, stride, padding)?;
+    let geometry = Geometry::channels_first(OP, x, kernel, stride, padding)?;
     if !x.device().is_cpu() {
         return Ok(composite::max_pool2d(x, &geometry)?);
     }

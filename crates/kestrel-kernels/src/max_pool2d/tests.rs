@@ -9,7 +9,7 @@ fn composite_agrees_with_the_kernel() -> candle_core::Result<()> {
         // Rounded, so that windows hold ties.
         let values = Tensor::randn(0f64, 2f64, (2, 3, 7, 8), &Device::Cpu)?.round()?;
         let x = Var::from_tensor(&values)?;
-        let geometry = Geometry::new(&x, kernel, stride, padding)?;
+        let geometry = Geometry::channels_first(OP, &x, kernel, stride, padding)?;
         let outputs = [
             max_pool2d(&x, kernel, stride, padding)?,
             composite::max_pool2d(&x, &geometry)?,
@@ -33,7 +33,7 @@ fn composite_agrees_with_the_kernel() -> candle_core::Result<()> {
 #[test]
 fn composite_lets_nan_through() -> candle_core::Result<()> {
     let x = Var::new(&[[[[1f32, f32::NAN], [9., 2.]]]], &Device::Cpu)?;
-    let y = composite::max_pool2d(&x, &Geometry::new(&x, 2, 2, 0)?)?;
+    let y = composite::max_pool2d(&x, &Geometry::channels_first(OP, &x, 2, 2, 0)?)?;
     assert!(y.flatten_all()?.to_vec1::<f32>()?[0].is_nan());
     let grads = y.backward()?;
     let Some(dx) = grads.get(&x) else { panic!("no gradient") };

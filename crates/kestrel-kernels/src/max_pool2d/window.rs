@@ -1,9 +1,7 @@
 //! The windows of a pooling, and the kernels over them; one plane is one piece of work.
 
-use super::OP;
-use crate::element::{self, Element};
-use crate::{Error, Result};
-use candle_core::Tensor;
+use super::geometry::Geometry;
+use crate::element::Element;
 use rayon::prelude::*;
 use std::hint::select_unpredictable;
 use std::ops::Range;
@@ -11,63 +9,7 @@ use std::ops::Range;
 /// Output elements below which planes are not shared out one by one.
 const BLOCK: usize = 1 << 12;
 
-/// Sizes of input, window and output. Every window covers at least one pixel, since `2 padding ≤ kernel`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Geometry {
-    pub(super) batch: usize,
-    pub(super) channels: usize,
-    pub(super) height: usize,
-    pub(super) width: usize,
-    pub(super) out_height: usize,
-    pub(super) out_width: usize,
-    pub(super) kernel: usize,
-    pub(super) stride: usize,
-    pub(super) padding: usize,
-}
-
 impl Geometry {
-    pub(super) fn new(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Self> {
-        let (batch, channels, height, width) = element::dims4(OP, x, "[N, C, H, W]")?;
-        for (argument, value) in [("kernel", kernel), ("stride", stride)] {
-            if value == 0 {
-                return Err(Error::InvalidArgument {
-                    op: OP,
-                    argument,
-                    expected: "at least 1",
-                    got: 0.0,
-                });
-            }
-        }
-        if padding > kernel / 2 {
-            return Err(Error::InvalidArgument {
-                op: OP,
-                argument: "padding",
-                expected: "at most half of the kernel",
-                got: padding as f64,
-            });
-        }
-        let out = |input: usize| match (input + 2 * padding).checked_sub(kernel) {
-            Some(free) => Ok(free / stride + 1),
-            None => Err(Error::KernelTooLarge {
-                op: OP,
-                kernel,
-                input: input + 2 * padding,
-            }),
-        };
-        let (out_height, out_width) = (out(height)?, out(width)?);
-        Ok(Self {
-            batch,
-            channels,
-            height,
-            width,
-            out_height,
-            out_width,
-            kernel,
-            stride,
-            padding,
-        })
-    }
-
     fn in_plane(&self) -> usize {
         self.height * self.width
     }
@@ -77,7 +19,7 @@ impl Geometry {
     }
 
     /// The windows along one axis of `0..out` whose tap `tap` lies inside `0..size`.
-    fn inside(&self, tap: usize, size: usize, out: usize) -> Range<usize> {
+    fn windows_inside(&self, tap: usize, size: usize, out: usize) -> Range<usize> {
         let start = self.padding.saturating_sub(tap).div_ceil(self.stride);
         let end = match (size + self.padding).checked_sub(tap + 1) {
             Some(last) => (last / self.stride + 1).min(out),
@@ -110,7 +52,7 @@ impl Geometry {
                     .filter(|row| *row < self.height);
                 let Some(row) = row else { continue };
                 for s in 0..self.kernel {
-                    let windows = self.inside(s, self.width, self.out_width);
+                    let windows = self.windows_inside(s, self.width, self.out_width);
                     if windows.is_empty() {
                         continue;
                     }

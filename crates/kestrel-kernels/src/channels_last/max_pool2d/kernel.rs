@@ -3,7 +3,7 @@
 //! Every loop runs over the channels of a pixel and is left to the compiler's vectoriser, inside a function that enables
 //! the processor's instruction set.
 
-use super::window::Geometry;
+use crate::max_pool2d::geometry::Geometry;
 use crate::simd::{Isa, Kernel, MAX_LANES, Simd};
 use rayon::prelude::*;
 use std::array::from_mut;
@@ -139,10 +139,10 @@ impl Kernel for OutputRow<'_> {
     fn run<S: Simd>(self, _: S) {
         let Self { input, y, choices } = self;
         let g = input.g;
-        let rows = g.inside(input.p, g.height);
+        let rows = g.taps_inside(input.p, g.height);
         let windows = y.chunks_exact_mut(g.channels).zip(choices.chunks_exact_mut(g.channels));
         for (q, (y, choices)) in windows.enumerate() {
-            let columns = g.inside(q, g.width);
+            let columns = g.taps_inside(q, g.width);
             match g.kernel {
                 2 => small_window::<2, 4>(input, q, &rows, &columns, y, choices),
                 3 => small_window::<3, 9>(input, q, &rows, &columns, y, choices),
@@ -344,8 +344,8 @@ impl ScatterImage<'_> {
                 let window = (p * g.out_width + q) * g.channels;
                 let choices = &self.choices[window..][..g.channels];
                 let dy = &self.dy[window..][..g.channels];
-                for r in g.inside(p, g.height) {
-                    for s in g.inside(q, g.width) {
+                for r in g.taps_inside(p, g.height) {
+                    for s in g.taps_inside(q, g.width) {
                         let tap = (r * g.kernel + s) as u8;
                         let dx = &mut dx[(g.pixel(p, r) * g.width + g.pixel(q, s)) * g.channels..][..g.channels];
                         for ((dx, choice), dy) in dx.iter_mut().zip(choices).zip(dy) {

@@ -7,9 +7,9 @@ mod window;
 use crate::Error;
 use crate::Result;
 use crate::element;
+use crate::max_pool2d::geometry::Geometry;
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, WithDType};
 use std::sync::OnceLock;
-use window::Geometry;
 
 const OP: &str = "max_pool2d";
 
@@ -35,7 +35,7 @@ const OP: &str = "max_pool2d";
 /// `tests/golden/max_pool2d.safetensors` proves.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
     element::require_float(OP, x)?;
-    let geometry = Geometry::new(x, kernel, stride, padding)?;
+    let geometry = Geometry::channels_last(OP, x, kernel, stride, padding)?;
     if !x.device().is_cpu() || x.dtype() != DType::F32 || !geometry.taps_fit_a_byte() {
         let y = crate::max_pool2d(&x.permute((0, 3, 1, 2))?, kernel, stride, padding)?;
         return Ok(y.permute((0, 2, 3, 1))?.contiguous()?);
