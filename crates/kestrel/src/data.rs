@@ -53,7 +53,11 @@ pub(crate) fn open(name: DatasetName, path: Option<&Path>, data_dir: &Path, bars
             "fashion-mnist",
             datasets::candle::fashion_mnist_from_hub()?,
         )),
-        (DatasetName::FashionMnistSample, _) => Ok(Source::new(SAMPLE, sample::load()?)),
+        (DatasetName::FashionMnistSample, Some(path)) => bail!(
+            "the sample is part of the program and is not read from {}; leave out --data or --dataset",
+            path.display()
+        ),
+        (DatasetName::FashionMnistSample, None) => Ok(Source::new(SAMPLE, sample::load()?)),
         (DatasetName::Auto, Some(path)) => open_path(path),
         (DatasetName::Cifar10, Some(path)) => {
             let source = open_path(path)?;

@@ -118,6 +118,11 @@ fn options_that_do_not_exist_or_make_no_sense() {
     );
     train(
         dir.path(),
+        &["--data", "pictures", "--dataset", "fashion-mnist-sample"],
+        &["pictures", "--data"],
+    );
+    train(
+        dir.path(),
         &["--data", "pictures", "--num-classes", "10"],
         &["num-classes is 10", "2"],
     );
