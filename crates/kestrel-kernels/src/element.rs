@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor, WithDType};
+use std::mem::MaybeUninit;
 
 /// An element of a CPU kernel: `f32` or `f64`.
 pub(crate) trait Element: WithDType {
@@ -119,6 +120,28 @@ pub(crate) fn with_slice<T: Element, R>(
         Storage::Cpu(storage) => Ok(read(slice(op, storage, layout)?)),
         _ => candle_core::bail!("{op}: the tensor is not on the CPU"),
     }
+}
+
+/// `len` elements that `write` writes; the zeros of `vec!` would cost a pass over memory.
+///
+/// # Safety
+/// `write` writes every element of its slice.
+pub(crate) unsafe fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
+    let mut out = Vec::with_capacity(len);
+    write(&mut out.spare_capacity_mut()[..len]);
+    // SAFETY: `len` is within the capacity, or the slice would have panicked; the caller promises that it is written.
+    unsafe { out.set_len(len) };
+    out
+}
+
+/// A slice to be written as one that need not be initialised.
+///
+/// # Safety
+/// The caller writes initialised elements alone.
+pub(crate) unsafe fn to_be_written<T>(slice: &mut [T]) -> &mut [MaybeUninit<T>] {
+    let len = slice.len();
+    // SAFETY: the same elements, borrowed as long; `MaybeUninit` has their layout, and the caller keeps them initialised.
+    unsafe { std::slice::from_raw_parts_mut(slice.as_mut_ptr().cast(), len) }
 }
 
 /// Errors unless `tensor` is `f32` or `f64`.

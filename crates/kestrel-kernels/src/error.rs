@@ -70,6 +70,9 @@ pub enum Error {
         /// The op.
         op: &'static str,
     },
+    /// A value was handed to another tape than the one that made it.
+    #[error("a value of one section was used in another; sections exchange tensors")]
+    ForeignValue,
     /// candle failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

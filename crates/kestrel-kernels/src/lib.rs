@@ -47,6 +47,7 @@ pub mod memory;
 pub mod random;
 pub mod relu;
 pub mod simd;
+pub mod tape;
 pub mod update;
 
 mod element;

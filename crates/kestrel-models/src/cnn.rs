@@ -1,7 +1,8 @@
 //! The CIFAR CNN: three blocks of two 3x3 convolutions, then two linear layers.
 
 use candle_core::{DType, Device, Tensor};
-use kestrel_kernels::{Conv2dConfig, channels_last, relu};
+use kestrel_kernels::channels_last::Activation;
+use kestrel_kernels::{Conv2dConfig, relu};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{BatchNorm2d, Conv2d, Dropout, Linear, flatten, to_channels_last};
@@ -121,15 +122,20 @@ impl Model for Cnn {
                 });
             }
         }
-        let mut x = to_channels_last(images)?;
-        for (i, (conv, bn)) in self.convs.iter().enumerate() {
-            x = bn.forward_relu(&conv.forward(&x)?, mode)?;
-            if i % 2 == 1 {
-                x = channels_last::max_pool2d(&x, 2, 2, 0)?;
+        let images = to_channels_last(images)?;
+        let features = mode.section(|tape| {
+            let mut x = tape.leaf(&images)?;
+            for (i, (conv, bn)) in self.convs.iter().enumerate() {
+                x = conv.forward_batch_norm(tape, &x, bn, Activation::Relu, mode)?;
+                if i % 2 == 1 {
+                    x = tape.max_pool2d(&x, 2, 2, 0)?;
+                }
             }
-        }
-        let hidden = relu(&self.fc1.forward(&flatten(&x)?)?)?;
-        self.fc2.forward(&self.dropout.forward(&hidden, mode)?)
+            Ok(x)
+        })?;
+        let hidden = relu(&self.fc1.forward(&flatten(&features)?)?)?;
+        let logits = self.fc2.forward(&self.dropout.forward(&hidden, mode)?)?;
+        Ok(if mode.is_train() { logits } else { logits.detach() })
     }
 
     fn params(&self) -> &Params {

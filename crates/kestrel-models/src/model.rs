@@ -1,6 +1,7 @@
 //! What a classifier is to the rest of the workspace.
 
 use candle_core::Tensor;
+use kestrel_kernels::tape::{self, Tape, Value};
 
 use crate::{Params, Result};
 
@@ -14,7 +15,7 @@ pub enum Mode {
         /// The optimiser step, from 0; with the seed it decides the dropout masks.
         step: u64,
     },
-    /// Running statistics in batch norm, dropout off.
+    /// Running statistics in batch norm, dropout off, and no graph: as under `torch.no_grad`.
     Eval,
 }
 
@@ -22,6 +23,19 @@ impl Mode {
     /// Whether this is a training pass.
     pub fn is_train(self) -> bool {
         matches!(self, Mode::Train { .. })
+    }
+
+    /// Runs the image part of a net: one op of candle's graph in training, without a graph otherwise.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn section(self, f: impl FnOnce(&mut Tape) -> kestrel_kernels::Result<Value>) -> Result<Tensor> {
+        let result = if self.is_train() {
+            tape::section(f)
+        } else {
+            tape::inference(f)
+        };
+        Ok(result?)
     }
 }
 

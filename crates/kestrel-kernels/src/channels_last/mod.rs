@@ -7,12 +7,12 @@
 //! `f32` on the CPU runs kernels of this module; anything else (other devices, `f64`, shapes that the kernels do not take)
 //! goes through the channels-first op of the same name, with the same numbers.
 
-mod batch_norm_relu;
+pub(crate) mod batch_norm;
 mod conv2d;
 mod max_pool2d;
 mod small_input;
 
-pub use batch_norm_relu::{batch_norm_relu_eval, batch_norm_relu_train};
+pub use batch_norm::{Activation, BatchNorm, batch_norm_relu_eval, batch_norm_relu_train};
 pub use conv2d::{conv2d, without_winograd};
 pub use max_pool2d::max_pool2d;
 

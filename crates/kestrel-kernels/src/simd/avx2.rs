@@ -75,11 +75,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn where_positive(self, gate: __m256, value: __m256) -> __m256 {
+    fn gated(self, gate: __m256, value: __m256) -> __m256 {
         // SAFETY: self proves AVX.
-        let positive = unsafe { _mm256_cmp_ps::<_CMP_GT_OQ>(gate, self.zero()) };
+        let open = unsafe { _mm256_cmp_ps::<_CMP_NLE_UQ>(gate, self.zero()) };
         // SAFETY: self proves AVX.
-        unsafe { _mm256_and_ps(positive, value) }
+        unsafe { _mm256_and_ps(open, value) }
     }
 
     #[inline(always)]

@@ -75,11 +75,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn where_positive(self, gate: __m512, value: __m512) -> __m512 {
+    fn gated(self, gate: __m512, value: __m512) -> __m512 {
         // SAFETY: self proves AVX-512F.
-        let positive = unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(gate, self.zero()) };
+        let open = unsafe { _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(gate, self.zero()) };
         // SAFETY: self proves AVX-512F.
-        unsafe { _mm512_maskz_mov_ps(positive, value) }
+        unsafe { _mm512_maskz_mov_ps(open, value) }
     }
 
     #[inline(always)]

@@ -69,11 +69,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `c - a * b`, in one rounding where the instruction set has it.
     fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
 
-    /// The larger of `a` and `b`, lane by lane; which one for NaN is not specified.
+    /// The larger of `a` and `b`, lane by lane; `b` where it is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
 
-    /// `value` where `gate > 0`, else 0.
-    fn where_positive(self, gate: Self::V, value: Self::V) -> Self::V;
+    /// 0 where `gate <= 0`, else `value`, so also where the gate is NaN.
+    fn gated(self, gate: Self::V, value: Self::V) -> Self::V;
 
     /// Loads a vector.
     ///

@@ -76,11 +76,11 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn where_positive(self, gate: float32x4_t, value: float32x4_t) -> float32x4_t {
+    fn gated(self, gate: float32x4_t, value: float32x4_t) -> float32x4_t {
         // SAFETY: self proves NEON.
-        let positive = unsafe { vcgtq_f32(gate, self.zero()) };
+        let closed = unsafe { vcleq_f32(gate, self.zero()) };
         // SAFETY: self proves NEON.
-        unsafe { vbslq_f32(positive, value, self.zero()) }
+        unsafe { vbslq_f32(closed, self.zero(), value) }
     }
 
     #[inline(always)]

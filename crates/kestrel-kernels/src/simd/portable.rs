@@ -74,8 +74,8 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn where_positive(self, gate: F32x4, value: F32x4) -> F32x4 {
-        zip(gate, value, |gate, value| if gate > 0.0 { value } else { 0.0 })
+    fn gated(self, gate: F32x4, value: F32x4) -> F32x4 {
+        zip(gate, value, |gate, value| if gate <= 0.0 { 0.0 } else { value })
     }
 
     #[inline(always)]

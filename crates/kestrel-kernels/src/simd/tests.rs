@@ -23,7 +23,7 @@ impl Kernel for Operations<'_> {
             s.mul_add(a, b, c),
             s.neg_mul_add(a, b, c),
             s.max(a, b),
-            s.where_positive(a, b),
+            s.gated(a, b),
             s.splat(3.5),
         ];
         let store = |value| {
@@ -92,4 +92,31 @@ fn names_round_trip_and_an_unknown_one_is_refused() {
     }
     assert_eq!("sse9".parse::<Isa>(), Err(UnknownIsa { got: "sse9".into() }));
     assert!(Isa::detect().is_available());
+}
+
+/// NaN with a number, in both places of [`Simd::max`] and as the gate.
+struct NanOperations;
+
+impl Kernel for NanOperations {
+    type Output = [f32; 2];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> [f32; 2] {
+        let nan = s.splat(f32::NAN);
+        [s.max(s.zero(), nan), s.gated(nan, s.splat(2.0))].map(|value| {
+            let mut lanes = [0.0; MAX_LANES];
+            // SAFETY: the array holds MAX_LANES >= LANES floats.
+            unsafe { s.store(lanes.as_mut_ptr(), value) };
+            lanes[0]
+        })
+    }
+}
+
+#[test]
+fn nan_passes_a_relu_and_its_gate() {
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let [rectified, gated] = isa.dispatch(NanOperations);
+        assert!(rectified.is_nan(), "{isa}");
+        assert_eq!(gated, 2.0, "{isa}");
+    }
 }

@@ -3,7 +3,8 @@
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
 use kestrel_kernels::BatchNormConfig;
-use kestrel_kernels::channels_last::{batch_norm_relu_eval, batch_norm_relu_train};
+use kestrel_kernels::channels_last::{Activation, BatchNorm};
+use kestrel_kernels::tape::{Tape, Value};
 
 use crate::{Mode, Result};
 
@@ -34,23 +35,30 @@ impl BatchNorm2d {
         })
     }
 
-    /// `relu(batch_norm(x))` in one op: normalises by the batch in training (and moves the running statistics), by the
-    /// running statistics otherwise.
+    /// `activation(batch_norm(x))`: normalises by the batch in training (and moves the running statistics), by the running
+    /// statistics otherwise.
     ///
     /// # Errors
     /// Where the channels differ, or in training a channel has a single value.
-    pub fn forward_relu(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let Self {
-            weight,
-            bias,
-            running_mean,
-            running_var,
-            config,
-        } = self;
-        Ok(if mode.is_train() {
-            batch_norm_relu_train(x, weight, bias, running_mean, running_var, config)?
-        } else {
-            batch_norm_relu_eval(x, weight, bias, running_mean, running_var, config.eps)?
-        })
+    pub fn forward(
+        &self,
+        tape: &mut Tape,
+        x: &Value,
+        activation: Activation<'_>,
+        mode: Mode,
+    ) -> kestrel_kernels::Result<Value> {
+        tape.batch_norm(x, &self.op(mode), activation)
+    }
+
+    /// The layer as the op takes it.
+    pub(super) fn op(&self, mode: Mode) -> BatchNorm<'_> {
+        BatchNorm {
+            weight: &self.weight,
+            bias: &self.bias,
+            running_mean: &self.running_mean,
+            running_var: &self.running_var,
+            config: self.config,
+            training: mode.is_train(),
+        }
     }
 }

@@ -2,10 +2,13 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
-use kestrel_kernels::{Conv2dConfig, channels_last};
+use kestrel_kernels::Conv2dConfig;
+use kestrel_kernels::channels_last::Activation;
+use kestrel_kernels::tape::{Tape, Value};
 
-use crate::Result;
+use super::BatchNorm2d;
 use crate::init::default_uniform;
+use crate::{Mode, Result};
 
 /// A 2-d convolution with `weight [out, in, k, k]` and `bias [out]`, initialised as PyTorch's `nn.Conv2d`.
 #[derive(Clone, Debug)]
@@ -38,7 +41,30 @@ impl Conv2d {
     ///
     /// # Errors
     /// Where the input has other channels or is smaller than the kernel.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(channels_last::conv2d(x, &self.weight, Some(&self.bias), &self.config)?)
+    pub fn forward(&self, tape: &mut Tape, x: &Value) -> kestrel_kernels::Result<Value> {
+        tape.conv2d(x, &self.weight, Some(&self.bias), &self.config)
+    }
+
+    /// `activation(batch_norm(conv(x)))`, fused; torchvision's `Conv2dNormActivation`.
+    ///
+    /// # Errors
+    /// Those of [`forward`](Self::forward), and where batch norm has other channels or in training a channel has a single
+    /// value.
+    pub fn forward_batch_norm(
+        &self,
+        tape: &mut Tape,
+        x: &Value,
+        batch_norm: &BatchNorm2d,
+        activation: Activation<'_>,
+        mode: Mode,
+    ) -> kestrel_kernels::Result<Value> {
+        tape.conv2d_batch_norm(
+            x,
+            &self.weight,
+            Some(&self.bias),
+            &self.config,
+            &batch_norm.op(mode),
+            activation,
+        )
     }
 }

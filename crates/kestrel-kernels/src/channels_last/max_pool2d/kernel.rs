@@ -3,6 +3,7 @@
 //! Every loop runs over the channels of a pixel and is left to the compiler's vectoriser, inside a function that enables
 //! the processor's instruction set.
 
+use crate::element::written;
 use crate::max_pool2d::geometry::Geometry;
 use crate::simd::{Isa, Kernel, MAX_LANES, Simd};
 use rayon::prelude::*;
@@ -24,18 +25,6 @@ pub(super) fn maxima(g: &Geometry, x: &[f32], keep_choices: bool) -> (Vec<f32>, 
 /// Each window's gradient added to the pixel that its maximum came from.
 pub(super) fn scatter(g: &Geometry, choices: &[u8], dy: &[f32]) -> Vec<f32> {
     Isa::detect().dispatch(Scatter { g, choices, dy })
-}
-
-/// `len` elements written by `fill`.
-///
-/// # Safety
-/// `fill` writes every element.
-unsafe fn written<T>(len: usize, fill: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
-    let mut data = Vec::with_capacity(len);
-    fill(&mut data.spare_capacity_mut()[..len]);
-    // SAFETY: the capacity is at least `len`, and by this function's contract `fill` has written the elements.
-    unsafe { data.set_len(len) };
-    data
 }
 
 /// Writes `value` everywhere.

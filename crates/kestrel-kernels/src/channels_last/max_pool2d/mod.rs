@@ -1,15 +1,18 @@
 //! Maximum pooling on channels-last tensors, with the numbers of the channels-first [`max_pool2d`](crate::max_pool2d()).
 
 mod kernel;
+mod normalized;
 mod window;
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
 
 #[cfg(doc)]
 use crate::Error;
-use crate::Result;
-use crate::element;
 use crate::max_pool2d::geometry::Geometry;
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, WithDType};
-use std::sync::OnceLock;
+use crate::tape::{self, Backward, Data, Gradient, Gradients, Normalized, Tape, Value, elements, tensor};
+use crate::{Result, element};
 
 const OP: &str = "max_pool2d";
 
@@ -34,51 +37,78 @@ const OP: &str = "max_pool2d";
 /// `torch.nn.functional.max_pool2d` in the `channels_last` memory format; equal to the bit to the channels-first op, which
 /// `tests/golden/max_pool2d.safetensors` proves.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
-    element::require_float(OP, x)?;
-    let geometry = Geometry::channels_last(OP, x, kernel, stride, padding)?;
-    if !x.device().is_cpu() || x.dtype() != DType::F32 || !geometry.taps_fit_a_byte() {
-        let y = crate::max_pool2d(&x.permute((0, 3, 1, 2))?, kernel, stride, padding)?;
-        return Ok(y.permute((0, 2, 3, 1))?.contiguous()?);
-    }
-    let op = MaxPool2d {
-        geometry,
-        keep_choices: x.track_op(),
-        choices: OnceLock::new(),
-    };
-    Ok(x.contiguous()?.apply_op1(op)?)
+    tape::section(|tape| {
+        let x = tape.leaf(x)?;
+        tape.max_pool2d(&x, kernel, stride, padding)
+    })
 }
 
-/// The op that candle's autograd records.
-struct MaxPool2d {
-    geometry: Geometry,
-    keep_choices: bool,
-    /// For each output the tap that the maximum came from, kept by the forward for the backward: a byte is read faster
-    /// than the window is compared again.
-    choices: OnceLock<Vec<u8>>,
-}
-
-impl CustomOp1 for MaxPool2d {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let g = &self.geometry;
-        let (y, choices) = kernel::maxima(g, element::slice::<f32>(OP, x, layout)?, self.keep_choices);
-        if self.keep_choices {
-            // A second forward of the same op would choose the same.
-            self.choices.get_or_init(|| choices);
-        }
-        let shape = Shape::from((g.batch, g.out_height, g.out_width, g.channels));
-        Ok((f32::to_cpu_storage_owned(y), shape))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let Some(choices) = self.choices.get() else {
-            return Err(candle_core::Error::BackwardNotSupported { op: OP }.bt());
+impl Tape {
+    /// The maximum of each window, as [`max_pool2d`].
+    ///
+    /// # Errors
+    /// Those of [`max_pool2d`], and [`Error::ForeignValue`] for another tape's value.
+    pub fn max_pool2d(&mut self, x: &Value, kernel: usize, stride: usize, padding: usize) -> Result<Value> {
+        self.check(x)?;
+        element::require_float(OP, x.shape_tensor())?;
+        let geometry = Geometry::channels_last(OP, x.shape_tensor(), kernel, stride, padding)?;
+        let recorded = x.as_recorded().filter(|_| geometry.taps_fit_a_byte());
+        let Some((node, data)) = recorded else {
+            return self.candle(&[x], |x| {
+                let y = crate::max_pool2d(&x[0].permute((0, 3, 1, 2))?, kernel, stride, padding)?;
+                Ok(y.permute((0, 2, 3, 1))?.contiguous()?)
+            });
         };
-        let dx = element::with_slice::<f32, _>(OP, grad, |dy| kernel::scatter(&self.geometry, choices, dy))?;
-        Ok(Some(Tensor::from_vec(dx, x.shape(), &Device::Cpu)?))
+        let normalized = match data {
+            Data::Normalized(normalized) if normalized.relu && geometry.halves() => Some(Arc::clone(normalized)),
+            _ => None,
+        };
+        let needs_grad = self.needs_grad(node);
+        let (y, choices) = match &normalized {
+            Some(normalized) => elements(&normalized.x, |x| normalized::maxima(&geometry, normalized, x))?,
+            None => elements(&x.tensor()?, |x| kernel::maxima(&geometry, x, needs_grad))?,
+        };
+        let shape = [
+            geometry.batch,
+            geometry.out_height,
+            geometry.out_width,
+            geometry.channels,
+        ];
+        let y = self.plain(needs_grad, tensor(y, &shape)?);
+        let op = MaxPool2dOp {
+            geometry,
+            choices,
+            x_node: node,
+            normalized,
+        };
+        self.record(&y, op);
+        Ok(y)
+    }
+}
+
+/// A pooling that has run.
+struct MaxPool2dOp {
+    geometry: Geometry,
+    /// For each output the tap that the maximum came from: a byte is read faster than the window is compared again.
+    choices: Vec<u8>,
+    x_node: usize,
+    /// What the input was normalised from, on load.
+    normalized: Option<Arc<Normalized>>,
+}
+
+impl Backward for MaxPool2dOp {
+    fn backward(&self, gradient: Gradient, gradients: &mut Gradients<'_>) -> Result<()> {
+        let gradient = gradient.plain();
+        let Self { geometry, choices, .. } = self;
+        let dx = match &self.normalized {
+            Some(normalized) => Gradient::Gated(gradient.with(|dy| {
+                elements(&normalized.x, |x| {
+                    normalized::scatter(geometry, normalized, x, choices, dy)
+                })
+            })??),
+            None => Gradient::owned(gradient.with(|dy| kernel::scatter(geometry, choices, dy))?),
+        };
+        gradients.add(self.x_node, dx)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use candle_core::Var;
+use candle_core::{DType, Device};
 
 const POOLS: [(usize, usize, usize); 8] = [
     (2, 2, 0),

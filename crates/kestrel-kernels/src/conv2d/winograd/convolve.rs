@@ -50,7 +50,7 @@ pub(super) fn convolve<S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convolution<
         x,
         load,
         epilogue,
-        y: Shared(y.as_mut_ptr()),
+        y: Shared(y.as_mut_ptr().cast()),
     };
     // Of patches and weights, the fewer are held at once, transformed; the others pass by.
     if shape.tiles() < k && POINTS * shape.tiles() * c <= ALL_PATCHES {

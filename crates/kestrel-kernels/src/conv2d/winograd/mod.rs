@@ -33,9 +33,11 @@ mod transform;
 mod weights;
 mod workspace;
 
+use crate::element;
 use crate::simd::{Isa, Kernel, Simd};
 use hooks::{Epilogue, Identity, OnLoad, Store};
 pub use shape::{Shape, ShapeError};
+use std::mem::MaybeUninit;
 use weights::Direction;
 pub use workspace::Workspace;
 
@@ -73,10 +75,12 @@ impl Winograd {
     /// # Source
     /// `torch.nn.functional.conv2d` with `stride=1`; Lavin and Gray (2016).
     pub fn forward(&self, x: &[f32], w: &[f32], y: &mut [f32], workspace: &mut Workspace) {
+        // SAFETY: a pass writes every output.
+        let y = unsafe { element::to_be_written(y) };
         self.forward_with(x, &Identity, w, &Store, y, workspace);
     }
 
-    /// `y = epilogue(conv(load(x), w))`; returns the epilogue's sums, `[SUMS, K]`.
+    /// `y = epilogue(conv(load(x), w))`, every element of it; returns the epilogue's sums, `[SUMS, K]`.
     ///
     /// # Shapes
     /// As [`forward`](Self::forward).
@@ -89,7 +93,7 @@ impl Winograd {
         load: &L,
         w: &[f32],
         epilogue: &E,
-        y: &mut [f32],
+        y: &mut [MaybeUninit<f32>],
         workspace: &mut Workspace,
     ) -> Vec<f64> {
         let (shape, direction) = (self.shape, Direction::Forward);
@@ -116,10 +120,12 @@ impl Winograd {
     /// # Source
     /// `torch.nn.grad.conv2d_input` with `stride=1`.
     pub fn backward_data(&self, dy: &[f32], w: &[f32], dx: &mut [f32], workspace: &mut Workspace) {
+        // SAFETY: a pass writes every output.
+        let dx = unsafe { element::to_be_written(dx) };
         self.backward_data_with(dy, &Identity, w, &Store, dx, workspace);
     }
 
-    /// `dx = epilogue(convᵀ(load(dy), w))`; returns the epilogue's sums, `[SUMS, C]`.
+    /// `dx = epilogue(convᵀ(load(dy), w))`, every element of it; returns the epilogue's sums, `[SUMS, C]`.
     ///
     /// # Shapes
     /// As [`backward_data`](Self::backward_data).
@@ -132,7 +138,7 @@ impl Winograd {
         load: &L,
         w: &[f32],
         epilogue: &E,
-        dx: &mut [f32],
+        dx: &mut [MaybeUninit<f32>],
         workspace: &mut Workspace,
     ) -> Vec<f64> {
         let (shape, direction) = (self.shape.transposed(), Direction::Backward);
@@ -196,7 +202,7 @@ struct Convolution<'a, L, E> {
     load: &'a L,
     w: &'a [f32],
     epilogue: &'a E,
-    y: &'a mut [f32],
+    y: &'a mut [MaybeUninit<f32>],
     workspace: &'a mut Workspace,
 }
 

@@ -1,7 +1,7 @@
 //! The fused op against the channels-first pair, in f32 and in f64, and against itself on other numbers of threads.
 
 use super::*;
-use candle_core::{Device, Var};
+use candle_core::{DType, Device, Var};
 
 const CONFIG: BatchNormConfig = BatchNormConfig {
     eps: 1e-3,
@@ -18,6 +18,14 @@ const SHAPES: [[usize; 4]; 7] = [
     [3, 41, 43, 64],
     [2, 3, 3, 200],
 ];
+
+fn channels_first(x: &Tensor) -> Result<Tensor> {
+    Ok(x.permute((0, 3, 1, 2))?)
+}
+
+fn channels_last(y: &Tensor) -> Result<Tensor> {
+    Ok(y.permute((0, 2, 3, 1))?.contiguous()?)
+}
 
 /// Values about `mean` that look random and are the same in every run.
 fn values(seed: u64, shape: &[usize], mean: f64) -> candle_core::Result<Var> {
@@ -143,10 +151,7 @@ fn is_bit_equal_for_any_number_of_threads() -> candle_core::Result<()> {
         tensors.iter().map(bits).collect()
     };
     for shape in &SHAPES[4..6] {
-        assert!(
-            shape.iter().product::<usize>() > 3 * Rows::new(shape[3]).piece(),
-            "too few pieces"
-        );
+        assert!(shape.iter().product::<usize>() > 3 * pass::PIECE, "too few pieces");
         let one = bits(1, shape)?;
         for threads in [2, 4, 4] {
             assert!(bits(threads, shape)? == one, "{threads} threads differ from one");

@@ -1,0 +1,146 @@
+//! The backward of batch norm and of what is fused with it.
+
+use super::pass;
+use crate::Result;
+use crate::batch_norm::statistics::Statistics;
+use crate::conv2d::winograd::hooks::{Affine, Normalize, OutputMask, ThroughStatistics};
+use crate::tape::{Backward, Gated, Gradient, Gradients, Normalized, elements};
+use candle_core::Tensor;
+use std::sync::Arc;
+
+/// A batch norm that has run, and what followed.
+pub(super) struct BatchNormOp {
+    pub(super) normalized: Arc<Normalized>,
+    pub(super) x_node: usize,
+    /// Nodes of the parameters, `[C]` each.
+    pub(super) weight: usize,
+    pub(super) bias: usize,
+    /// A bias that the convolution before left to this op.
+    pub(super) conv_bias: Option<usize>,
+    pub(super) statistics: Statistics,
+    /// `weight / √(var + eps)`.
+    pub(super) scale: Vec<f64>,
+    /// Whether the statistics depend on `x`.
+    pub(super) training: bool,
+    pub(super) add_relu: Option<AddRelu>,
+}
+
+/// A residual add and relu that followed.
+pub(super) struct AddRelu {
+    pub(super) out: Tensor,
+    /// Of the residual.
+    pub(super) node: usize,
+    /// The residual, if it was normalised on load.
+    pub(super) lazy: Option<Arc<Normalized>>,
+}
+
+impl BatchNormOp {
+    fn channels(&self) -> usize {
+        self.normalized.center.len()
+    }
+
+    /// Back through `relu(y + residual)`: the gradient of `y` and the residual's is the same.
+    fn through_add_relu(&self, add_relu: &AddRelu, gradient: Gradient, gradients: &mut Gradients<'_>) -> Result<Gated> {
+        let mut g = gradient.plain().into_vec()?;
+        let lazy = add_relu.lazy.as_deref();
+        let mut mask = |residual: Option<(&[f32], &[f32])>| {
+            elements(&add_relu.out, |out| {
+                elements(&self.normalized.x, |x| {
+                    let x = (x, self.normalized.center.as_slice());
+                    pass::in_place(&mut g, self.channels(), &OutputMask { out, x, residual })
+                })
+            })?
+        };
+        let sums = match lazy {
+            Some(lazy) => elements(&lazy.x, |x| mask(Some((x, &lazy.center))))??,
+            None => mask(None)?,
+        };
+        let [sum, products, residual_products] =
+            [0, 1, 2].map(|i| sums[i * self.channels()..][..self.channels()].to_vec());
+        if gradients.needs(add_relu.node) {
+            let g = g.clone();
+            let gradient = match lazy {
+                Some(_) => Gradient::Gated(Gated {
+                    g,
+                    sum: sum.clone(),
+                    products: residual_products,
+                }),
+                None => Gradient::owned(g),
+            };
+            gradients.add(add_relu.node, gradient)?;
+        }
+        Ok(Gated { g, sum, products })
+    }
+
+    /// ```text
+    /// dbias = Σ g,  dweight = Σ g (x − mean) · inv_std
+    /// dx = weight · inv_std · (g − [dbias + (x − mean) · inv_std · dweight] / M)   the bracket only in training
+    /// ```
+    fn dx(&self, mut g: Vec<f32>, dbias: &[f64], dweight: &[f64]) -> Result<Vec<f32>> {
+        let narrow = |values: &[f64]| values.iter().map(|value| *value as f32).collect::<Vec<_>>();
+        let scale = narrow(&self.scale);
+        if !self.training {
+            let zeros = vec![0.0; self.channels()];
+            let affine = Affine {
+                center: &zeros,
+                scale: &scale,
+                shift: &zeros,
+            };
+            pass::in_place(&mut g, self.channels(), &Normalize::<false>(affine));
+            return Ok(g);
+        }
+        let count = (g.len() / self.channels()) as f64;
+        let by_channel = |f: &dyn Fn(usize) -> f64| (0..self.channels()).map(f).collect::<Vec<_>>();
+        let slope = by_channel(&|c| self.scale[c] * self.statistics.inv_std[c] * dweight[c] / count);
+        let offset = by_channel(&|c| {
+            let rounding = f64::from(self.normalized.center[c]) - self.statistics.mean[c];
+            self.scale[c] * dbias[c] / count + slope[c] * rounding
+        });
+        let (slope, offset) = (narrow(&slope), narrow(&offset));
+        elements(&self.normalized.x, |x| {
+            let through = ThroughStatistics {
+                x,
+                center: &self.normalized.center,
+                scale: &scale,
+                slope: &slope,
+                offset: &offset,
+            };
+            pass::in_place(&mut g, self.channels(), &through);
+        })?;
+        Ok(g)
+    }
+}
+
+impl Backward for BatchNormOp {
+    fn backward(&self, gradient: Gradient, gradients: &mut Gradients<'_>) -> Result<()> {
+        let Gated { g, sum, products } = match &self.add_relu {
+            Some(add_relu) => self.through_add_relu(add_relu, gradient, gradients)?,
+            None => gradient.gated(&self.normalized)?,
+        };
+        let dweight: Vec<f64> = (0..self.channels())
+            .map(|c| {
+                // The products were taken about the mean rounded to f32.
+                let rounding = self.statistics.mean[c] - f64::from(self.normalized.center[c]);
+                (products[c] - rounding * sum[c]) * self.statistics.inv_std[c]
+            })
+            .collect();
+        let narrow = |values: &[f64]| Gradient::owned(values.iter().map(|value| *value as f32).collect());
+        gradients.add(self.weight, narrow(&dweight))?;
+        gradients.add(self.bias, narrow(&sum))?;
+        if let Some(conv_bias) = self.conv_bias {
+            // Batch statistics take the bias out again: its gradient is 0.
+            let factor = if self.training { 0.0 } else { 1.0 };
+            let dbias: Vec<f64> = sum
+                .iter()
+                .zip(&self.scale)
+                .map(|(sum, scale)| factor * sum * scale)
+                .collect();
+            gradients.add(conv_bias, narrow(&dbias))?;
+        }
+        if gradients.needs(self.x_node) {
+            let dx = self.dx(g, &sum, &dweight)?;
+            gradients.add(self.x_node, Gradient::owned(dx))?;
+        }
+        Ok(())
+    }
+}

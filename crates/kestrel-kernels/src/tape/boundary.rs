@@ -1,0 +1,181 @@
+//! Where a tape meets candle's graph.
+//!
+//! A custom op of candle's has at most three arguments, a section any number of leaves. So each leaf becomes an argument of
+//! a [`LeafOp`], whose result is a single float, the *token*; the next leaf's op takes that token too, and the section's op
+//! takes the last one. In the backward the section's op comes first: it runs the tape and leaves the leaves' gradients where
+//! their ops find them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, InplaceOp1, Layout, Shape, Tensor};
+
+use super::backward::collect;
+use super::gradient::Elements;
+use super::{Gradient, Gradients, Node, Record, Tape, Value};
+use crate::{Result, element};
+
+const OP: &str = "section";
+
+/// Gradients of the leaves, by node, between the section's op and theirs.
+type LeafGradients = Arc<Mutex<HashMap<usize, Gradient>>>;
+
+/// The section's value as a tensor of candle's graph.
+pub(super) fn close(tape: Tape, value: Value) -> Result<Tensor> {
+    let tensor = value.tensor()?;
+    let Some((node, _)) = value.as_recorded() else {
+        return Ok(tensor);
+    };
+    if !tape.needs_grad(node) {
+        return Ok(tensor);
+    }
+    drop(value);
+    let leaf_gradients = LeafGradients::default();
+    let mut token = Tensor::zeros((), DType::F32, &Device::Cpu)?;
+    for (leaf, node) in &tape.tracked {
+        token = token.apply_op2(
+            leaf,
+            LeafOp {
+                node: *node,
+                gradients: Arc::clone(&leaf_gradients),
+            },
+        )?;
+    }
+    let shape = tensor.shape().clone();
+    let elements = if tape.nodes[node].kept || tape.nodes[node].normalized.is_some() {
+        Elements::Shared(tensor).into_vec()?
+    } else {
+        take(&tensor)?
+    };
+    Ok(token.apply_op1(SectionOp {
+        result: Mutex::new(Some(elements)),
+        shape,
+        node,
+        nodes: tape.nodes,
+        records: tape.records,
+        leaves: tape.tracked.into_iter().map(|(_, node)| node).collect(),
+        leaf_gradients,
+    })?)
+}
+
+/// The elements of a contiguous tensor that nobody reads again, without a copy.
+fn take(tensor: &Tensor) -> Result<Vec<f32>> {
+    struct Take(Mutex<Vec<f32>>);
+    impl InplaceOp1 for Take {
+        fn name(&self) -> &'static str {
+            OP
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, _layout: &Layout) -> candle_core::Result<()> {
+            if let CpuStorage::F32(elements) = storage {
+                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = std::mem::take(elements);
+            }
+            Ok(())
+        }
+    }
+    if tensor.layout().start_offset() != 0 {
+        return Elements::Shared(tensor.clone()).into_vec();
+    }
+    let taken = Take(Mutex::default());
+    tensor.inplace_op1(&taken)?;
+    Ok(taken.0.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The section as candle's graph sees it: from the last token to the result.
+struct SectionOp {
+    /// Until the forward has handed it out.
+    result: Mutex<Option<Vec<f32>>>,
+    shape: Shape,
+    /// Of the result.
+    node: usize,
+    nodes: Vec<Node>,
+    records: Vec<Record>,
+    leaves: Vec<usize>,
+    leaf_gradients: LeafGradients,
+}
+
+impl CustomOp1 for SectionOp {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(&self, _token: &CpuStorage, _layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match result {
+            Some(elements) => Ok((CpuStorage::F32(elements), self.shape.clone())),
+            None => candle_core::bail!("a section's result is handed out once"),
+        }
+    }
+
+    fn bwd(&self, token: &Tensor, _result: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let mut gradients = Gradients::new(&self.nodes);
+        gradients.add(self.node, Gradient::Plain(Elements::Shared(grad.contiguous()?)))?;
+        for record in self.records.iter().rev() {
+            if let Some(gradient) = gradients.take(record.output) {
+                record.op.backward(gradient, &mut gradients)?;
+            }
+        }
+        let mut found = self.leaf_gradients.lock().unwrap_or_else(PoisonError::into_inner);
+        found.clear();
+        for &leaf in &self.leaves {
+            if let Some(gradient) = gradients.take(leaf) {
+                found.insert(leaf, gradient);
+            }
+        }
+        Ok(Some(token.zeros_like()?))
+    }
+}
+
+/// A leaf's place in candle's graph.
+struct LeafOp {
+    node: usize,
+    gradients: LeafGradients,
+}
+
+impl CustomOp2 for LeafOp {
+    fn name(&self) -> &'static str {
+        "section leaf"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _token: &CpuStorage,
+        _token_layout: &Layout,
+        _leaf: &CpuStorage,
+        _leaf_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(vec![0.0]), Shape::from(())))
+    }
+
+    fn bwd(
+        &self,
+        token: &Tensor,
+        leaf: &Tensor,
+        _result: &Tensor,
+        _grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let found = self
+            .gradients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.node);
+        let gradient = match found {
+            Some(gradient) => collect(leaf, gradient.plain().into_tensor(leaf.shape())?),
+            // candle's backward wants one for each tensor that is no variable.
+            None if !leaf.is_variable() => Some(leaf.zeros_like()?),
+            None => None,
+        };
+        let token = token.track_op().then(|| token.zeros_like()).transpose()?;
+        Ok((token, gradient))
+    }
+}
+
+/// A vector of `f32` as a contiguous tensor.
+pub(crate) fn tensor(elements: Vec<f32>, dims: &[usize]) -> Result<Tensor> {
+    Ok(Tensor::from_vec(elements, dims, &Device::Cpu)?)
+}
+
+/// Calls `read` with the elements of a recorded tensor.
+pub(crate) fn elements<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    Ok(element::with_slice(OP, tensor, read)?)
+}
