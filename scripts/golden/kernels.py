@@ -78,7 +78,19 @@ def cross_entropy():
     logits, targets = (torch.randn(7, 10) * 5).requires_grad_(), torch.randint(10, (7,))
     loss = F.cross_entropy(logits, targets)
     loss.backward()
-    save(CRATE, "cross_entropy", {"logits": logits, "targets": targets, "loss": loss, "dlogits": logits.grad}, SEED)
+    tensors = {"logits": logits, "targets": targets, "loss": loss, "dlogits": logits.grad.clone()}
+    # The same logits against classes and against probabilities, with each combination of the options.
+    weights, probabilities = torch.rand(10) + 0.1, (torch.randn(7, 10) * 2).softmax(1)
+    tensors |= {"class_weights": weights, "probabilities": probabilities}
+    for kind, of in [("classes", targets), ("probabilities", probabilities)]:
+        for weighted in [False, True]:
+            for smoothing in [0.0, 0.1, 1.0]:
+                logits.grad = None
+                loss = F.cross_entropy(logits, of, weights if weighted else None, label_smoothing=smoothing)
+                loss.backward()
+                name = f"{kind}.{'weighted' if weighted else 'plain'}.{smoothing}"
+                tensors |= {f"{name}.loss": loss, f"{name}.dlogits": logits.grad.clone()}
+    save(CRATE, "cross_entropy", tensors, SEED)
 
 
 def adam():

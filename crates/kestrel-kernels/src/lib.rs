@@ -55,7 +55,7 @@ mod gemm;
 
 pub use batch_norm::{BatchNormConfig, batch_norm_eval, batch_norm_train};
 pub use conv2d::{Conv2dConfig, conv2d};
-pub use cross_entropy::cross_entropy;
+pub use cross_entropy::{CrossEntropyConfig, cross_entropy, cross_entropy_with};
 pub use dropout::{DropoutKey, dropout};
 pub use error::{Error, Result};
 pub use linear::linear;

@@ -1,5 +1,7 @@
 //! One test an error variant.
 
+mod loss;
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
     AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, Error, adam_step, batch_norm_train, conv2d, cross_entropy,

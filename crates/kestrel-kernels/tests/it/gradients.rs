@@ -3,8 +3,8 @@
 use crate::inputs::{distinct, normal, normal_like};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
-    BatchNormConfig, Conv2dConfig, DropoutKey, batch_norm_eval, batch_norm_train, conv2d, cross_entropy, dropout,
-    linear, max_pool2d, relu,
+    BatchNormConfig, Conv2dConfig, CrossEntropyConfig, DropoutKey, batch_norm_eval, batch_norm_train, conv2d,
+    cross_entropy, cross_entropy_with, dropout, linear, max_pool2d, relu,
 };
 
 /// Checks the gradient of every element of `vars` under `f`, whose output is weighted at random.
@@ -226,6 +226,30 @@ fn cross_entropy_gradients() -> Result<()> {
     }
     let logits = normal::<f64>(&[5, 3])?;
     check_gradients(&[&logits], || Ok(cross_entropy(&logits.t()?, &targets(&[4, 0, 2])?)?))
+}
+
+/// Logits, probabilities and class weights that are views with strides.
+#[test]
+fn cross_entropy_gradients_with_options() -> Result<()> {
+    let weights = normal::<f64>(&[4, 2])?.sqr()?.narrow(1, 1, 1)?.squeeze(1)?;
+    let probabilities = normal::<f64>(&[4, 3])?.sqr()?.t()?;
+    let classes = Tensor::new(&[[3u32, 9], [0, 9], [3, 9]], &Device::Cpu)?
+        .narrow(1, 0, 1)?
+        .squeeze(1)?;
+    for (label_smoothing, class_weights) in [(0.0, Some(&weights)), (0.3, None), (0.2, Some(&weights)), (1.0, None)] {
+        let config = CrossEntropyConfig {
+            label_smoothing,
+            class_weights: class_weights.cloned(),
+        };
+        for targets in [&classes, &probabilities] {
+            let logits = normal::<f64>(&[4, 3])?;
+            check_gradients(&[&logits], || Ok(cross_entropy_with(&logits.t()?, targets, &config)?))?;
+            let copied = cross_entropy_with(&logits.t()?.contiguous()?, &targets.contiguous()?, &config)?;
+            let strided = cross_entropy_with(&logits.t()?, targets, &config)?;
+            assert_eq!(copied.to_scalar::<f64>()?, strided.to_scalar::<f64>()?);
+        }
+    }
+    Ok(())
 }
 
 #[test]

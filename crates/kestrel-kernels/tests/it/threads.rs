@@ -3,8 +3,8 @@
 use crate::inputs::normal;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
-    AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, adam_step, batch_norm_train, conv2d, cross_entropy, dropout,
-    linear, max_pool2d, relu,
+    AdamConfig, BatchNormConfig, Conv2dConfig, CrossEntropyConfig, DropoutKey, adam_step, batch_norm_train, conv2d,
+    cross_entropy, cross_entropy_with, dropout, linear, max_pool2d, relu,
 };
 
 /// Runs `f` on pools of 1, 2 and 4 threads and compares every element of its tensors.
@@ -112,6 +112,14 @@ fn other_ops_are_bit_equal() -> Result<()> {
     let targets: Vec<u32> = (0..1000).map(|i| i % 10).collect();
     let targets = Tensor::from_vec(targets, 1000, &Device::Cpu)?;
     check_threads(|| all_of(&cross_entropy(&logits, &targets)?, &[&logits]))?;
+    let config = CrossEntropyConfig {
+        label_smoothing: 0.1,
+        class_weights: Some(normal::<f32>(&[10])?.sqr()?),
+    };
+    let probabilities = normal::<f32>(&[1000, 10])?.sqr()?;
+    for targets in [&targets, &probabilities] {
+        check_threads(|| all_of(&cross_entropy_with(&logits, targets, &config)?, &[&logits]))?;
+    }
     let grad = normal::<f32>(&[50_000])?;
     check_threads(|| {
         let param = Var::from_tensor(&(grad.as_tensor() + 1.0)?)?;
