@@ -74,6 +74,38 @@ def max_pool2d():
     save(CRATE, "max_pool2d", tensors, SEED)
 
 
+def avg_pool2d():
+    tensors = {}
+    # name, x, kernel, stride, padding, count_include_pad
+    for name, x, kernel, stride, padding, count_include_pad in [
+        ("halve", (2, 3, 8, 6), 2, 2, 0, True),
+        ("overlap", (1, 2, 7, 6), 3, 2, 1, True),
+        ("inside", (2, 3, 7, 5), 3, 2, 1, False),
+        ("apart", (1, 2, 8, 9), 2, 3, 1, False),
+        ("pixel", (2, 2, 1, 1), 3, 1, 1, False),
+    ]:
+        x = leaf(*x)
+        y = F.avg_pool2d(x, kernel, stride, padding, count_include_pad=count_include_pad)
+        dy = torch.randn_like(y)
+        y.backward(dy)
+        tensors |= {f"{name}.x": x, f"{name}.y": y, f"{name}.dy": dy, f"{name}.dx": x.grad,
+                    f"{name}.config": torch.tensor([kernel, stride, padding, int(count_include_pad)])}
+    # name, x, output size
+    for name, x, out in [
+        ("adaptive_global", (2, 3, 7, 7), (1, 1)),
+        ("adaptive_divides", (1, 2, 8, 6), (4, 3)),
+        ("adaptive_uneven", (2, 3, 7, 5), (3, 4)),
+        ("adaptive_larger", (1, 2, 3, 1), (7, 2)),
+    ]:
+        x = leaf(*x)
+        y = F.adaptive_avg_pool2d(x, out)
+        dy = torch.randn_like(y)
+        y.backward(dy)
+        tensors |= {f"{name}.x": x, f"{name}.y": y, f"{name}.dy": dy, f"{name}.dx": x.grad,
+                    f"{name}.config": torch.tensor(out)}
+    save(CRATE, "avg_pool2d", tensors, SEED)
+
+
 def cross_entropy():
     logits, targets = (torch.randn(7, 10) * 5).requires_grad_(), torch.randint(10, (7,))
     loss = F.cross_entropy(logits, targets)
@@ -110,6 +142,6 @@ def adam():
 
 
 if __name__ == "__main__":
-    for make in (conv2d, batch_norm, max_pool2d, cross_entropy, adam):
+    for make in (conv2d, batch_norm, max_pool2d, avg_pool2d, cross_entropy, adam):
         torch.manual_seed(SEED)
         make()

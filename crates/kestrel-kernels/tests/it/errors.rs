@@ -1,6 +1,7 @@
 //! One test an error variant.
 
 mod loss;
+mod pooling;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{

@@ -1,6 +1,7 @@
 //! Each op in f32 against tensors that PyTorch made (`scripts/golden/kernels.py`).
 
 mod loss;
+mod pooling;
 
 use candle_core::{Device, Result, Tensor, Var, safetensors};
 use kestrel_kernels::{
@@ -185,7 +186,14 @@ fn ten_steps_of_adam_equal_pytorch() -> Result<()> {
 /// A reader can make the files again: each names the versions, the seed and the command.
 #[test]
 fn golden_files_record_what_made_them() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    for name in ["conv2d", "batch_norm", "max_pool2d", "cross_entropy", "adam"] {
+    for name in [
+        "conv2d",
+        "batch_norm",
+        "max_pool2d",
+        "avg_pool2d",
+        "cross_entropy",
+        "adam",
+    ] {
         let bytes = std::fs::read(path(name))?;
         let (_, metadata) = ::safetensors::SafeTensors::read_metadata(&bytes)?;
         let record = &metadata.metadata().as_ref().unwrap()["record"];

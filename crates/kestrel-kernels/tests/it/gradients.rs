@@ -3,8 +3,8 @@
 use crate::inputs::{distinct, normal, normal_like};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
-    BatchNormConfig, Conv2dConfig, CrossEntropyConfig, DropoutKey, batch_norm_eval, batch_norm_train, conv2d,
-    cross_entropy, cross_entropy_with, dropout, linear, max_pool2d, relu,
+    BatchNormConfig, Conv2dConfig, CrossEntropyConfig, DropoutKey, adaptive_avg_pool2d, avg_pool2d, batch_norm_eval,
+    batch_norm_train, channels_last, conv2d, cross_entropy, cross_entropy_with, dropout, linear, max_pool2d, relu,
 };
 
 /// Checks the gradient of every element of `vars` under `f`, whose output is weighted at random.
@@ -191,6 +191,55 @@ fn max_pool2d_gradients() -> Result<()> {
     }
     let x = distinct(&[2, 6, 5, 3])?;
     check_gradients(&[&x], || Ok(max_pool2d(&x.permute((0, 3, 1, 2))?, 3, 2, 1)?))
+}
+
+#[test]
+fn avg_pool2d_gradients() -> Result<()> {
+    for (shape, kernel, stride, padding) in [
+        ([2, 2, 6, 4], 2, 2, 0),
+        ([1, 2, 7, 9], 3, 2, 1),
+        ([1, 1, 5, 5], 3, 1, 1),
+        ([2, 1, 7, 5], 2, 3, 1),
+        ([2, 3, 1, 1], 1, 1, 0),
+        // An image smaller than the window, which padding makes legal.
+        ([1, 2, 1, 2], 3, 2, 1),
+    ] {
+        let x = normal::<f64>(&shape)?;
+        for count_include_pad in [false, true] {
+            check_gradients(&[&x], || {
+                Ok(avg_pool2d(&x, kernel, stride, padding, count_include_pad)?)
+            })?;
+            check_gradients(&[&x], || {
+                let x = x.permute((0, 2, 3, 1))?;
+                Ok(channels_last::avg_pool2d(
+                    &x,
+                    kernel,
+                    stride,
+                    padding,
+                    count_include_pad,
+                )?)
+            })?;
+        }
+    }
+    let x = normal::<f64>(&[2, 6, 5, 3])?;
+    check_gradients(&[&x], || Ok(avg_pool2d(&x.permute((0, 3, 1, 2))?, 3, 2, 1, false)?))
+}
+
+#[test]
+fn adaptive_avg_pool2d_gradients() -> Result<()> {
+    for (shape, out) in [
+        ([2, 3, 7, 5], (1, 1)),
+        ([1, 2, 6, 4], (3, 2)),
+        ([2, 1, 7, 5], (3, 4)),
+        ([1, 2, 1, 1], (1, 1)),
+        ([1, 2, 2, 3], (5, 4)),
+    ] {
+        let x = normal::<f64>(&shape)?;
+        check_gradients(&[&x], || Ok(adaptive_avg_pool2d(&x, out)?))?;
+        check_gradients(&[&x], || Ok(adaptive_avg_pool2d(&x.permute((1, 0, 3, 2))?, out)?))?;
+        check_gradients(&[&x], || Ok(channels_last::adaptive_avg_pool2d(&x, out)?))?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use crate::inputs::normal;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
-    AdamConfig, BatchNormConfig, Conv2dConfig, CrossEntropyConfig, DropoutKey, adam_step, batch_norm_train, conv2d,
-    cross_entropy, cross_entropy_with, dropout, linear, max_pool2d, relu,
+    AdamConfig, BatchNormConfig, Conv2dConfig, CrossEntropyConfig, DropoutKey, adam_step, adaptive_avg_pool2d,
+    avg_pool2d, batch_norm_train, channels_last, conv2d, cross_entropy, cross_entropy_with, dropout, linear,
+    max_pool2d, relu,
 };
 
 /// Runs `f` on pools of 1, 2 and 4 threads and compares every element of its tensors.
@@ -87,6 +88,10 @@ fn other_ops_are_bit_equal() -> Result<()> {
         Ok(tensors)
     })?;
     check_threads(|| all_of(&max_pool2d(&x, 3, 2, 1)?, &[&x]))?;
+    check_threads(|| all_of(&avg_pool2d(&x, 3, 2, 1, false)?, &[&x]))?;
+    check_threads(|| all_of(&adaptive_avg_pool2d(&x, (5, 40))?, &[&x]))?;
+    check_threads(|| all_of(&channels_last::avg_pool2d(&x, 3, 2, 1, false)?, &[&x]))?;
+    check_threads(|| all_of(&channels_last::adaptive_avg_pool2d(&x, (1, 1))?, &[&x]))?;
     check_threads(|| all_of(&relu(&x)?, &[&x]))?;
     check_threads(|| {
         all_of(
