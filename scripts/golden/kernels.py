@@ -125,6 +125,54 @@ def cross_entropy():
     save(CRATE, "cross_entropy", tensors, SEED)
 
 
+def linear():
+    tensors = {}
+    # name, rows, inputs, outputs, bias, relu
+    for name, rows, inputs, outputs, has_bias, relu in [
+        ("plain", 5, 18, 7, False, False),
+        ("bias", 17, 9, 12, True, False),
+        ("relu", 6, 20, 11, True, True),
+        ("relu_without_bias", 3, 7, 65, False, True),
+    ]:
+        x, weight = leaf(rows, inputs), leaf(outputs, inputs)
+        bias = leaf(outputs) if has_bias else None
+        y = F.linear(x, weight, bias)
+        y = F.relu(y) if relu else y
+        dy = torch.randn_like(y)
+        y.backward(dy)
+        tensors |= {f"{name}.x": x, f"{name}.weight": weight, f"{name}.y": y, f"{name}.dy": dy,
+                    f"{name}.dx": x.grad, f"{name}.dweight": weight.grad}
+        if has_bias:
+            tensors |= {f"{name}.bias": bias, f"{name}.dbias": bias.grad}
+    save(CRATE, "linear", tensors, SEED)
+
+
+def sgd():
+    # name, momentum, dampening, weight_decay, nesterov
+    tensors = {}
+    for name, momentum, dampening, weight_decay, nesterov in [
+        ("plain", 0.0, 0.0, 0.0, False),
+        ("decay", 0.0, 0.0, 0.05, False),
+        ("momentum", 0.9, 0.0, 0.05, False),
+        ("dampening", 0.8, 0.3, 0.0, False),
+        ("nesterov", 0.9, 0.0, 0.05, True),
+    ]:
+        param = torch.nn.Parameter(torch.randn(4, 5))
+        tensors |= {f"{name}.param": param.detach().clone()}
+        optimizer = torch.optim.SGD([param], lr=0.1, momentum=momentum, dampening=dampening,
+                                    weight_decay=weight_decay, nesterov=nesterov)
+        grads, params = [], []
+        for _ in range(5):
+            param.grad = torch.randn_like(param)
+            optimizer.step()
+            grads.append(param.grad.clone())
+            params.append(param.detach().clone())
+        tensors |= {f"{name}.grads": torch.stack(grads), f"{name}.y": torch.stack(params)}
+        if momentum != 0.0:
+            tensors |= {f"{name}.momentum_buffer": optimizer.state[param]["momentum_buffer"]}
+    save(CRATE, "sgd", tensors, SEED)
+
+
 def adam():
     param = torch.nn.Parameter(torch.randn(6, 5))
     tensors = {"param": param.detach().clone()}
@@ -142,6 +190,6 @@ def adam():
 
 
 if __name__ == "__main__":
-    for make in (conv2d, batch_norm, max_pool2d, avg_pool2d, cross_entropy, adam):
+    for make in (conv2d, batch_norm, max_pool2d, avg_pool2d, cross_entropy, linear, sgd, adam):
         torch.manual_seed(SEED)
         make()

@@ -60,7 +60,7 @@ pub use conv2d::{Conv2dConfig, conv2d};
 pub use cross_entropy::{CrossEntropyConfig, cross_entropy, cross_entropy_with};
 pub use dropout::{DropoutKey, dropout};
 pub use error::{Error, Result};
-pub use linear::linear;
+pub use linear::{linear, linear_relu};
 pub use max_pool2d::max_pool2d;
 pub use relu::relu;
 pub use update::{AdamConfig, adam_step};

@@ -4,7 +4,8 @@ use crate::inputs::{distinct, normal, normal_like};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
     BatchNormConfig, Conv2dConfig, CrossEntropyConfig, DropoutKey, adaptive_avg_pool2d, avg_pool2d, batch_norm_eval,
-    batch_norm_train, channels_last, conv2d, cross_entropy, cross_entropy_with, dropout, linear, max_pool2d, relu,
+    batch_norm_train, channels_last, conv2d, cross_entropy, cross_entropy_with, dropout, linear, linear_relu,
+    max_pool2d, relu,
 };
 
 /// Checks the gradient of every element of `vars` under `f`, whose output is weighted at random.
@@ -252,6 +253,21 @@ fn linear_gradients() -> Result<()> {
     }
     let (x, weight) = (normal::<f64>(&[4, 3])?, normal::<f64>(&[4, 2])?);
     check_gradients(&[&x, &weight], || Ok(linear(&x.t()?, &weight.t()?, None)?))
+}
+
+#[test]
+fn linear_relu_gradients() -> Result<()> {
+    for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 2), (2, 3, 70), (17, 6, 3)] {
+        let (x, weight) = (normal::<f64>(&[rows, inputs])?, normal::<f64>(&[outputs, inputs])?);
+        // Off 0 by more than a step, so that no difference crosses the bend.
+        let bias = (normal::<f64>(&[outputs])?.as_tensor() + 0.3)?;
+        let near = linear(&x, &weight, Some(&bias))?.abs()?.min_all()?.to_scalar::<f64>()?;
+        assert!(near > 1e-3, "{near}");
+        let bias = Var::from_tensor(&bias)?;
+        check_gradients(&[&x, &weight, &bias], || Ok(linear_relu(&x, &weight, Some(&bias))?))?;
+    }
+    let (x, weight) = (normal::<f64>(&[4, 3])?, normal::<f64>(&[4, 2])?);
+    check_gradients(&[&x, &weight], || Ok(linear_relu(&x.t()?, &weight.t()?, None)?))
 }
 
 #[test]

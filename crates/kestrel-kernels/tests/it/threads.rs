@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
     AdamConfig, BatchNormConfig, Conv2dConfig, CrossEntropyConfig, DropoutKey, adam_step, adaptive_avg_pool2d,
     avg_pool2d, batch_norm_train, channels_last, conv2d, cross_entropy, cross_entropy_with, dropout, linear,
-    max_pool2d, relu,
+    linear_relu, max_pool2d, relu,
 };
 
 /// Runs `f` on pools of 1, 2 and 4 threads and compares every element of its tensors.
@@ -113,6 +113,7 @@ fn other_ops_are_bit_equal() -> Result<()> {
         normal::<f32>(&[130])?,
     );
     check_threads(|| all_of(&linear(&rows, &matrix, Some(&offset))?, &[&rows, &matrix, &offset]))?;
+    check_threads(|| all_of(&linear_relu(&rows, &matrix, Some(&offset))?, &[&rows, &matrix, &offset]))?;
     let logits = normal::<f32>(&[1000, 10])?;
     let targets: Vec<u32> = (0..1000).map(|i| i % 10).collect();
     let targets = Tensor::from_vec(targets, 1000, &Device::Cpu)?;
