@@ -63,4 +63,4 @@ pub use error::{Error, Result};
 pub use linear::{linear, linear_relu};
 pub use max_pool2d::max_pool2d;
 pub use relu::relu;
-pub use update::{AdamConfig, adam_step};
+pub use update::{AdamConfig, SgdConfig, adam_step, sgd_step};

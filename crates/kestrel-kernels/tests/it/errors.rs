@@ -2,6 +2,7 @@
 
 mod loss;
 mod pooling;
+mod sgd;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{

@@ -3,6 +3,7 @@
 mod linear;
 mod loss;
 mod pooling;
+mod sgd;
 
 use candle_core::{Device, Result, Tensor, Var, safetensors};
 use kestrel_kernels::{

@@ -3,9 +3,9 @@
 use crate::inputs::normal;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
-    AdamConfig, BatchNormConfig, Conv2dConfig, CrossEntropyConfig, DropoutKey, adam_step, adaptive_avg_pool2d,
-    avg_pool2d, batch_norm_train, channels_last, conv2d, cross_entropy, cross_entropy_with, dropout, linear,
-    linear_relu, max_pool2d, relu,
+    AdamConfig, BatchNormConfig, Conv2dConfig, CrossEntropyConfig, DropoutKey, SgdConfig, adam_step,
+    adaptive_avg_pool2d, avg_pool2d, batch_norm_train, channels_last, conv2d, cross_entropy, cross_entropy_with,
+    dropout, linear, linear_relu, max_pool2d, relu, sgd_step,
 };
 
 /// Runs `f` on pools of 1, 2 and 4 threads and compares every element of its tensors.
@@ -134,5 +134,19 @@ fn other_ops_are_bit_equal() -> Result<()> {
             adam_step(&param, &grad, &exp_avg, &exp_avg_sq, step, &AdamConfig::default())?;
         }
         Ok(vec![param.as_tensor().clone(), exp_avg, exp_avg_sq])
+    })?;
+    check_threads(|| {
+        let param = Var::from_tensor(&(grad.as_tensor() + 1.0)?)?;
+        let buffer = param.zeros_like()?;
+        let config = SgdConfig {
+            momentum: 0.9,
+            weight_decay: 0.1,
+            nesterov: true,
+            ..SgdConfig::default()
+        };
+        for step in 1..=2 {
+            sgd_step(&param, &grad, Some(&buffer), step, &config)?;
+        }
+        Ok(vec![param.as_tensor().clone(), buffer])
     })
 }
