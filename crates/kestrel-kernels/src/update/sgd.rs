@@ -202,9 +202,19 @@ impl Update {
             [param.len(); 2],
             "a gradient and a momentum for each parameter"
         );
+        match (self.first, self.config.nesterov) {
+            (false, false) => self.pass::<T, false, false>(param, grad, buffer),
+            (false, true) => self.pass::<T, false, true>(param, grad, buffer),
+            (true, false) => self.pass::<T, true, false>(param, grad, buffer),
+            (true, true) => self.pass::<T, true, true>(param, grad, buffer),
+        }
+    }
+
+    /// [`with_momentum`](Self::with_momentum), with its choices known to the compiler: it does not vectorise a loop that
+    /// makes them.
+    fn pass<T: Element, const FIRST: bool, const NESTEROV: bool>(&self, param: &mut [T], grad: &[T], buffer: &mut [T]) {
         let (lr, decayed) = (T::narrow(self.config.lr), self.decay());
         let (momentum, share) = (T::narrow(self.config.momentum), T::narrow(1.0 - self.config.dampening));
-        let (first, nesterov) = (self.first, self.config.nesterov);
         param
             .par_chunks_mut(BLOCK)
             .zip(grad.par_chunks(BLOCK))
@@ -212,8 +222,8 @@ impl Update {
             .for_each(|((param, grad), buffer)| {
                 for ((param, grad), buffer) in param.iter_mut().zip(grad).zip(buffer) {
                     let grad = decayed(*grad, *param);
-                    let moved = if first { grad } else { *buffer * momentum + share * grad };
-                    let direction = if nesterov { grad + momentum * moved } else { moved };
+                    let moved = if FIRST { grad } else { *buffer * momentum + share * grad };
+                    let direction = if NESTEROV { grad + momentum * moved } else { moved };
                     *buffer = moved;
                     *param -= lr * direction;
                 }
