@@ -74,11 +74,103 @@ def max_pool2d():
     save(CRATE, "max_pool2d", tensors, SEED)
 
 
+def avg_pool2d():
+    tensors = {}
+    # name, x, kernel, stride, padding, count_include_pad
+    for name, x, kernel, stride, padding, count_include_pad in [
+        ("halve", (2, 3, 8, 6), 2, 2, 0, True),
+        ("overlap", (1, 2, 7, 6), 3, 2, 1, True),
+        ("inside", (2, 3, 7, 5), 3, 2, 1, False),
+        ("apart", (1, 2, 8, 9), 2, 3, 1, False),
+        ("pixel", (2, 2, 1, 1), 3, 1, 1, False),
+    ]:
+        x = leaf(*x)
+        y = F.avg_pool2d(x, kernel, stride, padding, count_include_pad=count_include_pad)
+        dy = torch.randn_like(y)
+        y.backward(dy)
+        tensors |= {f"{name}.x": x, f"{name}.y": y, f"{name}.dy": dy, f"{name}.dx": x.grad,
+                    f"{name}.config": torch.tensor([kernel, stride, padding, int(count_include_pad)])}
+    # name, x, output size
+    for name, x, out in [
+        ("adaptive_global", (2, 3, 7, 7), (1, 1)),
+        ("adaptive_divides", (1, 2, 8, 6), (4, 3)),
+        ("adaptive_uneven", (2, 3, 7, 5), (3, 4)),
+        ("adaptive_larger", (1, 2, 3, 1), (7, 2)),
+    ]:
+        x = leaf(*x)
+        y = F.adaptive_avg_pool2d(x, out)
+        dy = torch.randn_like(y)
+        y.backward(dy)
+        tensors |= {f"{name}.x": x, f"{name}.y": y, f"{name}.dy": dy, f"{name}.dx": x.grad,
+                    f"{name}.config": torch.tensor(out)}
+    save(CRATE, "avg_pool2d", tensors, SEED)
+
+
 def cross_entropy():
     logits, targets = (torch.randn(7, 10) * 5).requires_grad_(), torch.randint(10, (7,))
     loss = F.cross_entropy(logits, targets)
     loss.backward()
-    save(CRATE, "cross_entropy", {"logits": logits, "targets": targets, "loss": loss, "dlogits": logits.grad}, SEED)
+    tensors = {"logits": logits, "targets": targets, "loss": loss, "dlogits": logits.grad.clone()}
+    # The same logits against classes and against probabilities, with each combination of the options.
+    weights, probabilities = torch.rand(10) + 0.1, (torch.randn(7, 10) * 2).softmax(1)
+    tensors |= {"class_weights": weights, "probabilities": probabilities}
+    for kind, of in [("classes", targets), ("probabilities", probabilities)]:
+        for weighted in [False, True]:
+            for smoothing in [0.0, 0.1, 1.0]:
+                logits.grad = None
+                loss = F.cross_entropy(logits, of, weights if weighted else None, label_smoothing=smoothing)
+                loss.backward()
+                name = f"{kind}.{'weighted' if weighted else 'plain'}.{smoothing}"
+                tensors |= {f"{name}.loss": loss, f"{name}.dlogits": logits.grad.clone()}
+    save(CRATE, "cross_entropy", tensors, SEED)
+
+
+def linear():
+    tensors = {}
+    # name, rows, inputs, outputs, bias, relu
+    for name, rows, inputs, outputs, has_bias, relu in [
+        ("plain", 5, 18, 7, False, False),
+        ("bias", 17, 9, 12, True, False),
+        ("relu", 6, 20, 11, True, True),
+        ("relu_without_bias", 3, 7, 65, False, True),
+    ]:
+        x, weight = leaf(rows, inputs), leaf(outputs, inputs)
+        bias = leaf(outputs) if has_bias else None
+        y = F.linear(x, weight, bias)
+        y = F.relu(y) if relu else y
+        dy = torch.randn_like(y)
+        y.backward(dy)
+        tensors |= {f"{name}.x": x, f"{name}.weight": weight, f"{name}.y": y, f"{name}.dy": dy,
+                    f"{name}.dx": x.grad, f"{name}.dweight": weight.grad}
+        if has_bias:
+            tensors |= {f"{name}.bias": bias, f"{name}.dbias": bias.grad}
+    save(CRATE, "linear", tensors, SEED)
+
+
+def sgd():
+    # name, momentum, dampening, weight_decay, nesterov
+    tensors = {}
+    for name, momentum, dampening, weight_decay, nesterov in [
+        ("plain", 0.0, 0.0, 0.0, False),
+        ("decay", 0.0, 0.0, 0.05, False),
+        ("momentum", 0.9, 0.0, 0.05, False),
+        ("dampening", 0.8, 0.3, 0.0, False),
+        ("nesterov", 0.9, 0.0, 0.05, True),
+    ]:
+        param = torch.nn.Parameter(torch.randn(4, 5))
+        tensors |= {f"{name}.param": param.detach().clone()}
+        optimizer = torch.optim.SGD([param], lr=0.1, momentum=momentum, dampening=dampening,
+                                    weight_decay=weight_decay, nesterov=nesterov)
+        grads, params = [], []
+        for _ in range(5):
+            param.grad = torch.randn_like(param)
+            optimizer.step()
+            grads.append(param.grad.clone())
+            params.append(param.detach().clone())
+        tensors |= {f"{name}.grads": torch.stack(grads), f"{name}.y": torch.stack(params)}
+        if momentum != 0.0:
+            tensors |= {f"{name}.momentum_buffer": optimizer.state[param]["momentum_buffer"]}
+    save(CRATE, "sgd", tensors, SEED)
 
 
 def adam():
@@ -98,6 +190,6 @@ def adam():
 
 
 if __name__ == "__main__":
-    for make in (conv2d, batch_norm, max_pool2d, cross_entropy, adam):
+    for make in (conv2d, batch_norm, max_pool2d, avg_pool2d, cross_entropy, linear, sgd, adam):
         torch.manual_seed(SEED)
         make()

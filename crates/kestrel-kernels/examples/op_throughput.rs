@@ -5,8 +5,8 @@
 
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use kestrel_kernels::{
-    AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, adam_step, batch_norm_train, conv2d, cross_entropy, dropout,
-    linear, max_pool2d, relu,
+    AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, SgdConfig, adam_step, adaptive_avg_pool2d, avg_pool2d,
+    batch_norm_train, conv2d, cross_entropy, dropout, linear, linear_relu, max_pool2d, relu, sgd_step,
 };
 use std::time::Instant;
 
@@ -75,7 +75,7 @@ fn time_others() -> Result<()> {
         layer: 3,
     };
     type Op<'a> = (&'a str, Box<dyn Fn() -> Result<Tensor> + 'a>);
-    let ops: [Op<'_>; 5] = [
+    let ops: [Op<'_>; 7] = [
         ("identity (candle's share)", Box::new(|| x.affine(1.0, 0.0))),
         (
             "batch_norm_train",
@@ -92,6 +92,11 @@ fn time_others() -> Result<()> {
         ),
         ("relu", Box::new(|| Ok(relu(&x)?))),
         ("max_pool2d 2x2", Box::new(|| Ok(max_pool2d(&x, 2, 2, 0)?))),
+        ("avg_pool2d 2x2", Box::new(|| Ok(avg_pool2d(&x, 2, 2, 0, true)?))),
+        (
+            "adaptive_avg_pool2d 1x1",
+            Box::new(|| Ok(adaptive_avg_pool2d(&x, (1, 1))?)),
+        ),
         ("dropout", Box::new(|| Ok(dropout(&x, 0.5, key)?))),
     ];
     for (name, op) in &ops {
@@ -116,6 +121,9 @@ fn time_others() -> Result<()> {
     let op = || Ok(linear(&x, &weight, None)?);
     time("linear 4096->256 forward", Some(flop), || Ok(()), |()| op())?;
     time("linear 4096->256 backward", Some(2.0 * flop), op, |y| y.backward())?;
+    let op = || Ok(linear_relu(&x, &weight, None)?);
+    time("linear_relu 4096->256 forward", Some(flop), || Ok(()), |()| op())?;
+    time("linear_relu 4096->256 backward", Some(2.0 * flop), op, |y| y.backward())?;
     let logits = normal(&[BATCH, 10])?;
     let targets = Tensor::zeros(BATCH, DType::U32, &Device::Cpu)?;
     time(
@@ -135,6 +143,17 @@ fn time_others() -> Result<()> {
         None,
         || Ok(()),
         |()| Ok(adam_step(&param, &grad, &m, &v, 1, &AdamConfig::default())?),
+    )?;
+    let config = SgdConfig {
+        momentum: 0.9,
+        weight_decay: 1e-4,
+        ..SgdConfig::default()
+    };
+    time(
+        "sgd_step of 2M parameters",
+        None,
+        || Ok(()),
+        |()| Ok(sgd_step(&param, &grad, Some(&m), 2, &config)?),
     )
 }
 

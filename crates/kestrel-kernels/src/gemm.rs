@@ -122,11 +122,15 @@ impl<'a, T> MatMut<'a, T> {
     where
         T: Copy,
     {
+        self.row_mut(i).fill(value);
+    }
+
+    /// Row `i`.
+    pub(crate) fn row_mut(&mut self, i: usize) -> &mut [T] {
         assert!(i < self.rows, "row outside the matrix");
         // SAFETY: by the type's invariant `cols` elements from here on are ours to write while `self` is borrowed;
         // `i < rows` is checked above.
-        let row = unsafe { std::slice::from_raw_parts_mut(self.ptr.wrapping_add(i * self.row_stride), self.cols) };
-        row.fill(value);
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.wrapping_add(i * self.row_stride), self.cols) }
     }
 }
 

@@ -36,6 +36,7 @@
 //!
 //! All `unsafe` of the workspace lives in this crate. It reads no files and knows no models.
 
+pub mod avg_pool2d;
 pub mod batch_norm;
 pub mod channels_last;
 pub mod conv2d;
@@ -54,12 +55,13 @@ mod element;
 mod error;
 mod gemm;
 
+pub use avg_pool2d::{adaptive_avg_pool2d, avg_pool2d};
 pub use batch_norm::{BatchNormConfig, batch_norm_eval, batch_norm_train};
 pub use conv2d::{Conv2dConfig, conv2d};
-pub use cross_entropy::cross_entropy;
+pub use cross_entropy::{CrossEntropyConfig, cross_entropy, cross_entropy_with};
 pub use dropout::{DropoutKey, dropout};
 pub use error::{Error, Result};
-pub use linear::linear;
+pub use linear::{linear, linear_relu};
 pub use max_pool2d::max_pool2d;
 pub use relu::relu;
-pub use update::{AdamConfig, adam_step};
+pub use update::{AdamConfig, SgdConfig, adam_step, sgd_step};

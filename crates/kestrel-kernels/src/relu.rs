@@ -57,8 +57,15 @@ impl CustomOp1 for Relu {
 }
 
 /// `value`, or 0 where `gate ≤ 0`.
-fn gate<T: Element>(gate: &[T], value: &[T]) -> Vec<T> {
+pub(crate) fn gate<T: Element>(gate: &[T], value: &[T]) -> Vec<T> {
     let mut out = vec![T::ZERO; value.len()];
+    gate_into(gate, value, &mut out);
+    out
+}
+
+/// Writes `value`, or 0 where `gate ≤ 0`.
+pub(crate) fn gate_into<T: Element>(gate: &[T], value: &[T], out: &mut [T]) {
+    assert_eq!([gate.len(), value.len()], [out.len(); 2], "a gate for each value");
     out.par_chunks_mut(BLOCK)
         .zip(gate.par_chunks(BLOCK))
         .zip(value.par_chunks(BLOCK))
@@ -69,7 +76,6 @@ fn gate<T: Element>(gate: &[T], value: &[T]) -> Vec<T> {
                 *out = std::hint::select_unpredictable(closed, T::ZERO, value);
             }
         });
-    out
 }
 
 #[cfg(test)]

@@ -7,11 +7,13 @@
 //! `f32` on the CPU runs kernels of this module; anything else (other devices, `f64`, shapes that the kernels do not take)
 //! goes through the channels-first op of the same name, with the same numbers.
 
+pub(crate) mod avg_pool2d;
 pub(crate) mod batch_norm;
 mod conv2d;
 mod max_pool2d;
 mod small_input;
 
+pub use avg_pool2d::{adaptive_avg_pool2d, avg_pool2d};
 pub use batch_norm::{Activation, BatchNorm, batch_norm_relu_eval, batch_norm_relu_train};
 pub use conv2d::{conv2d, without_winograd};
 pub use max_pool2d::max_pool2d;

@@ -141,7 +141,7 @@ impl Moment {
     fn run<T: Element>(&self, moment: &mut [T], grad: &[T], param: &[T]) {
         let weight_decay = T::narrow(self.weight_decay);
         // PyTorch leaves the gradient alone without weight decay, so that an infinite parameter makes no NaN.
-        let decayed = |grad: T, param: T| {
+        let decayed = move |grad: T, param: T| {
             if weight_decay == T::ZERO {
                 grad
             } else {
@@ -151,11 +151,11 @@ impl Moment {
         match self.moment {
             Order::First { beta1 } => {
                 let weight = T::narrow(1.0 - beta1);
-                zip3(moment, grad, param, |m, g, p| m + weight * (decayed(g, p) - m));
+                zip3(moment, grad, param, move |m, g, p| m + weight * (decayed(g, p) - m));
             }
             Order::Second { beta2 } => {
                 let (keep, weight) = (T::narrow(beta2), T::narrow(1.0 - beta2));
-                zip3(moment, grad, param, |v, g, p| {
+                zip3(moment, grad, param, move |v, g, p| {
                     let g = decayed(g, p);
                     v * keep + weight * g * g
                 });
@@ -184,18 +184,23 @@ impl Apply {
     fn run<T: Element>(&self, param: &mut [T], exp_avg: &[T], exp_avg_sq: &[T]) {
         let (step_size, eps) = (T::narrow(self.step_size), T::narrow(self.eps));
         let sqrt_correction2 = T::narrow(self.sqrt_correction2);
-        zip3(param, exp_avg, exp_avg_sq, |p, m, v| {
+        zip3(param, exp_avg, exp_avg_sq, move |p, m, v| {
             p - step_size * m / (v.sqrt() / sqrt_correction2 + eps)
         });
     }
 }
 
 /// `out = f(out, a, b)`, element by element.
-fn zip3<T: Element>(out: &mut [T], a: &[T], b: &[T], f: impl Fn(T, T, T) -> T + Sync) {
+fn zip3<T: Element>(out: &mut [T], a: &[T], b: &[T], f: impl Fn(T, T, T) -> T + Copy + Send + Sync) {
     out.par_chunks_mut(BLOCK)
         .zip(a.par_chunks(BLOCK))
         .zip(b.par_chunks(BLOCK))
         .for_each(|((out, a), b)| {
+            #[allow(
+                clippy::redundant_locals,
+                reason = "a copy: what lies behind a reference might change with each write, so its loop is not vectorised"
+            )]
+            let f = f;
             for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
                 *out = f(*out, *a, *b);
             }

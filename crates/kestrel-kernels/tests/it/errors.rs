@@ -1,9 +1,13 @@
 //! One test an error variant.
 
+mod loss;
+mod pooling;
+mod sgd;
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
     AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, Error, adam_step, batch_norm_train, conv2d, cross_entropy,
-    dropout, linear, max_pool2d,
+    dropout, linear, linear_relu, max_pool2d,
 };
 
 fn zeros(shape: &[usize]) -> Result<Tensor> {
@@ -34,6 +38,9 @@ fn shape_mismatch() -> Result<()> {
     assert_eq!(error.to_string(), "conv2d bias: expected shape [2], got [3]");
     let error = linear(&zeros(&[2, 3])?, &zeros(&[5, 4])?, None).unwrap_err();
     assert_eq!(error.to_string(), "linear weight: expected shape [O, 3], got [5, 4]");
+    let error = linear_relu(&zeros(&[2, 3])?, &zeros(&[5, 3])?, Some(&zeros(&[3])?)).unwrap_err();
+    assert_eq!(error.to_string(), "linear bias: expected shape [5], got [3]");
+    assert_eq!(linear_relu(&zeros(&[0, 3])?, &zeros(&[5, 3])?, None)?.dims(), [0, 5]);
     let error = cross_entropy(&zeros(&[2, 3])?, &Tensor::zeros(3, DType::U32, &Device::Cpu)?).unwrap_err();
     assert!(
         matches!(

@@ -3,8 +3,9 @@
 use crate::inputs::{distinct, normal, normal_like};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
-    BatchNormConfig, Conv2dConfig, DropoutKey, batch_norm_eval, batch_norm_train, conv2d, cross_entropy, dropout,
-    linear, max_pool2d, relu,
+    BatchNormConfig, Conv2dConfig, CrossEntropyConfig, DropoutKey, adaptive_avg_pool2d, avg_pool2d, batch_norm_eval,
+    batch_norm_train, channels_last, conv2d, cross_entropy, cross_entropy_with, dropout, linear, linear_relu,
+    max_pool2d, relu,
 };
 
 /// Checks the gradient of every element of `vars` under `f`, whose output is weighted at random.
@@ -194,6 +195,55 @@ fn max_pool2d_gradients() -> Result<()> {
 }
 
 #[test]
+fn avg_pool2d_gradients() -> Result<()> {
+    for (shape, kernel, stride, padding) in [
+        ([2, 2, 6, 4], 2, 2, 0),
+        ([1, 2, 7, 9], 3, 2, 1),
+        ([1, 1, 5, 5], 3, 1, 1),
+        ([2, 1, 7, 5], 2, 3, 1),
+        ([2, 3, 1, 1], 1, 1, 0),
+        // An image smaller than the window, which padding makes legal.
+        ([1, 2, 1, 2], 3, 2, 1),
+    ] {
+        let x = normal::<f64>(&shape)?;
+        for count_include_pad in [false, true] {
+            check_gradients(&[&x], || {
+                Ok(avg_pool2d(&x, kernel, stride, padding, count_include_pad)?)
+            })?;
+            check_gradients(&[&x], || {
+                let x = x.permute((0, 2, 3, 1))?;
+                Ok(channels_last::avg_pool2d(
+                    &x,
+                    kernel,
+                    stride,
+                    padding,
+                    count_include_pad,
+                )?)
+            })?;
+        }
+    }
+    let x = normal::<f64>(&[2, 6, 5, 3])?;
+    check_gradients(&[&x], || Ok(avg_pool2d(&x.permute((0, 3, 1, 2))?, 3, 2, 1, false)?))
+}
+
+#[test]
+fn adaptive_avg_pool2d_gradients() -> Result<()> {
+    for (shape, out) in [
+        ([2, 3, 7, 5], (1, 1)),
+        ([1, 2, 6, 4], (3, 2)),
+        ([2, 1, 7, 5], (3, 4)),
+        ([1, 2, 1, 1], (1, 1)),
+        ([1, 2, 2, 3], (5, 4)),
+    ] {
+        let x = normal::<f64>(&shape)?;
+        check_gradients(&[&x], || Ok(adaptive_avg_pool2d(&x, out)?))?;
+        check_gradients(&[&x], || Ok(adaptive_avg_pool2d(&x.permute((1, 0, 3, 2))?, out)?))?;
+        check_gradients(&[&x], || Ok(channels_last::adaptive_avg_pool2d(&x, out)?))?;
+    }
+    Ok(())
+}
+
+#[test]
 fn linear_gradients() -> Result<()> {
     for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 2), (2, 3, 70), (1, 66, 3)] {
         let (x, weight) = (normal::<f64>(&[rows, inputs])?, normal::<f64>(&[outputs, inputs])?);
@@ -203,6 +253,21 @@ fn linear_gradients() -> Result<()> {
     }
     let (x, weight) = (normal::<f64>(&[4, 3])?, normal::<f64>(&[4, 2])?);
     check_gradients(&[&x, &weight], || Ok(linear(&x.t()?, &weight.t()?, None)?))
+}
+
+#[test]
+fn linear_relu_gradients() -> Result<()> {
+    for (rows, inputs, outputs) in [(1, 1, 1), (3, 5, 2), (2, 3, 70), (17, 6, 3)] {
+        let (x, weight) = (normal::<f64>(&[rows, inputs])?, normal::<f64>(&[outputs, inputs])?);
+        // Off 0 by more than a step, so that no difference crosses the bend.
+        let bias = (normal::<f64>(&[outputs])?.as_tensor() + 0.3)?;
+        let near = linear(&x, &weight, Some(&bias))?.abs()?.min_all()?.to_scalar::<f64>()?;
+        assert!(near > 1e-3, "{near}");
+        let bias = Var::from_tensor(&bias)?;
+        check_gradients(&[&x, &weight, &bias], || Ok(linear_relu(&x, &weight, Some(&bias))?))?;
+    }
+    let (x, weight) = (normal::<f64>(&[4, 3])?, normal::<f64>(&[4, 2])?);
+    check_gradients(&[&x, &weight], || Ok(linear_relu(&x.t()?, &weight.t()?, None)?))
 }
 
 #[test]
@@ -226,6 +291,30 @@ fn cross_entropy_gradients() -> Result<()> {
     }
     let logits = normal::<f64>(&[5, 3])?;
     check_gradients(&[&logits], || Ok(cross_entropy(&logits.t()?, &targets(&[4, 0, 2])?)?))
+}
+
+/// Logits, probabilities and class weights that are views with strides.
+#[test]
+fn cross_entropy_gradients_with_options() -> Result<()> {
+    let weights = normal::<f64>(&[4, 2])?.sqr()?.narrow(1, 1, 1)?.squeeze(1)?;
+    let probabilities = normal::<f64>(&[4, 3])?.sqr()?.t()?;
+    let classes = Tensor::new(&[[3u32, 9], [0, 9], [3, 9]], &Device::Cpu)?
+        .narrow(1, 0, 1)?
+        .squeeze(1)?;
+    for (label_smoothing, class_weights) in [(0.0, Some(&weights)), (0.3, None), (0.2, Some(&weights)), (1.0, None)] {
+        let config = CrossEntropyConfig {
+            label_smoothing,
+            class_weights: class_weights.cloned(),
+        };
+        for targets in [&classes, &probabilities] {
+            let logits = normal::<f64>(&[4, 3])?;
+            check_gradients(&[&logits], || Ok(cross_entropy_with(&logits.t()?, targets, &config)?))?;
+            let copied = cross_entropy_with(&logits.t()?.contiguous()?, &targets.contiguous()?, &config)?;
+            let strided = cross_entropy_with(&logits.t()?, targets, &config)?;
+            assert_eq!(copied.to_scalar::<f64>()?, strided.to_scalar::<f64>()?);
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::inputs::{normal, normal_like};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
-    AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, adam_step, batch_norm_train, conv2d, cross_entropy, dropout,
-    max_pool2d,
+    AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, SgdConfig, adam_step, batch_norm_train, conv2d,
+    cross_entropy, dropout, max_pool2d, sgd_step,
 };
 use proptest::prelude::*;
 
@@ -224,5 +224,28 @@ fn adam_moves_the_variable_itself() -> Result<()> {
         assert!((got - expected).abs() < 1e-7, "{got}");
     }
     assert_eq!(grad.to_vec1::<f64>()?, [3., -4.]);
+    Ok(())
+}
+
+/// A strided gradient, and one of a parameter without elements.
+#[test]
+fn sgd_moves_the_variable_itself() -> Result<()> {
+    let param = Var::new(&[1f64, 2.], &Device::Cpu)?;
+    let alias = param.as_tensor().clone();
+    let grad = Tensor::new(&[[3f64, 0.], [-4., 0.]], &Device::Cpu)?.t()?.get(0)?;
+    let buffer = param.zeros_like()?;
+    let config = SgdConfig {
+        lr: 0.5,
+        momentum: 0.5,
+        ..SgdConfig::default()
+    };
+    for step in 1..=2 {
+        sgd_step(&param, &grad, Some(&buffer), step, &config)?;
+    }
+    assert_eq!(buffer.to_vec1::<f64>()?, [4.5, -6.]);
+    assert_eq!(alias.to_vec1::<f64>()?, [1. - 1.5 - 2.25, 2. + 2. + 3.]);
+    assert_eq!(grad.to_vec1::<f64>()?, [3., -4.]);
+    let none = Var::zeros(0, DType::F64, &Device::Cpu)?;
+    sgd_step(&none, &none.zeros_like()?, Some(&none.zeros_like()?), 1, &config)?;
     Ok(())
 }

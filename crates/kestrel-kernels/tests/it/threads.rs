@@ -3,8 +3,9 @@
 use crate::inputs::normal;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
-    AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, adam_step, batch_norm_train, conv2d, cross_entropy, dropout,
-    linear, max_pool2d, relu,
+    AdamConfig, BatchNormConfig, Conv2dConfig, CrossEntropyConfig, DropoutKey, SgdConfig, adam_step,
+    adaptive_avg_pool2d, avg_pool2d, batch_norm_train, channels_last, conv2d, cross_entropy, cross_entropy_with,
+    dropout, linear, linear_relu, max_pool2d, relu, sgd_step,
 };
 
 /// Runs `f` on pools of 1, 2 and 4 threads and compares every element of its tensors.
@@ -87,6 +88,10 @@ fn other_ops_are_bit_equal() -> Result<()> {
         Ok(tensors)
     })?;
     check_threads(|| all_of(&max_pool2d(&x, 3, 2, 1)?, &[&x]))?;
+    check_threads(|| all_of(&avg_pool2d(&x, 3, 2, 1, false)?, &[&x]))?;
+    check_threads(|| all_of(&adaptive_avg_pool2d(&x, (5, 40))?, &[&x]))?;
+    check_threads(|| all_of(&channels_last::avg_pool2d(&x, 3, 2, 1, false)?, &[&x]))?;
+    check_threads(|| all_of(&channels_last::adaptive_avg_pool2d(&x, (1, 1))?, &[&x]))?;
     check_threads(|| all_of(&relu(&x)?, &[&x]))?;
     check_threads(|| {
         all_of(
@@ -108,10 +113,19 @@ fn other_ops_are_bit_equal() -> Result<()> {
         normal::<f32>(&[130])?,
     );
     check_threads(|| all_of(&linear(&rows, &matrix, Some(&offset))?, &[&rows, &matrix, &offset]))?;
+    check_threads(|| all_of(&linear_relu(&rows, &matrix, Some(&offset))?, &[&rows, &matrix, &offset]))?;
     let logits = normal::<f32>(&[1000, 10])?;
     let targets: Vec<u32> = (0..1000).map(|i| i % 10).collect();
     let targets = Tensor::from_vec(targets, 1000, &Device::Cpu)?;
     check_threads(|| all_of(&cross_entropy(&logits, &targets)?, &[&logits]))?;
+    let config = CrossEntropyConfig {
+        label_smoothing: 0.1,
+        class_weights: Some(normal::<f32>(&[10])?.sqr()?),
+    };
+    let probabilities = normal::<f32>(&[1000, 10])?.sqr()?;
+    for targets in [&targets, &probabilities] {
+        check_threads(|| all_of(&cross_entropy_with(&logits, targets, &config)?, &[&logits]))?;
+    }
     let grad = normal::<f32>(&[50_000])?;
     check_threads(|| {
         let param = Var::from_tensor(&(grad.as_tensor() + 1.0)?)?;
@@ -120,5 +134,19 @@ fn other_ops_are_bit_equal() -> Result<()> {
             adam_step(&param, &grad, &exp_avg, &exp_avg_sq, step, &AdamConfig::default())?;
         }
         Ok(vec![param.as_tensor().clone(), exp_avg, exp_avg_sq])
+    })?;
+    check_threads(|| {
+        let param = Var::from_tensor(&(grad.as_tensor() + 1.0)?)?;
+        let buffer = param.zeros_like()?;
+        let config = SgdConfig {
+            momentum: 0.9,
+            weight_decay: 0.1,
+            nesterov: true,
+            ..SgdConfig::default()
+        };
+        for step in 1..=2 {
+            sgd_step(&param, &grad, Some(&buffer), step, &config)?;
+        }
+        Ok(vec![param.as_tensor().clone(), buffer])
     })
 }
