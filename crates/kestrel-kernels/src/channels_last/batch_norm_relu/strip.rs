@@ -209,7 +209,7 @@ impl Kernel for Backward<'_> {
 
 /// Runs a kernel compiled for the instruction set of the machine.
 fn run<K: Kernel>(kernel: K) -> K::Output {
-    Isa::detect().dispatch(Vectorized(kernel))
+    Isa::current().dispatch(Vectorized(kernel))
 }
 
 struct Vectorized<K>(K);
