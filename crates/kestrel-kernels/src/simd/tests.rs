@@ -92,6 +92,9 @@ fn names_round_trip_and_an_unknown_one_is_refused() {
     }
     assert_eq!("sse9".parse::<Isa>(), Err(UnknownIsa { got: "sse9".into() }));
     assert!(Isa::detect().is_available());
+    if cfg!(target_arch = "aarch64") {
+        assert_eq!(Isa::detect(), Isa::Neon);
+    }
 }
 
 #[test]
