@@ -1,6 +1,7 @@
 //! Adam with coupled weight decay, in PyTorch's order of operations.
 
 use crate::element::{self, Element, dispatch};
+use crate::simd::{Isa, Kernel, Simd};
 use crate::{Error, Result};
 use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Tensor, Var};
 use rayon::prelude::*;
@@ -139,9 +140,10 @@ enum Order {
 
 impl Moment {
     fn run<T: Element>(&self, moment: &mut [T], grad: &[T], param: &[T]) {
+        // The closures own their constants: behind a reference, each would be read again after every element written.
         let weight_decay = T::narrow(self.weight_decay);
         // PyTorch leaves the gradient alone without weight decay, so that an infinite parameter makes no NaN.
-        let decayed = |grad: T, param: T| {
+        let decayed = move |grad: T, param: T| {
             if weight_decay == T::ZERO {
                 grad
             } else {
@@ -151,11 +153,11 @@ impl Moment {
         match self.moment {
             Order::First { beta1 } => {
                 let weight = T::narrow(1.0 - beta1);
-                zip3(moment, grad, param, |m, g, p| m + weight * (decayed(g, p) - m));
+                zip3(moment, grad, param, move |m, g, p| m + weight * (decayed(g, p) - m));
             }
             Order::Second { beta2 } => {
                 let (keep, weight) = (T::narrow(beta2), T::narrow(1.0 - beta2));
-                zip3(moment, grad, param, |v, g, p| {
+                zip3(moment, grad, param, move |v, g, p| {
                     let g = decayed(g, p);
                     v * keep + weight * g * g
                 });
@@ -184,22 +186,50 @@ impl Apply {
     fn run<T: Element>(&self, param: &mut [T], exp_avg: &[T], exp_avg_sq: &[T]) {
         let (step_size, eps) = (T::narrow(self.step_size), T::narrow(self.eps));
         let sqrt_correction2 = T::narrow(self.sqrt_correction2);
-        zip3(param, exp_avg, exp_avg_sq, |p, m, v| {
+        zip3(param, exp_avg, exp_avg_sq, move |p, m, v| {
             p - step_size * m / (v.sqrt() / sqrt_correction2 + eps)
         });
     }
 }
 
-/// `out = f(out, a, b)`, element by element.
-fn zip3<T: Element>(out: &mut [T], a: &[T], b: &[T], f: impl Fn(T, T, T) -> T + Sync) {
-    out.par_chunks_mut(BLOCK)
-        .zip(a.par_chunks(BLOCK))
-        .zip(b.par_chunks(BLOCK))
-        .for_each(|((out, a), b)| {
-            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-                *out = f(*out, *a, *b);
-            }
-        });
+/// `out = f(out, a, b)`, element by element; each element rounds alike in every instruction set.
+fn zip3<T: Element>(out: &mut [T], a: &[T], b: &[T], f: impl Fn(T, T, T) -> T + Copy + Send + Sync) {
+    Isa::current().dispatch(Pieces { out, a, b, f });
+}
+
+/// The whole of [`zip3`].
+struct Pieces<'a, T, F> {
+    out: &'a mut [T],
+    a: &'a [T],
+    b: &'a [T],
+    f: F,
+}
+
+impl<T: Element, F: Fn(T, T, T) -> T + Copy + Send + Sync> Kernel for Pieces<'_, T, F> {
+    type Output = ();
+
+    fn run<S: Simd>(self, s: S) {
+        let Self { out, a, b, f } = self;
+        out.par_chunks_mut(BLOCK)
+            .zip(a.par_chunks(BLOCK))
+            .zip(b.par_chunks(BLOCK))
+            .for_each(|((out, a), b)| s.vectorize(Piece(Pieces { out, a, b, f })));
+    }
+}
+
+/// One piece of it.
+struct Piece<'a, T, F>(Pieces<'a, T, F>);
+
+impl<T: Element, F: Fn(T, T, T) -> T> Kernel for Piece<'_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Pieces { out, a, b, f } = self.0;
+        for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+            *out = f(*out, *a, *b);
+        }
+    }
 }
 
 /// Implements candle's in-place op by `self.run` on the three slices.
@@ -263,6 +293,32 @@ mod tests {
         }
         let moved = (fast.as_tensor() - &start)?.abs()?.max_all()?.to_scalar::<f64>()?;
         assert!(moved > 1e-3, "{moved}");
+        Ok(())
+    }
+
+    /// Vectors change no bit: each element goes through the equation by itself, in `f32`, without fused operations.
+    #[test]
+    fn every_bit_is_the_plain_loops() -> candle_core::Result<()> {
+        let config = AdamConfig {
+            weight_decay: 0.1,
+            ..AdamConfig::default()
+        };
+        let len = BLOCK + 77;
+        let values = |seed: f32| -> Vec<f32> { (0..len).map(|i| (i as f32 * seed).sin()).collect() };
+        let (param, grad) = (values(1.7), values(0.3));
+        let var = Var::new(&param[..], &Device::Cpu)?;
+        let gradient = Tensor::new(&grad[..], &Device::Cpu)?;
+        let [m, v] = [Tensor::zeros(len, DType::F32, &Device::Cpu)?, var.zeros_like()?];
+        adam_step(&var, &gradient, &m, &v, 1, &config)?;
+        let (step_size, eps) = ((config.lr / (1.0 - config.beta1)) as f32, config.eps as f32);
+        let sqrt_correction2 = (1.0 - config.beta2).sqrt() as f32;
+        for (i, got) in var.to_vec1::<f32>()?.into_iter().enumerate() {
+            let g = grad[i] + 0.1 * param[i];
+            let m = 0.0 + (1.0 - config.beta1) as f32 * (g - 0.0);
+            let v = 0.0 * config.beta2 as f32 + (1.0 - config.beta2) as f32 * g * g;
+            let want = param[i] - step_size * m / (v.sqrt() / sqrt_correction2 + eps);
+            assert_eq!(got.to_bits(), want.to_bits(), "element {i}: {got} and {want}");
+        }
         Ok(())
     }
 }
