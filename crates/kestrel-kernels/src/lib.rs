@@ -62,3 +62,8 @@ pub use linear::linear;
 pub use max_pool2d::max_pool2d;
 pub use relu::relu;
 pub use update::{AdamConfig, adam_step};
+
+/// The example of the README, so that it compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
