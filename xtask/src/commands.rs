@@ -2,5 +2,7 @@
 
 pub(crate) mod ci;
 pub(crate) mod golden;
+pub(crate) mod miri;
+pub(crate) mod sanitize;
 pub(crate) mod test;
 pub(crate) mod trainer;

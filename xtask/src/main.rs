@@ -6,6 +6,7 @@ mod cargo;
 mod commands;
 #[cfg(test)]
 mod layering;
+mod nightly;
 mod process;
 #[cfg(test)]
 mod tidy;
@@ -23,6 +24,8 @@ The developers' commands:
   test [ARGUMENTS]        cargo test --release --workspace
   ci                      formatting, clippy, tests, docs, licences, typos: what the CI runs
   golden --python PYTHON  make the golden test data again with PyTorch
+  miri [TESTS]            the kernels' small tests under Miri (nightly)
+  sanitize [TESTS]        the kernels' tests under AddressSanitizer (nightly); with --valgrind first, under valgrind
 
 Every other command is the trainer's: it is built in release mode and started in the working directory.
   cargo xtask --features cuda train --help
@@ -58,6 +61,8 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode> {
         Some("test") => commands::test::run(features, rest),
         Some("ci") => commands::ci::run(features, rest),
         Some("golden") => commands::golden::run(rest),
+        Some("miri") => commands::miri::run(rest),
+        Some("sanitize") => commands::sanitize::run(rest),
         _ => commands::trainer::run(features, &args),
     }
 }

@@ -1,8 +1,8 @@
-//! Handing over to another process: its signals and its exit code are the user's, as if it had been started directly.
+//! Other processes: handing over to one, so that its signals and its exit code are the user's, or running one to its end.
 
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 /// Becomes `command`; returns only if it cannot be started.
 #[cfg(unix)]
@@ -21,6 +21,27 @@ pub(crate) fn replace(mut command: Command) -> Result<ExitCode> {
     Ok(exit_code(status))
 }
 
+/// Fails where a tool is missing, with the command that installs it.
+pub(crate) fn require(mut probe: Command, what: &str, install: &str) -> Result<()> {
+    let probe = probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if probe.status().is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    bail!("{what} is not installed: {install}")
+}
+
+/// Runs a command to its end and passes its exit code on.
+pub(crate) fn run(name: &str, mut command: Command) -> Result<ExitCode> {
+    eprintln!("{name}: {command:?}");
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    if status.success() {
+        eprintln!("{name}: passed");
+    }
+    Ok(exit_code(status))
+}
+
 /// The child's exit code; 128 + the signal's number, as a shell has it, for a child that a signal ended.
 pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     #[cfg(unix)]
@@ -35,4 +56,15 @@ pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     // A code that a byte cannot hold must not become 0.
     code.and_then(|code| u8::try_from(code).ok())
         .map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_tool_is_named_with_its_remedy() {
+        let error = require(Command::new("no-such-tool"), "the tool", "install it").unwrap_err();
+        assert_eq!(error.to_string(), "the tool is not installed: install it");
+    }
 }

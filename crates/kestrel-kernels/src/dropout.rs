@@ -2,6 +2,7 @@
 
 use crate::element::{self, Element, dispatch};
 use crate::random::{KeyedRng, Purpose};
+use crate::tape::{Backward, Gradient, Gradients, Tape, Value, elements, tensor};
 use crate::{Error, Result};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, WithDType};
 use rayon::prelude::*;
@@ -40,14 +41,7 @@ pub struct DropoutKey {
 /// # Source
 /// Srivastava et al. 2014; `torch.nn.functional.dropout`, but for the random numbers.
 pub fn dropout(x: &Tensor, p: f64, key: DropoutKey) -> Result<Tensor> {
-    if !(0.0..=1.0).contains(&p) {
-        return Err(Error::InvalidArgument {
-            op: OP,
-            argument: "p",
-            expected: "in [0, 1]",
-            got: p,
-        });
-    }
+    check(p)?;
     element::require_float(OP, x)?;
     if p == 0.0 {
         return Ok(x.clone());
@@ -57,6 +51,54 @@ pub fn dropout(x: &Tensor, p: f64, key: DropoutKey) -> Result<Tensor> {
         return Ok(composite(x, &mask)?);
     }
     Ok(x.contiguous()?.apply_op1(mask)?)
+}
+
+fn check(p: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&p) {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument {
+        op: OP,
+        argument: "p",
+        expected: "in [0, 1]",
+        got: p,
+    })
+}
+
+impl Tape {
+    /// Sets each element to 0 with probability `p` and scales the others, as [`dropout`].
+    ///
+    /// # Errors
+    /// Those of [`dropout`], and [`Error::ForeignValue`] for another tape's value.
+    pub fn dropout(&mut self, x: &Value, p: f64, key: DropoutKey) -> Result<Value> {
+        check(p)?;
+        self.check(x)?;
+        let Some((x_node, _)) = x.as_recorded() else {
+            return Ok(self.in_graph(dropout(&x.tensor()?, p, key)?));
+        };
+        if p == 0.0 {
+            return Ok(x.clone());
+        }
+        let x = x.tensor()?;
+        let mask = Mask::new(x.elem_count(), p, key);
+        let y = elements(&x, |x| mask.apply(x))?;
+        let y = self.plain(self.needs_grad(x_node), tensor(y, x.dims())?);
+        self.record(&y, DropoutOp { mask, x_node });
+        Ok(y)
+    }
+}
+
+/// A dropout that has run.
+struct DropoutOp {
+    mask: Mask,
+    x_node: usize,
+}
+
+impl Backward for DropoutOp {
+    fn backward(&self, gradient: Gradient, gradients: &mut Gradients<'_>) -> Result<()> {
+        let dx = gradient.plain().with(|dy| self.mask.apply(dy))?;
+        gradients.add(self.x_node, Gradient::owned(dx))
+    }
 }
 
 /// The same value and gradient from candle's own ops; the mask is made on the host.

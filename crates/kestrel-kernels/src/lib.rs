@@ -65,3 +65,8 @@ pub use linear::{linear, linear_relu};
 pub use max_pool2d::max_pool2d;
 pub use relu::relu;
 pub use update::{AdamConfig, SgdConfig, adam_step, sgd_step};
+
+/// The example of the README, so that it compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

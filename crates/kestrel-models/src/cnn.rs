@@ -1,11 +1,11 @@
 //! The CIFAR CNN: three blocks of two 3x3 convolutions, then two linear layers.
 
 use candle_core::{DType, Device, Tensor};
+use kestrel_kernels::Conv2dConfig;
 use kestrel_kernels::channels_last::Activation;
-use kestrel_kernels::{Conv2dConfig, relu};
 use serde::{Deserialize, Serialize};
 
-use crate::layers::{BatchNorm2d, Conv2d, Dropout, Linear, flatten, to_channels_last};
+use crate::layers::{BatchNorm2d, Conv2d, Dropout, Linear, to_channels_last};
 use crate::{Error, Mode, Model, Params, Result};
 
 /// The shape of a [`Cnn`].
@@ -123,7 +123,7 @@ impl Model for Cnn {
             }
         }
         let images = to_channels_last(images)?;
-        let features = mode.section(|tape| {
+        mode.section(|tape| {
             let mut x = tape.leaf(&images)?;
             for (i, (conv, bn)) in self.convs.iter().enumerate() {
                 x = conv.forward_batch_norm(tape, &x, bn, Activation::Relu, mode)?;
@@ -131,11 +131,11 @@ impl Model for Cnn {
                     x = tape.max_pool2d(&x, 2, 2, 0)?;
                 }
             }
-            Ok(x)
-        })?;
-        let hidden = relu(&self.fc1.forward(&flatten(&features)?)?)?;
-        let logits = self.fc2.forward(&self.dropout.forward(&hidden, mode)?)?;
-        Ok(if mode.is_train() { logits } else { logits.detach() })
+            let x = tape.flatten(&x)?;
+            let hidden = self.fc1.forward_relu(tape, &x)?;
+            let hidden = self.dropout.forward(tape, &hidden, mode)?;
+            self.fc2.forward(tape, &hidden)
+        })
     }
 
     fn params(&self) -> &Params {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 use kestrel_data::loader::DataLoader;
-use kestrel_kernels::cross_entropy;
+use kestrel_kernels::{cross_entropy, tape};
 use kestrel_models::{Mode, Model};
 use serde::{Deserialize, Serialize};
 
@@ -216,7 +216,7 @@ impl Trainer {
             }
             let grads = {
                 let _span = tracing::debug_span!("backward").entered();
-                loss_tensor.backward()?
+                tape::backward(&loss_tensor)?
             };
             {
                 let _span = tracing::debug_span!("optimizer").entered();

@@ -6,12 +6,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{DatasetName, TrainOptions};
-use crate::device::DeviceChoice;
+use crate::device::{CpuFeatures, DeviceChoice};
 
 /// Train, evaluate and look at image classifiers.
 #[derive(Debug, Parser)]
 #[command(name = "kestrel", version, about, max_term_width = 110, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
+    /// The instruction set of the CPU's kernels; another one changes results by rounding [default: auto].
+    #[arg(long, value_enum, value_name = "SET", global = true)]
+    pub(crate) cpu_features: Option<CpuFeatures>,
     #[command(flatten)]
     pub(crate) logging: LoggingArgs,
     #[command(subcommand)]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::cli::{LogFormat, LoggingArgs};
-use crate::device::DeviceChoice;
+use crate::device::{CpuFeatures, DeviceChoice};
 
 /// A data set by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -131,7 +131,10 @@ pub(crate) struct TrainOptions {
     #[arg(long, value_name = "N", help_heading = "Run")]
     pub(crate) num_images: Option<usize>,
 
-    // On the command line these four are every command's, and not this struct's.
+    // On the command line these five are every command's, and not this struct's.
+    /// As --cpu-features.
+    #[arg(skip)]
+    pub(crate) cpu_features: Option<CpuFeatures>,
     /// As -v: 1 for debug, 2 for trace.
     #[arg(skip)]
     pub(crate) verbose: Option<u8>,
@@ -179,6 +182,9 @@ pub(crate) struct TrainConfig {
     pub(crate) seed: u64,
     pub(crate) device: DeviceChoice,
     pub(crate) threads: usize,
+    /// Not in files of the first versions.
+    #[serde(default)]
+    pub(crate) cpu_features: CpuFeatures,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
     pub(crate) runs_dir: PathBuf,
@@ -226,6 +232,7 @@ impl Default for TrainConfig {
             seed: 0,
             device: DeviceChoice::Auto,
             threads: 0,
+            cpu_features: CpuFeatures::Auto,
             name: None,
             runs_dir: "runs".into(),
             log_every: 100,
@@ -238,8 +245,9 @@ impl Default for TrainConfig {
     }
 }
 
-/// Options that change no number of a run, and may differ when it is resumed.
-const HARMLESS: [&str; 14] = [
+/// Options that change no number of a run but by rounding, and may differ when it is resumed.
+const HARMLESS: [&str; 15] = [
+    "cpu-features",
     "data",
     "data-dir",
     "dataset",

@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
+use clap::ValueEnum;
+use kestrel_kernels::simd::Isa;
 use serde::{Deserialize, Serialize};
 
 /// `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -68,6 +70,37 @@ impl DeviceChoice {
     }
 }
 
+/// The instruction set of the CPU's kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CpuFeatures {
+    /// The fastest one that the processor has.
+    #[default]
+    Auto,
+    /// 16 lanes.
+    Avx512,
+    /// 8 lanes.
+    Avx2,
+    /// 4 lanes, on AArch64.
+    Neon,
+    /// Plain Rust, on any machine.
+    Portable,
+}
+
+impl CpuFeatures {
+    /// Makes it the choice of the whole process; called before any work.
+    pub(crate) fn choose(self) -> Result<()> {
+        let isa = match self {
+            Self::Auto => return Ok(()),
+            Self::Avx512 => Isa::Avx512,
+            Self::Avx2 => Isa::Avx2,
+            Self::Neon => Isa::Neon,
+            Self::Portable => Isa::Portable,
+        };
+        Isa::force(isa).context("choosing the CPU's features; --cpu-features auto takes the fastest")
+    }
+}
+
 /// Sets the size of the thread pool that all CPU work shares; 0 leaves one thread a core.
 pub(crate) fn set_threads(threads: usize) -> Result<()> {
     if threads > 0 {
@@ -82,7 +115,9 @@ pub(crate) fn set_threads(threads: usize) -> Result<()> {
 /// The device in words, for the log.
 pub(crate) fn describe(device: &Device) -> String {
     match device.location() {
-        candle_core::DeviceLocation::Cpu => format!("CPU, {} threads", rayon::current_num_threads()),
+        candle_core::DeviceLocation::Cpu => {
+            format!("CPU, {} threads, {}", rayon::current_num_threads(), Isa::current())
+        }
         candle_core::DeviceLocation::Cuda { gpu_id } => format!("CUDA device {gpu_id}"),
         candle_core::DeviceLocation::Metal { gpu_id } => format!("Metal device {gpu_id}"),
     }
@@ -90,7 +125,22 @@ pub(crate) fn describe(device: &Device) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::DeviceChoice;
+    use clap::ValueEnum;
+    use kestrel_kernels::simd::Isa;
+
+    use super::{CpuFeatures, DeviceChoice};
+
+    #[test]
+    fn every_instruction_set_can_be_asked_for_by_its_name() {
+        let asked: Vec<_> = CpuFeatures::value_variants()
+            .iter()
+            .filter_map(|choice| choice.to_possible_value())
+            .map(|value| value.get_name().to_owned())
+            .collect();
+        let names = Isa::ALL.map(|isa| isa.name().to_owned());
+        assert_eq!(asked[0], "auto");
+        assert_eq!(asked[1..], names);
+    }
 
     #[test]
     fn names_round_trip() {

@@ -25,7 +25,11 @@ use crate::config::TrainOptions;
 static ALLOCATOR: CachingAllocator = CachingAllocator::new();
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    if let Command::Train(args) = &mut cli.command {
+        // Every command takes it, so it stands outside; to `train` it is an option like the others, saved with the run.
+        args.options.cpu_features = cli.cpu_features;
+    }
     let bars = MultiProgress::new();
     let result = run(&cli, &bars);
     match result {
@@ -48,6 +52,10 @@ fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
     };
     // Held to the end: dropping it completes the trace file.
     let _logging = logging::init(&file.logging(&cli.logging), bars)?;
+    if !matches!(cli.command, Command::Train(_)) {
+        // `train` chooses by itself, since a file or the run that it resumes may decide.
+        cli.cpu_features.unwrap_or_default().choose()?;
+    }
     match &cli.command {
         Command::Train(args) => commands::train::run(args, &file, bars),
         Command::Evaluate(args) => commands::evaluate::run(args, bars),

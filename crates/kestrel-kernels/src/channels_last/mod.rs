@@ -10,6 +10,7 @@
 pub(crate) mod avg_pool2d;
 pub(crate) mod batch_norm;
 mod conv2d;
+mod flatten;
 mod max_pool2d;
 mod small_input;
 

@@ -2,6 +2,7 @@
 //! gradients element by element.
 
 pub(crate) mod kernel;
+mod record;
 
 use crate::element::{self, Element, dispatch};
 use crate::relu::gate;
@@ -52,7 +53,8 @@ pub fn linear_relu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result
     apply(x, weight, bias, true)
 }
 
-fn apply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+/// The sizes, once all element types and shapes agree.
+fn check(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Size> {
     element::require_float(OP, x)?;
     element::require_same_dtype("linear weight", weight, x)?;
     let mismatch = |op, expected: String, got: &Tensor| Error::ShapeMismatch {
@@ -72,12 +74,16 @@ fn apply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Resu
         element::require_same_dtype("linear bias", bias, x)?;
         element::require_shape("linear bias", bias, &[outputs])?;
     }
+    Ok(Size { rows, inputs, outputs })
+}
+
+fn apply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+    let size = check(x, weight, bias)?;
     if !x.device().is_cpu() {
         let y = composite(x, weight, bias)?;
         return if relu { crate::relu(&y) } else { Ok(y) };
     }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
-    let size = Size { rows, inputs, outputs };
     let op = Linear { size, relu };
     Ok(match bias {
         Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op)?,

@@ -15,12 +15,15 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod choice;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
 
 use std::fmt;
 use std::str::FromStr;
+
+pub use choice::ForceError;
 
 /// The most lanes that any [`Simd`] type has.
 pub const MAX_LANES: usize = 16;

@@ -1,4 +1,4 @@
-//! Every instruction set of this machine against scalar arithmetic.
+//! Every instruction set of this machine against scalar arithmetic, and the choice among them.
 
 use super::*;
 
@@ -92,6 +92,38 @@ fn names_round_trip_and_an_unknown_one_is_refused() {
     }
     assert_eq!("sse9".parse::<Isa>(), Err(UnknownIsa { got: "sse9".into() }));
     assert!(Isa::detect().is_available());
+    if cfg!(target_arch = "aarch64") {
+        assert_eq!(Isa::detect(), Isa::Neon);
+    }
+}
+
+#[test]
+fn a_choice_that_cannot_be_made_says_what_there_is() {
+    let missing = Isa::ALL.into_iter().find(|isa| !isa.is_available());
+    let missing = missing.expect("no processor has both AVX-512 and NEON");
+    let error = Isa::force(missing).unwrap_err();
+    let available = Isa::available();
+    assert_eq!(
+        error,
+        ForceError::Unavailable {
+            asked: missing,
+            available: available.clone()
+        }
+    );
+    for isa in available {
+        assert!(error.to_string().contains(isa.name()), "{error}");
+    }
+}
+
+/// The process has one choice, so this test works with whichever was made first; the binary's tests force every set.
+#[test]
+fn the_first_choice_holds() {
+    let current = Isa::current();
+    assert_eq!(Isa::force(current), Ok(()));
+    for asked in Isa::available().into_iter().filter(|isa| *isa != current) {
+        assert_eq!(Isa::force(asked), Err(ForceError::AlreadyChosen { asked, current }));
+    }
+    assert_eq!(Isa::current(), current);
 }
 
 /// NaN with a number, in both places of [`Simd::max`] and as the gate.

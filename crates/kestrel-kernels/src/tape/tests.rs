@@ -351,3 +351,34 @@ fn gradients_of_sections_and_of_candles_ops_add_up() -> Result<()> {
     }
     Ok(())
 }
+
+/// The end of a net: average pooling or flattening, fully connected layers, dropout.
+#[test]
+fn the_end_of_a_net_agrees_with_candles_graph() -> Result<()> {
+    let key = crate::DropoutKey {
+        seed: 1,
+        step: 2,
+        layer: 3,
+    };
+    for size in [None, Some((1, 1)), Some((2, 3))] {
+        check(
+            &|vars, tape| {
+                let x = tape.leaf(&vars.get("x", &[3, 5, 4, 9], 0.0, 1.0))?;
+                let x = vars.conv(tape, "conv", &x, 17, true, Activation::Relu)?;
+                let x = match size {
+                    Some(size) => tape.adaptive_avg_pool2d(&x, size)?,
+                    None => tape.avg_pool2d(&x, 3, 2, 1, false)?,
+                };
+                let x = tape.flatten(&x)?;
+                let inputs = x.dims()[1];
+                let get = |name, dims: &[usize]| vars.get(name, dims, 0.1, (inputs as f64).powf(-0.5));
+                let (w1, b1, w2) = (get("w1", &[33, inputs]), get("b1", &[33]), get("w2", &[4, 33]));
+                let x = tape.linear(&x, &w1, Some(&b1), true)?;
+                let x = tape.dropout(&x, 0.3, key)?;
+                tape.linear(&x, &w2, None, false)
+            },
+            2e-5,
+        )?;
+    }
+    Ok(())
+}

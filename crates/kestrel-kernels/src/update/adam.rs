@@ -1,6 +1,7 @@
 //! Adam with coupled weight decay, in PyTorch's order of operations.
 
 use crate::element::{self, Element, dispatch};
+use crate::simd::{Isa, Kernel, Simd};
 use crate::{Error, Result};
 use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Tensor, Var};
 use rayon::prelude::*;
@@ -139,6 +140,7 @@ enum Order {
 
 impl Moment {
     fn run<T: Element>(&self, moment: &mut [T], grad: &[T], param: &[T]) {
+        // The closures own their constants: behind a reference, each would be read again after every element written.
         let weight_decay = T::narrow(self.weight_decay);
         // PyTorch leaves the gradient alone without weight decay, so that an infinite parameter makes no NaN.
         let decayed = move |grad: T, param: T| {
@@ -190,21 +192,44 @@ impl Apply {
     }
 }
 
-/// `out = f(out, a, b)`, element by element.
+/// `out = f(out, a, b)`, element by element; each element rounds alike in every instruction set.
 fn zip3<T: Element>(out: &mut [T], a: &[T], b: &[T], f: impl Fn(T, T, T) -> T + Copy + Send + Sync) {
-    out.par_chunks_mut(BLOCK)
-        .zip(a.par_chunks(BLOCK))
-        .zip(b.par_chunks(BLOCK))
-        .for_each(|((out, a), b)| {
-            #[allow(
-                clippy::redundant_locals,
-                reason = "a copy: what lies behind a reference might change with each write, so its loop is not vectorised"
-            )]
-            let f = f;
-            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-                *out = f(*out, *a, *b);
-            }
-        });
+    Isa::current().dispatch(Pieces { out, a, b, f });
+}
+
+/// The whole of [`zip3`].
+struct Pieces<'a, T, F> {
+    out: &'a mut [T],
+    a: &'a [T],
+    b: &'a [T],
+    f: F,
+}
+
+impl<T: Element, F: Fn(T, T, T) -> T + Copy + Send + Sync> Kernel for Pieces<'_, T, F> {
+    type Output = ();
+
+    fn run<S: Simd>(self, s: S) {
+        let Self { out, a, b, f } = self;
+        out.par_chunks_mut(BLOCK)
+            .zip(a.par_chunks(BLOCK))
+            .zip(b.par_chunks(BLOCK))
+            .for_each(|((out, a), b)| s.vectorize(Piece(Pieces { out, a, b, f })));
+    }
+}
+
+/// One piece of it.
+struct Piece<'a, T, F>(Pieces<'a, T, F>);
+
+impl<T: Element, F: Fn(T, T, T) -> T> Kernel for Piece<'_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Pieces { out, a, b, f } = self.0;
+        for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+            *out = f(*out, *a, *b);
+        }
+    }
 }
 
 /// Implements candle's in-place op by `self.run` on the three slices.
@@ -268,6 +293,32 @@ mod tests {
         }
         let moved = (fast.as_tensor() - &start)?.abs()?.max_all()?.to_scalar::<f64>()?;
         assert!(moved > 1e-3, "{moved}");
+        Ok(())
+    }
+
+    /// Vectors change no bit: each element goes through the equation by itself, in `f32`, without fused operations.
+    #[test]
+    fn every_bit_is_the_plain_loops() -> candle_core::Result<()> {
+        let config = AdamConfig {
+            weight_decay: 0.1,
+            ..AdamConfig::default()
+        };
+        let len = BLOCK + 77;
+        let values = |seed: f32| -> Vec<f32> { (0..len).map(|i| (i as f32 * seed).sin()).collect() };
+        let (param, grad) = (values(1.7), values(0.3));
+        let var = Var::new(&param[..], &Device::Cpu)?;
+        let gradient = Tensor::new(&grad[..], &Device::Cpu)?;
+        let [m, v] = [Tensor::zeros(len, DType::F32, &Device::Cpu)?, var.zeros_like()?];
+        adam_step(&var, &gradient, &m, &v, 1, &config)?;
+        let (step_size, eps) = ((config.lr / (1.0 - config.beta1)) as f32, config.eps as f32);
+        let sqrt_correction2 = (1.0 - config.beta2).sqrt() as f32;
+        for (i, got) in var.to_vec1::<f32>()?.into_iter().enumerate() {
+            let g = grad[i] + 0.1 * param[i];
+            let m = 0.0 + (1.0 - config.beta1) as f32 * (g - 0.0);
+            let v = 0.0 * config.beta2 as f32 + (1.0 - config.beta2) as f32 * g * g;
+            let want = param[i] - step_size * m / (v.sqrt() / sqrt_correction2 + eps);
+            assert_eq!(got.to_bits(), want.to_bits(), "element {i}: {got} and {want}");
+        }
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
 //! Dropout whose masks are a function of the run's seed and the step.
 
-use candle_core::Tensor;
-use kestrel_kernels::{DropoutKey, dropout};
+use kestrel_kernels::DropoutKey;
+use kestrel_kernels::tape::{Tape, Value};
 
-use crate::{Mode, Result};
+use crate::Mode;
 
 /// Zeroes each element with probability `p` in training and scales the rest by `1 / (1 - p)`.
 #[derive(Clone, Copy, Debug)]
@@ -22,18 +22,13 @@ impl Dropout {
     ///
     /// # Errors
     /// Where `p` is not in `[0, 1]`.
-    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+    pub fn forward(&self, tape: &mut Tape, x: &Value, mode: Mode) -> kestrel_kernels::Result<Value> {
         match mode {
             Mode::Eval => Ok(x.clone()),
-            Mode::Train { seed, step } => Ok(dropout(
-                x,
-                self.p,
-                DropoutKey {
-                    seed,
-                    step,
-                    layer: self.layer,
-                },
-            )?),
+            Mode::Train { seed, step } => {
+                let layer = self.layer;
+                tape.dropout(x, self.p, DropoutKey { seed, step, layer })
+            }
         }
     }
 }

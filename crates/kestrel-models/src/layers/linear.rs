@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use kestrel_kernels::tape::{Tape, Value};
 
 use crate::Result;
 use crate::init::default_uniform;
@@ -29,15 +30,15 @@ impl Linear {
     ///
     /// # Errors
     /// Where the input has other features.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(kestrel_kernels::linear(x, &self.weight, Some(&self.bias))?)
+    pub fn forward(&self, tape: &mut Tape, x: &Value) -> kestrel_kernels::Result<Value> {
+        tape.linear(x, &self.weight, Some(&self.bias), false)
     }
-}
 
-/// `[N, H, W, C]` → `[N, C * H * W]` in PyTorch's order, channels first.
-///
-/// # Errors
-/// Where the input has another rank.
-pub fn flatten(x: &Tensor) -> Result<Tensor> {
-    Ok(x.permute((0, 3, 1, 2))?.flatten_from(1)?)
+    /// `relu(forward(x))`, fused.
+    ///
+    /// # Errors
+    /// Where the input has other features.
+    pub fn forward_relu(&self, tape: &mut Tape, x: &Value) -> kestrel_kernels::Result<Value> {
+        tape.linear(x, &self.weight, Some(&self.bias), true)
+    }
 }

@@ -1,7 +1,8 @@
 //! Layers: parameters under PyTorch's names, run by the ops of `kestrel_kernels`.
 //!
-//! Image layers take and give channels-last tensors `[N, H, W, C]`, the layout that the kernels are fast in; a net enters it
-//! by [`to_channels_last`] and leaves it by [`flatten`]. Parameters keep PyTorch's shapes.
+//! Layers run on the [`Tape`](kestrel_kernels::tape::Tape) of a section. Image layers take and give channels-last values
+//! `[N, H, W, C]`, the layout that the kernels are fast in; a net enters it by [`to_channels_last`] and leaves it by
+//! [`Tape::flatten`](kestrel_kernels::tape::Tape::flatten). Parameters keep PyTorch's shapes.
 
 mod batch_norm;
 mod conv2d;
@@ -11,6 +12,6 @@ mod linear;
 pub use batch_norm::BatchNorm2d;
 pub use conv2d::Conv2d;
 pub use dropout::Dropout;
-pub use linear::{Linear, flatten};
+pub use linear::Linear;
 
 pub use kestrel_kernels::channels_last::to_channels_last;

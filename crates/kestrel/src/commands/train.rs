@@ -57,6 +57,7 @@ pub(crate) fn run(args: &TrainArgs, file: &TrainOptions, bars: &MultiProgress) -
         Some(r) => r.saved.config.resumed(file)?.resumed(&args.options)?,
         None => TrainConfig::from_layers(&[file, &args.options])?,
     };
+    first.cpu_features.choose()?;
     device::set_threads(first.threads)?;
     let device = first.device.open()?;
     let source = data::open(first.dataset, first.data.as_deref(), &first.data_dir, bars)?;

@@ -59,13 +59,26 @@ fn an_unknown_key_is_refused_with_its_line() {
 #[test]
 fn a_resumed_run_may_change_its_epochs_but_not_its_numbers() {
     let saved = TrainConfig::from_layers(&[&options("width = 8")]).unwrap();
-    let more = saved.resumed(&options("epochs = 60\nthreads = 1\nwidth = 8")).unwrap();
+    let more = saved
+        .resumed(&options(
+            "epochs = 60\nthreads = 1\nwidth = 8\ncpu-features = \"portable\"",
+        ))
+        .unwrap();
     assert_eq!((more.epochs, more.threads, more.width), (60, 1, 8));
+    assert_eq!(more.cpu_features, CpuFeatures::Portable);
     let error = saved.resumed(&options("lr = 0.1\nseed = 3")).unwrap_err().to_string();
     assert!(
         error.contains("--lr is 0.1 and was 0.001") && error.contains("--seed is 3 and was 0"),
         "{error}"
     );
+}
+
+#[test]
+fn a_configuration_saved_before_cpu_features_is_read() {
+    let mut table = Table::try_from(TrainConfig::default()).unwrap();
+    table.remove("cpu-features").unwrap();
+    let config: TrainConfig = table.try_into().unwrap();
+    assert_eq!(config, TrainConfig::default());
 }
 
 #[test]

@@ -14,13 +14,13 @@ const BLOCK: usize = 1 << 13;
 /// The mean of each window: `x` is `[N, H, W, C]`, `y` `[N, P, Q, C]`; all of `y` is written.
 pub(crate) fn forward(g: &Geometry, x: &[f32], y: &mut [f32]) {
     check(g, x, y);
-    Isa::detect().dispatch(Forward { g, x, y });
+    Isa::current().dispatch(Forward { g, x, y });
 }
 
 /// The gradient of the input: `dy` is `[N, P, Q, C]`, `dx` `[N, H, W, C]`; all of `dx` is written.
 pub(crate) fn backward(g: &Geometry, dy: &[f32], dx: &mut [f32]) {
     check(g, dx, dy);
-    Isa::detect().dispatch(Backward { g, dy, dx });
+    Isa::current().dispatch(Backward { g, dy, dx });
 }
 
 fn check(g: &Geometry, images: &[f32], means: &[f32]) {

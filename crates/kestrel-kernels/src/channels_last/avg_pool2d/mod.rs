@@ -8,7 +8,8 @@ use crate::Error;
 use crate::Result;
 use crate::avg_pool2d::geometry::{Axis, Geometry, Windows};
 use crate::element;
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, WithDType};
+use crate::tape::{self, Backward, Gradient, Gradients, Tape, Value, elements, tensor};
+use candle_core::Tensor;
 
 /// The mean of each window.
 ///
@@ -29,12 +30,9 @@ use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, W
 /// `torch.nn.functional.avg_pool2d` in the `channels_last` memory format; proved by
 /// `tests/golden/avg_pool2d.safetensors`.
 pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize, count_include_pad: bool) -> Result<Tensor> {
-    const OP: &str = "avg_pool2d";
-    let (batch, height, width, channels) = element::dims4(OP, x, "[N, H, W, C]")?;
-    let windows = Windows::new(OP, kernel, stride, padding, count_include_pad)?;
-    let (rows, columns) = (windows.axis(OP, height)?, windows.axis(OP, width)?);
-    pool(OP, x, Geometry::new(batch, channels, rows, columns), |x| {
-        crate::avg_pool2d(x, kernel, stride, padding, count_include_pad)
+    tape::section(|tape| {
+        let x = tape.leaf(x)?;
+        tape.avg_pool2d(&x, kernel, stride, padding, count_include_pad)
     })
 }
 
@@ -53,54 +51,89 @@ pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize, coun
 /// # Source
 /// `torch.nn.functional.adaptive_avg_pool2d` in the `channels_last` memory format; proved by
 /// `tests/golden/avg_pool2d.safetensors`.
-pub fn adaptive_avg_pool2d(x: &Tensor, (out_height, out_width): (usize, usize)) -> Result<Tensor> {
-    const OP: &str = "adaptive_avg_pool2d";
-    let (batch, height, width, channels) = element::dims4(OP, x, "[N, H, W, C]")?;
-    let rows = Axis::adaptive(OP, "out_height", height, out_height)?;
-    let columns = Axis::adaptive(OP, "out_width", width, out_width)?;
-    pool(OP, x, Geometry::new(batch, channels, rows, columns), |x| {
-        crate::adaptive_avg_pool2d(x, (out_height, out_width))
+pub fn adaptive_avg_pool2d(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    tape::section(|tape| {
+        let x = tape.leaf(x)?;
+        tape.adaptive_avg_pool2d(&x, size)
     })
 }
 
-/// `f32` on the CPU by the kernel, anything else by the channels-first op.
-fn pool(
-    op: &'static str,
-    x: &Tensor,
-    geometry: Geometry,
-    channels_first: impl FnOnce(&Tensor) -> Result<Tensor>,
-) -> Result<Tensor> {
-    element::require_float(op, x)?;
-    if !x.device().is_cpu() || x.dtype() != DType::F32 {
-        let y = channels_first(&x.permute((0, 3, 1, 2))?)?;
-        return Ok(y.permute((0, 2, 3, 1))?.contiguous()?);
-    }
-    Ok(x.contiguous()?.apply_op1(AvgPool2d { op, geometry })?)
-}
-
-/// The op that candle's autograd records.
-struct AvgPool2d {
-    op: &'static str,
-    geometry: Geometry,
-}
-
-impl CustomOp1 for AvgPool2d {
-    fn name(&self) -> &'static str {
-        self.op
+impl Tape {
+    /// The mean of each window, as [`avg_pool2d`].
+    ///
+    /// # Errors
+    /// Those of [`avg_pool2d`], and [`Error::ForeignValue`] for another tape's value.
+    pub fn avg_pool2d(
+        &mut self,
+        x: &Value,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+        count_include_pad: bool,
+    ) -> Result<Value> {
+        const OP: &str = "avg_pool2d";
+        let (batch, height, width, channels) = element::dims4(OP, x.shape_tensor(), "[N, H, W, C]")?;
+        let windows = Windows::new(OP, kernel, stride, padding, count_include_pad)?;
+        let (rows, columns) = (windows.axis(OP, height)?, windows.axis(OP, width)?);
+        self.average(OP, x, Geometry::new(batch, channels, rows, columns), |x| {
+            crate::avg_pool2d(x, kernel, stride, padding, count_include_pad)
+        })
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let g = &self.geometry;
+    /// The means of evenly spread windows, as [`adaptive_avg_pool2d`].
+    ///
+    /// # Errors
+    /// Those of [`adaptive_avg_pool2d`], and [`Error::ForeignValue`] for another tape's value.
+    pub fn adaptive_avg_pool2d(&mut self, x: &Value, (out_height, out_width): (usize, usize)) -> Result<Value> {
+        const OP: &str = "adaptive_avg_pool2d";
+        let (batch, height, width, channels) = element::dims4(OP, x.shape_tensor(), "[N, H, W, C]")?;
+        let rows = Axis::adaptive(OP, "out_height", height, out_height)?;
+        let columns = Axis::adaptive(OP, "out_width", width, out_width)?;
+        self.average(OP, x, Geometry::new(batch, channels, rows, columns), |x| {
+            crate::adaptive_avg_pool2d(x, (out_height, out_width))
+        })
+    }
+
+    /// `f32` on the CPU by the kernel, anything else by the channels-first op.
+    fn average(
+        &mut self,
+        op: &'static str,
+        x: &Value,
+        geometry: Geometry,
+        channels_first: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Value> {
+        self.check(x)?;
+        element::require_float(op, x.shape_tensor())?;
+        let Some((x_node, _)) = x.as_recorded() else {
+            let y = channels_first(&x.tensor()?.permute((0, 3, 1, 2))?)?;
+            return Ok(self.in_graph(y.permute((0, 2, 3, 1))?.contiguous()?));
+        };
+        let g = &geometry;
         let mut y = vec![0.0; g.batch * g.outputs() * g.channels];
-        kernel::forward(g, element::slice::<f32>(self.op, x, layout)?, &mut y);
-        let shape = Shape::from((g.batch, g.rows.outputs(), g.columns.outputs(), g.channels));
-        Ok((f32::to_cpu_storage_owned(y), shape))
+        elements(&x.tensor()?, |x| kernel::forward(g, x, &mut y))?;
+        let shape = [g.batch, g.rows.outputs(), g.columns.outputs(), g.channels];
+        let y = self.plain(self.needs_grad(x_node), tensor(y, &shape)?);
+        let len = x.shape_tensor().elem_count();
+        self.record(&y, AvgPool2dOp { geometry, x_node, len });
+        Ok(y)
     }
+}
 
-    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let mut dx = vec![0.0; x.elem_count()];
-        element::with_slice::<f32, _>(self.op, grad, |dy| kernel::backward(&self.geometry, dy, &mut dx))?;
-        Ok(Some(Tensor::from_vec(dx, x.shape(), &Device::Cpu)?))
+/// A pooling that has run.
+struct AvgPool2dOp {
+    geometry: Geometry,
+    x_node: usize,
+    /// Elements of the input.
+    len: usize,
+}
+
+impl Backward for AvgPool2dOp {
+    fn backward(&self, gradient: Gradient, gradients: &mut Gradients<'_>) -> Result<()> {
+        let mut dx = vec![0.0; self.len];
+        gradient
+            .plain()
+            .with(|dy| kernel::backward(&self.geometry, dy, &mut dx))?;
+        gradients.add(self.x_node, Gradient::owned(dx))
     }
 }
 

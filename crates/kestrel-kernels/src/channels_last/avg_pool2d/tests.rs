@@ -2,6 +2,7 @@
 
 use super::*;
 use candle_core::Var;
+use candle_core::{DType, Device};
 
 fn values(len: usize) -> Vec<f32> {
     (0..len).map(|i| (i as f32 * 1.7).sin()).collect()

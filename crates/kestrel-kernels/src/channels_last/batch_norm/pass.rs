@@ -119,7 +119,7 @@ impl Piece {
     fn run<E: Epilogue>(self, channels: usize, epilogue: &E) -> Vec<f32> {
         let row = channels.next_multiple_of(MAX_LANES);
         let mut sums = vec![0.0; E::SUMS * row];
-        Isa::detect().dispatch(Driver(Pass {
+        Isa::current().dispatch(Driver(Pass {
             piece: self,
             channels,
             epilogue,

@@ -19,12 +19,12 @@ const LANES: usize = MAX_LANES;
 
 /// The maximum of each window and, if `keep_choices`, the number of the tap that it came from.
 pub(super) fn maxima(g: &Geometry, x: &[f32], keep_choices: bool) -> (Vec<f32>, Vec<u8>) {
-    Isa::detect().dispatch(Maxima { g, x, keep_choices })
+    Isa::current().dispatch(Maxima { g, x, keep_choices })
 }
 
 /// Each window's gradient added to the pixel that its maximum came from.
 pub(super) fn scatter(g: &Geometry, choices: &[u8], dy: &[f32]) -> Vec<f32> {
-    Isa::detect().dispatch(Scatter { g, choices, dy })
+    Isa::current().dispatch(Scatter { g, choices, dy })
 }
 
 /// Writes `value` everywhere.

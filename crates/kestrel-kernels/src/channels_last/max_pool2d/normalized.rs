@@ -20,12 +20,12 @@ const LANES: usize = MAX_LANES;
 
 /// `relu(affine(x))` of each window's maximum, and the tap that it came from.
 pub(super) fn maxima(g: &Geometry, normalized: &Normalized, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
-    Isa::detect().dispatch(Maxima { g, normalized, x })
+    Isa::current().dispatch(Maxima { g, normalized, x })
 }
 
 /// Each window's gradient at the pixel that its maximum came from, and the sums of the gated gradient.
 pub(super) fn scatter(g: &Geometry, normalized: &Normalized, x: &[f32], choices: &[u8], dy: &[f32]) -> Gated {
-    Isa::detect().dispatch(Scatter {
+    Isa::current().dispatch(Scatter {
         g,
         normalized,
         x,

@@ -15,7 +15,7 @@ const AT_ONCE: usize = 4;
 /// If `k` is 0 or `dy` is not made of whole rows.
 pub(crate) fn bias_gradient(dy: &[f32], k: usize) -> Vec<f32> {
     assert!(k > 0 && dy.len().is_multiple_of(k), "expected gradients [rows, K]");
-    Isa::detect().dispatch(BiasGradient { dy, k })
+    Isa::current().dispatch(BiasGradient { dy, k })
 }
 
 struct BiasGradient<'a> {

@@ -49,9 +49,9 @@ pub struct Winograd {
 }
 
 impl Winograd {
-    /// The convolution of `shape`, by the fastest instruction set of this processor.
+    /// The convolution of `shape`, by the instruction set of this process: see [`Isa::current`].
     pub fn new(shape: Shape) -> Self {
-        Self::with_isa(shape, Isa::detect())
+        Self::with_isa(shape, Isa::current())
     }
 
     /// The convolution of `shape` by `isa`, or by plain Rust if the processor lacks it.

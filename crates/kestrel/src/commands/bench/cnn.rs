@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use kestrel_kernels::cross_entropy;
 use kestrel_kernels::random::{KeyedRng, Purpose};
+use kestrel_kernels::{cross_entropy, tape};
 use kestrel_models::{Cnn, CnnConfig, Mode, Model};
 use kestrel_train::metrics::argmax;
 use kestrel_train::optim::{Adam, Optimizer};
@@ -33,7 +33,7 @@ pub(super) fn train(repeats: u64, device: &Device) -> Result<Vec<f64>> {
     let mut step = 0;
     clock(n, repeats, || {
         let loss = cross_entropy(&model.forward(&x, Mode::Train { seed: 0, step })?, &y)?;
-        optimizer.step(&loss.backward()?)?;
+        optimizer.step(&tape::backward(&loss)?)?;
         loss.to_scalar::<f32>()?;
         step += 1;
         Ok(())
