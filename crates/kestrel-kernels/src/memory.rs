@@ -2,8 +2,8 @@
 //!
 //! A training step allocates and frees the same large tensors again and again. Most allocators give such blocks back to
 //! the system, which then faults them in page by page: a third of a step's time or more. [`CachingAllocator`] keeps them
-//! in lists by size instead. Used and free blocks together stay within one and a half times the most that was ever in use
-//! at once: before that would be passed, all free blocks go back to the system.
+//! in lists by size instead. Free blocks are kept up to half of the most that was ever in use at once, or 128 MiB if that is
+//! more, beyond that most: before it would be passed, all of them go back to the system.
 //!
 //! ```
 //! use kestrel_kernels::memory::CachingAllocator;
@@ -24,6 +24,9 @@ const SMALLEST_BITS: u32 = 18;
 const STEPS: usize = 8;
 /// From 256 KiB up to 64 GiB.
 const CLASSES: usize = 18 * STEPS;
+/// Bytes of used and free blocks together beyond the most ever in use, at least: a pass without gradients uses few blocks
+/// at a time, but of many sizes.
+const SLACK: usize = 128 << 20;
 /// Alignment of every large block: a cache line, and a vector register of any machine.
 const ALIGN: usize = 64;
 
@@ -108,26 +111,35 @@ impl CachingAllocator {
         }
     }
 
-    /// A block of a class, from the list or fresh; the flag says that it came from the system.
-    fn large(&self, class: usize) -> (*mut u8, bool) {
+    /// A block of a class, from the list or fresh, zeroed where asked for.
+    fn large(&self, class: usize, zeroed: bool) -> *mut u8 {
         let size = class_size(class);
         if let Some(block) = self.take(class, size) {
             self.count_in(size);
-            return (block, false);
+            if zeroed {
+                // SAFETY: a block from the list is valid for its class's size.
+                unsafe { block.write_bytes(0, size) };
+            }
+            return block;
         }
         // Free blocks of other sizes must not pile up, as when the shapes of the work change.
         let live = self.live.load(Relaxed) + size;
         let peak = self.peak.load(Relaxed).max(live);
-        if live + self.cached.load(Relaxed) > peak + peak / 2 {
+        if live + self.cached.load(Relaxed) > peak + SLACK.max(peak / 2) {
             self.release();
         }
-        // The system zeroes the pages of a block this large in any case, so one call serves both kinds of request.
-        // SAFETY: the layout's size is not 0.
-        let block = unsafe { System.alloc_zeroed(class_layout(size)) };
+        let layout = class_layout(size);
+        let block = if zeroed {
+            // SAFETY: the layout's size is not 0.
+            unsafe { System.alloc_zeroed(layout) }
+        } else {
+            // SAFETY: the layout's size is not 0.
+            unsafe { System.alloc(layout) }
+        };
         if !block.is_null() {
             self.count_in(size);
         }
-        (block, true)
+        block
     }
 }
 
@@ -160,23 +172,18 @@ fn class_layout(size: usize) -> Layout {
 unsafe impl GlobalAlloc for CachingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match class_of(layout) {
-            Some(class) => self.large(class).0,
+            Some(class) => self.large(class, false),
             // SAFETY: the caller's contract is `System`'s.
             None => unsafe { System.alloc(layout) },
         }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let Some(class) = class_of(layout) else {
+        match class_of(layout) {
+            Some(class) => self.large(class, true),
             // SAFETY: the caller's contract is `System`'s.
-            return unsafe { System.alloc_zeroed(layout) };
-        };
-        let (block, fresh) = self.large(class);
-        if !fresh {
-            // SAFETY: a block from the list is valid for its class's size, which is at least the layout's.
-            unsafe { block.write_bytes(0, layout.size()) };
+            None => unsafe { System.alloc_zeroed(layout) },
         }
-        block
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {

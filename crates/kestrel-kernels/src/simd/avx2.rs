@@ -75,6 +75,23 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn maximum(self, a: __m256, b: __m256) -> __m256 {
+        // The instruction takes `b` where either is NaN.
+        // SAFETY: self proves AVX.
+        let a_is_nan = unsafe { _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a) };
+        // SAFETY: self proves AVX.
+        unsafe { _mm256_blendv_ps(self.max(a, b), a, a_is_nan) }
+    }
+
+    #[inline(always)]
+    fn where_equal(self, a: __m256, b: __m256, value: __m256, other: __m256) -> __m256 {
+        // SAFETY: self proves AVX.
+        let equal = unsafe { _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b) };
+        // SAFETY: self proves AVX.
+        unsafe { _mm256_blendv_ps(other, value, equal) }
+    }
+
+    #[inline(always)]
     fn gated(self, gate: __m256, value: __m256) -> __m256 {
         // SAFETY: self proves AVX.
         let open = unsafe { _mm256_cmp_ps::<_CMP_NLE_UQ>(gate, self.zero()) };

@@ -75,6 +75,23 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn maximum(self, a: __m512, b: __m512) -> __m512 {
+        // The instruction takes `b` where either is NaN.
+        // SAFETY: self proves AVX-512F.
+        let a_is_nan = unsafe { _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a) };
+        // SAFETY: self proves AVX-512F.
+        unsafe { _mm512_mask_mov_ps(self.max(a, b), a_is_nan, a) }
+    }
+
+    #[inline(always)]
+    fn where_equal(self, a: __m512, b: __m512, value: __m512, other: __m512) -> __m512 {
+        // SAFETY: self proves AVX-512F.
+        let equal = unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b) };
+        // SAFETY: self proves AVX-512F.
+        unsafe { _mm512_mask_mov_ps(other, equal, value) }
+    }
+
+    #[inline(always)]
     fn gated(self, gate: __m512, value: __m512) -> __m512 {
         // SAFETY: self proves AVX-512F.
         let open = unsafe { _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(gate, self.zero()) };

@@ -75,6 +75,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The larger of `a` and `b`, lane by lane; `b` where it is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
 
+    /// The larger of `a` and `b`, lane by lane; NaN where either is NaN.
+    fn maximum(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `value` where `a == b`, else `other`; `other` where either is NaN.
+    fn where_equal(self, a: Self::V, b: Self::V, value: Self::V, other: Self::V) -> Self::V;
+
     /// 0 where `gate <= 0`, else `value`, so also where the gate is NaN.
     fn gated(self, gate: Self::V, value: Self::V) -> Self::V;
 

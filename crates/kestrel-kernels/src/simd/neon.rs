@@ -76,6 +76,20 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn maximum(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // The instruction gives NaN where either is.
+        self.max(a, b)
+    }
+
+    #[inline(always)]
+    fn where_equal(self, a: float32x4_t, b: float32x4_t, value: float32x4_t, other: float32x4_t) -> float32x4_t {
+        // SAFETY: self proves NEON.
+        let equal = unsafe { vceqq_f32(a, b) };
+        // SAFETY: self proves NEON.
+        unsafe { vbslq_f32(equal, value, other) }
+    }
+
+    #[inline(always)]
     fn gated(self, gate: float32x4_t, value: float32x4_t) -> float32x4_t {
         // SAFETY: self proves NEON.
         let closed = unsafe { vcleq_f32(gate, self.zero()) };

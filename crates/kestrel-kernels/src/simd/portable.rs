@@ -74,6 +74,18 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn maximum(self, a: F32x4, b: F32x4) -> F32x4 {
+        zip(a, b, |a, b| if a > b || a.is_nan() { a } else { b })
+    }
+
+    #[inline(always)]
+    fn where_equal(self, a: F32x4, b: F32x4, value: F32x4, other: F32x4) -> F32x4 {
+        F32x4(std::array::from_fn(|i| {
+            if a.0[i] == b.0[i] { value.0[i] } else { other.0[i] }
+        }))
+    }
+
+    #[inline(always)]
     fn gated(self, gate: F32x4, value: F32x4) -> F32x4 {
         zip(gate, value, |gate, value| if gate <= 0.0 { 0.0 } else { value })
     }

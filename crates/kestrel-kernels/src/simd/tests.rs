@@ -24,6 +24,8 @@ impl Kernel for Operations<'_> {
             s.neg_mul_add(a, b, c),
             s.max(a, b),
             s.gated(a, b),
+            s.maximum(a, b),
+            s.where_equal(a, b, c, b),
             s.splat(3.5),
         ];
         let store = |value| {
@@ -64,6 +66,8 @@ fn operations_equal_scalar_arithmetic() {
                 c[i] - a[i] * b[i],
                 a[i].max(b[i]),
                 gated,
+                a[i].max(b[i]),
+                if a[i] == b[i] { c[i] } else { b[i] },
                 3.5,
             ];
             for (op, want) in want.into_iter().enumerate() {
@@ -71,12 +75,12 @@ fn operations_equal_scalar_arithmetic() {
             }
             for n in 0..=lanes {
                 assert_eq!(
-                    got[8 + 2 * n][i],
+                    got[10 + 2 * n][i],
                     if i < n { a[i] } else { 0.0 },
                     "{isa}, load_first({n}), lane {i}"
                 );
                 assert_eq!(
-                    got[9 + 2 * n][i],
+                    got[11 + 2 * n][i],
                     if i < n { a[i] } else { 9.0 },
                     "{isa}, store_first({n}), lane {i}"
                 );
@@ -126,16 +130,23 @@ fn the_first_choice_holds() {
     assert_eq!(Isa::current(), current);
 }
 
-/// NaN with a number, in both places of [`Simd::max`] and as the gate.
+/// NaN with a number.
 struct NanOperations;
 
 impl Kernel for NanOperations {
-    type Output = [f32; 2];
+    type Output = [f32; 5];
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> [f32; 2] {
-        let nan = s.splat(f32::NAN);
-        [s.max(s.zero(), nan), s.gated(nan, s.splat(2.0))].map(|value| {
+    fn run<S: Simd>(self, s: S) -> [f32; 5] {
+        let (nan, two) = (s.splat(f32::NAN), s.splat(2.0));
+        let values = [
+            s.max(s.zero(), nan),
+            s.maximum(nan, two),
+            s.maximum(two, nan),
+            s.gated(nan, two),
+            s.where_equal(nan, nan, s.zero(), two),
+        ];
+        values.map(|value| {
             let mut lanes = [0.0; MAX_LANES];
             // SAFETY: the array holds MAX_LANES >= LANES floats.
             unsafe { s.store(lanes.as_mut_ptr(), value) };
@@ -145,10 +156,10 @@ impl Kernel for NanOperations {
 }
 
 #[test]
-fn nan_passes_a_relu_and_its_gate() {
+fn nan_passes_a_maximum_and_a_gate() {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-        let [rectified, gated] = isa.dispatch(NanOperations);
-        assert!(rectified.is_nan(), "{isa}");
-        assert_eq!(gated, 2.0, "{isa}");
+        let [rectified, left, right, gated, equal] = isa.dispatch(NanOperations);
+        assert!(rectified.is_nan() && left.is_nan() && right.is_nan(), "{isa}");
+        assert_eq!([gated, equal], [2.0; 2], "{isa}");
     }
 }

@@ -65,7 +65,10 @@ impl Tape {
         };
         let needs_grad = self.needs_grad(node);
         let (y, choices) = match &normalized {
-            Some(normalized) => elements(&normalized.x, |x| normalized::maxima(&geometry, normalized, x))?,
+            Some(normalized) => {
+                let y = elements(&normalized.x, |x| normalized::maxima(&geometry, normalized, x))?;
+                (y, Vec::new())
+            }
             None => elements(&x.tensor()?, |x| kernel::maxima(&geometry, x, needs_grad))?,
         };
         let shape = [
@@ -89,7 +92,7 @@ impl Tape {
 /// A pooling that has run.
 struct MaxPool2dOp {
     geometry: Geometry,
-    /// For each output the tap that the maximum came from: a byte is read faster than the window is compared again.
+    /// For each output the tap that the maximum came from, unless it is found again.
     choices: Vec<u8>,
     x_node: usize,
     /// What the input was normalised from, on load.
@@ -101,11 +104,9 @@ impl Backward for MaxPool2dOp {
         let gradient = gradient.plain();
         let Self { geometry, choices, .. } = self;
         let dx = match &self.normalized {
-            Some(normalized) => Gradient::Gated(gradient.with(|dy| {
-                elements(&normalized.x, |x| {
-                    normalized::scatter(geometry, normalized, x, choices, dy)
-                })
-            })??),
+            Some(normalized) => Gradient::Gated(
+                gradient.with(|dy| elements(&normalized.x, |x| normalized::scatter(geometry, normalized, x, dy)))??,
+            ),
             None => Gradient::owned(gradient.with(|dy| kernel::scatter(geometry, choices, dy))?),
         };
         gradients.add(self.x_node, dx)

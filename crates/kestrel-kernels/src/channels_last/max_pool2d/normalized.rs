@@ -1,114 +1,39 @@
 //! Pooling of a normalised and rectified tensor that is not written: windows of 2x2 side by side.
 //!
 //! Forward, each pixel is normalised as it is read. Backward, the gradient passes through pooling and relu at once, and the
-//! sums that batch norm needs are taken on the way.
+//! sums that batch norm needs are taken on the way: the pixels are read for them in any case, so the maximum is found again
+//! instead of being kept.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::conv2d::winograd::hooks::{Affine, load_channels};
 use crate::element::written;
 use crate::max_pool2d::geometry::Geometry;
-use crate::simd::{Isa, Kernel, MAX_LANES, Simd};
+use crate::simd::{Isa, Kernel, Simd};
 use crate::tape::{Gated, Normalized};
 
-/// The choice of a window whose maximum the relu has closed.
-const CLOSED: u8 = 4;
-
-/// Channels of a loop whose length the compiler knows.
-const LANES: usize = MAX_LANES;
-
-/// `relu(affine(x))` of each window's maximum, and the tap that it came from.
-pub(super) fn maxima(g: &Geometry, normalized: &Normalized, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
-    Isa::current().dispatch(Maxima { g, normalized, x })
+/// `relu(affine(x))` of each window's maximum.
+pub(super) fn maxima(g: &Geometry, normalized: &Normalized, x: &[f32]) -> Vec<f32> {
+    let affine = normalized.affine();
+    Isa::current().dispatch(Maxima { g, affine, x })
 }
 
 /// Each window's gradient at the pixel that its maximum came from, and the sums of the gated gradient.
-pub(super) fn scatter(g: &Geometry, normalized: &Normalized, x: &[f32], choices: &[u8], dy: &[f32]) -> Gated {
-    Isa::current().dispatch(Scatter {
-        g,
-        normalized,
-        x,
-        choices,
-        dy,
-    })
+pub(super) fn scatter(g: &Geometry, normalized: &Normalized, x: &[f32], dy: &[f32]) -> Gated {
+    let affine = normalized.affine();
+    Isa::current().dispatch(Scatter { g, affine, x, dy })
 }
 
-struct Maxima<'a> {
-    g: &'a Geometry,
-    normalized: &'a Normalized,
-    x: &'a [f32],
+/// Panics unless the slices have the geometry's sizes: what the kernels' reads and writes rest on.
+fn check(g: &Geometry, affine: &Affine<'_>, x: &[f32]) {
+    affine.check(g.channels);
+    assert_eq!(x.len(), g.batch * g.height * g.in_row(), "expected images [N, H, W, C]");
 }
 
-impl Kernel for Maxima<'_> {
-    type Output = (Vec<f32>, Vec<u8>);
-
-    fn run<S: Simd>(self, s: S) -> Self::Output {
-        let Self { g, normalized, x } = self;
-        assert_eq!(x.len(), g.batch * g.height * g.in_row(), "expected images [N, H, W, C]");
-        let len = g.batch * g.out_height * g.out_row();
-        let mut choices = Vec::new();
-        let fill = |y: &mut [MaybeUninit<f32>]| {
-            let fill = |choices: &mut [MaybeUninit<u8>]| {
-                let rows = y.par_chunks_mut(g.out_row()).zip(choices.par_chunks_mut(g.out_row()));
-                rows.enumerate().for_each(|(row, (y, choices))| {
-                    let x = row_pair(g, x, row);
-                    s.vectorize(OutputRow {
-                        g,
-                        normalized,
-                        x,
-                        y,
-                        choices,
-                    });
-                });
-            };
-            // SAFETY: `OutputRow` writes every choice of its row, and the rows make up the whole.
-            choices = unsafe { written(len, fill) };
-        };
-        // SAFETY: `OutputRow` writes every maximum of its row, and the rows make up the whole.
-        let y = unsafe { written(len, fill) };
-        (y, choices)
-    }
-}
-
-/// The two rows of pixels, `[2, W, C]`, under a row of windows, counted over all images.
-fn row_pair<'a, T>(g: &Geometry, x: &'a [T], row: usize) -> &'a [T] {
-    let top = row / g.out_height * g.height + 2 * (row % g.out_height);
-    &x[top * g.in_row()..][..2 * g.in_row()]
-}
-
-/// One row of windows: `y` and `choices` are `[Q, C]`, and are wholly written.
-struct OutputRow<'a> {
-    g: &'a Geometry,
-    normalized: &'a Normalized,
-    x: &'a [f32],
-    y: &'a mut [MaybeUninit<f32>],
-    choices: &'a mut [MaybeUninit<u8>],
-}
-
-impl Kernel for OutputRow<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let c = self.g.channels;
-        let windows = self.y.chunks_exact_mut(c).zip(self.choices.chunks_exact_mut(c));
-        for (q, (y, choices)) in windows.enumerate() {
-            let taps = taps(self.g, q).map(|at| &self.x[at..][..c]);
-            let mut channel = 0;
-            while channel + LANES <= c {
-                choose::<LANES>(self.normalized, taps, channel, y, choices);
-                channel += LANES;
-            }
-            while channel < c {
-                choose::<1>(self.normalized, taps, channel, y, choices);
-                channel += 1;
-            }
-        }
-    }
-}
-
-/// Where the four pixels of window `q` begin in its pair of rows.
+/// Floats to the four pixels of window `q`, from the start of its pair of rows.
 #[inline(always)]
 fn taps(g: &Geometry, q: usize) -> [usize; 4] {
     let left = 2 * q * g.channels;
@@ -120,51 +45,101 @@ fn taps(g: &Geometry, q: usize) -> [usize; 4] {
     ]
 }
 
-/// `N` values from `at` on.
-#[inline(always)]
-fn lanes<const N: usize, T: Copy + Default>(values: &[T], at: usize) -> [T; N] {
-    let mut lanes = [T::default(); N];
-    lanes.copy_from_slice(&values[at..at + N]);
-    lanes
+/// The two rows of pixels, `[2, W, C]`, under a row of windows, counted over all images.
+fn row_pair<'a>(g: &Geometry, x: &'a [f32], row: usize) -> &'a [f32] {
+    let top = row / g.out_height * g.height + 2 * (row % g.out_height);
+    &x[top * g.in_row()..][..2 * g.in_row()]
 }
 
-/// The maximum of four pixels and its tap, for `N` channels.
+/// The vectors of a pixel's channels: where each begins, and its lanes.
 #[inline(always)]
-fn choose<const N: usize>(
-    normalized: &Normalized,
-    pixels: [&[f32]; 4],
-    channel: usize,
-    y: &mut [MaybeUninit<f32>],
-    choices: &mut [MaybeUninit<u8>],
-) {
-    let center: [f32; N] = lanes(&normalized.center, channel);
-    let scale: [f32; N] = lanes(&normalized.scale, channel);
-    let shift: [f32; N] = lanes(&normalized.shift, channel);
-    let mut maximum = [0.0; N];
-    let mut chosen = [0u32; N];
-    for (tap, pixel) in pixels.into_iter().enumerate() {
-        let x: [f32; N] = lanes(pixel, channel);
-        for i in 0..N {
-            let z = (x[i] - center[i]) * scale[i] + shift[i];
-            // PyTorch's test: a later tap takes over if it is larger or NaN.
-            let takes = (tap == 0) | (z > maximum[i]) | z.is_nan();
-            maximum[i] = if takes { z } else { maximum[i] };
-            chosen[i] = if takes { tap as u32 } else { chosen[i] };
-        }
+fn vectors<S: Simd>(channels: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..channels)
+        .step_by(S::LANES)
+        .map(move |channel| (channel, S::LANES.min(channels - channel)))
+}
+
+/// The pixels of a window normalised, what they were less their center, and the maximum.
+#[inline(always)]
+fn window<S: Simd>(
+    s: S,
+    constants: [S::V; 3],
+    x: &[f32],
+    taps: [usize; 4],
+    lanes: usize,
+) -> ([S::V; 4], [S::V; 4], S::V) {
+    let [center, scale, shift] = constants;
+    let centered = taps.map(|at| s.sub(load_channels(s, x, at, lanes), center));
+    let z = centered.map(|centered| s.mul_add(centered, scale, shift));
+    let maximum = s.maximum(s.maximum(z[0], z[1]), s.maximum(z[2], z[3]));
+    (z, centered, maximum)
+}
+
+/// Stores the first `lanes` lanes at `out[at..]`.
+#[inline(always)]
+fn store<S: Simd>(s: S, out: &mut [MaybeUninit<f32>], at: usize, lanes: usize, value: S::V) {
+    let out = out[at..at + lanes].as_mut_ptr().cast();
+    if lanes == S::LANES {
+        // SAFETY: the slice has LANES floats.
+        unsafe { s.store(out, value) };
+    } else {
+        // SAFETY: the slice has `lanes` floats, fewer than LANES.
+        unsafe { s.store_first(out, value, lanes) };
     }
-    let (y, choices) = (&mut y[channel..channel + N], &mut choices[channel..channel + N]);
-    for i in 0..N {
-        let closed = maximum[i] <= 0.0;
-        y[i].write(if closed { 0.0 } else { maximum[i] });
-        choices[i].write(if closed { CLOSED } else { chosen[i] as u8 });
+}
+
+struct Maxima<'a> {
+    g: &'a Geometry,
+    affine: Affine<'a>,
+    x: &'a [f32],
+}
+
+impl Kernel for Maxima<'_> {
+    type Output = Vec<f32>;
+
+    fn run<S: Simd>(self, s: S) -> Vec<f32> {
+        let Self { g, affine, x } = self;
+        check(g, &affine, x);
+        let fill = |y: &mut [MaybeUninit<f32>]| {
+            y.par_chunks_mut(g.out_row()).enumerate().for_each(|(row, y)| {
+                let x = row_pair(g, x, row);
+                s.vectorize(OutputRow { g, affine, x, y });
+            });
+        };
+        // SAFETY: `OutputRow` writes every maximum of its row, and the rows make up the whole.
+        unsafe { written(g.batch * g.out_height * g.out_row(), fill) }
+    }
+}
+
+/// One row of windows: `y` is `[Q, C]`, and is wholly written; `x` its pair of rows.
+struct OutputRow<'a> {
+    g: &'a Geometry,
+    affine: Affine<'a>,
+    x: &'a [f32],
+    y: &'a mut [MaybeUninit<f32>],
+}
+
+impl Kernel for OutputRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { g, affine, x, y } = self;
+        for (channel, lanes) in vectors::<S>(g.channels) {
+            let constants = affine.channels(s, channel, lanes);
+            for q in 0..g.out_width {
+                let taps = taps(g, q).map(|at| at + channel);
+                let (_, _, maximum) = window(s, constants, x, taps, lanes);
+                store(s, y, q * g.channels + channel, lanes, s.max(s.zero(), maximum));
+            }
+        }
     }
 }
 
 struct Scatter<'a> {
     g: &'a Geometry,
-    normalized: &'a Normalized,
+    affine: Affine<'a>,
     x: &'a [f32],
-    choices: &'a [u8],
     dy: &'a [f32],
 }
 
@@ -172,36 +147,19 @@ impl Kernel for Scatter<'_> {
     type Output = Gated;
 
     fn run<S: Simd>(self, s: S) -> Gated {
-        let Self {
-            g,
-            normalized,
-            x,
-            choices,
-            dy,
-        } = self;
+        let Self { g, affine, x, dy } = self;
+        check(g, &affine, x);
         let (in_image, out_image) = (g.height * g.in_row(), g.out_height * g.out_row());
-        assert_eq!(x.len(), g.batch * in_image, "expected images [N, H, W, C]");
-        let outputs = [choices.len(), dy.len()];
-        assert_eq!(outputs, [g.batch * out_image; 2], "expected outputs [N, P, Q, C]");
+        assert_eq!(dy.len(), g.batch * out_image, "expected gradients [N, P, Q, C]");
         let mut by_image = Vec::new();
         let fill = |dx: &mut [MaybeUninit<f32>]| {
             by_image = dx
                 .par_chunks_mut(in_image)
-                .zip(x.par_chunks(in_image))
-                .zip(choices.par_chunks(out_image).zip(dy.par_chunks(out_image)))
-                .map(|((dx, x), (choices, dy))| {
-                    s.vectorize(ScatterImage {
-                        g,
-                        normalized,
-                        x,
-                        choices,
-                        dy,
-                        dx,
-                    })
-                })
+                .zip(x.par_chunks(in_image).zip(dy.par_chunks(out_image)))
+                .map(|(dx, (x, dy))| s.vectorize(ScatterImage { g, affine, x, dy, dx }))
                 .collect::<Vec<Vec<f64>>>();
         };
-        // SAFETY: `ScatterImage` writes the whole of its image, and there is one for each: by the assertions all four slices
+        // SAFETY: `ScatterImage` writes the whole of its image, and there is one for each: by the assertions all three slices
         // have as many.
         let dx = unsafe { written(g.batch * in_image, fill) };
         let mut sums = vec![0.0; 2 * g.channels];
@@ -212,12 +170,11 @@ impl Kernel for Scatter<'_> {
     }
 }
 
-/// One image: `choices` and `dy` are `[P, Q, C]`, `x` and `dx` `[H, W, C]`.
+/// One image: `dy` is `[P, Q, C]`, `x` and `dx` are `[H, W, C]`.
 struct ScatterImage<'a> {
     g: &'a Geometry,
-    normalized: &'a Normalized,
+    affine: Affine<'a>,
     x: &'a [f32],
-    choices: &'a [u8],
     dy: &'a [f32],
     dx: &'a mut [MaybeUninit<f32>],
 }
@@ -227,94 +184,68 @@ impl Kernel for ScatterImage<'_> {
     type Output = Vec<f64>;
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> Vec<f64> {
-        let Self {
-            g,
-            normalized,
-            x,
-            choices,
-            dy,
-            dx,
-        } = self;
-        let c = g.channels;
-        let mut totals = vec![0.0; 2 * c];
-        let mut sums = vec![0.0; 2 * c];
+    fn run<S: Simd>(self, s: S) -> Vec<f64> {
+        let Self { g, affine, x, dy, dx } = self;
+        let mut totals = vec![0.0; 2 * g.channels];
         let (pairs, below) = dx.split_at_mut(g.out_height * 2 * g.in_row());
         below.fill(MaybeUninit::new(0.0));
-        let windows = choices.chunks_exact(g.out_row()).zip(dy.chunks_exact(g.out_row()));
-        for (row, (pair, (choices, dy))) in pairs.chunks_exact_mut(2 * g.in_row()).zip(windows).enumerate() {
-            let x = row_pair(g, x, row);
-            let covered = 2 * g.out_width * c;
+        let covered = 2 * g.out_width * g.channels;
+        for (row, pair) in pairs.chunks_exact_mut(2 * g.in_row()).enumerate() {
             pair[covered..g.in_row()].fill(MaybeUninit::new(0.0));
             pair[g.in_row() + covered..].fill(MaybeUninit::new(0.0));
-            let (sum, products) = sums.split_at_mut(c);
-            for (q, (choices, dy)) in choices.chunks_exact(c).zip(dy.chunks_exact(c)).enumerate() {
-                let mut window = Window {
-                    taps: taps(g, q),
-                    x,
-                    choices,
-                    dy,
-                    center: &normalized.center,
-                    pair: &mut *pair,
-                    sum: &mut *sum,
-                    products: &mut *products,
-                };
-                let mut channel = 0;
-                while channel + LANES <= c {
-                    window.scatter::<LANES>(channel);
-                    channel += LANES;
+            let mut scatter = ScatterRow {
+                g,
+                affine,
+                x: row_pair(g, x, row),
+                dy: &dy[row * g.out_row()..][..g.out_row()],
+                pair,
+            };
+            for (channel, lanes) in vectors::<S>(g.channels) {
+                let sums = scatter.run(s, channel..channel + lanes);
+                for (totals, sums) in totals.chunks_exact_mut(g.channels).zip(sums) {
+                    let mut values = [MaybeUninit::new(0.0); crate::simd::MAX_LANES];
+                    store(s, &mut values, 0, lanes, sums);
+                    for (total, value) in totals[channel..channel + lanes].iter_mut().zip(values) {
+                        // SAFETY: initialised above.
+                        *total += f64::from(unsafe { value.assume_init() });
+                    }
                 }
-                while channel < c {
-                    window.scatter::<1>(channel);
-                    channel += 1;
-                }
-            }
-            for (total, sum) in totals.iter_mut().zip(&mut sums) {
-                *total += f64::from(*sum);
-                *sum = 0.0;
             }
         }
         totals
     }
 }
 
-/// One window: `choices` and `dy` are `[C]`, the pair of rows `[2, W, C]`.
-struct Window<'a> {
-    taps: [usize; 4],
+/// A row of windows: `dy` is `[Q, C]`, `x` and `pair` are `[2, W, C]`.
+struct ScatterRow<'a> {
+    g: &'a Geometry,
+    affine: Affine<'a>,
     x: &'a [f32],
-    choices: &'a [u8],
     dy: &'a [f32],
-    center: &'a [f32],
     pair: &'a mut [MaybeUninit<f32>],
-    sum: &'a mut [f32],
-    products: &'a mut [f32],
 }
 
-impl Window<'_> {
+impl ScatterRow<'_> {
+    /// Writes a vector of channels of the row; returns the two sums.
     #[inline(always)]
-    fn scatter<const N: usize>(&mut self, channel: usize) {
-        let dy: [f32; N] = lanes(self.dy, channel);
-        let choices: [u8; N] = lanes(self.choices, channel);
-        let center: [f32; N] = lanes(self.center, channel);
-        let mut sum: [f32; N] = lanes(self.sum, channel);
-        let mut products: [f32; N] = lanes(self.products, channel);
-        for (tap, at) in self.taps.into_iter().enumerate() {
-            let x: [f32; N] = lanes(self.x, at + channel);
-            let mut g = [0.0; N];
-            for i in 0..N {
-                // Compared as 32 bits, like the lanes that it decides.
-                let gradient = if u32::from(choices[i]) == tap as u32 {
-                    dy[i]
-                } else {
-                    0.0
-                };
-                products[i] += gradient * (x[i] - center[i]);
-                sum[i] += gradient;
-                g[i] = gradient;
+    fn run<S: Simd>(&mut self, s: S, channels: Range<usize>) -> [S::V; 2] {
+        let lanes = channels.len();
+        let constants = self.affine.channels(s, channels.start, lanes);
+        let mut sums = [s.zero(); 2];
+        for q in 0..self.g.out_width {
+            let taps = taps(self.g, q).map(|at| at + channels.start);
+            let (z, centered, maximum) = window(s, constants, self.x, taps, lanes);
+            let dy = load_channels(s, self.dy, q * self.g.channels + channels.start, lanes);
+            // Until a pixel has taken it: the first maximum does.
+            let mut left = s.gated(maximum, dy);
+            sums[0] = s.add(sums[0], left);
+            for i in 0..4 {
+                let gradient = s.where_equal(z[i], maximum, left, s.zero());
+                left = s.where_equal(z[i], maximum, s.zero(), left);
+                sums[1] = s.mul_add(gradient, centered[i], sums[1]);
+                store(s, self.pair, taps[i], lanes, gradient);
             }
-            self.pair[at + channel..at + channel + N].write_copy_of_slice(&g);
         }
-        self.sum[channel..channel + N].copy_from_slice(&sum);
-        self.products[channel..channel + N].copy_from_slice(&products);
+        sums
     }
 }

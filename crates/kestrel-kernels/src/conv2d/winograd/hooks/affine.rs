@@ -35,7 +35,7 @@ pub struct Affine<'a> {
 }
 
 impl Affine<'_> {
-    pub(super) fn check(&self, c: usize) {
+    pub(crate) fn check(&self, c: usize) {
         assert_eq!(
             [self.center.len(), self.scale.len(), self.shift.len()],
             [c; 3],
@@ -44,7 +44,7 @@ impl Affine<'_> {
     }
 
     #[inline(always)]
-    pub(super) fn channels<S: Simd>(&self, s: S, channel: usize, lanes: usize) -> [S::V; 3] {
+    pub(crate) fn channels<S: Simd>(&self, s: S, channel: usize, lanes: usize) -> [S::V; 3] {
         [self.center, self.scale, self.shift].map(|values| load_channels(s, values, channel, lanes))
     }
 }

@@ -87,7 +87,7 @@ impl<'a> Sums<'a> {
 
 /// `values[at..at + lanes]`, the other lanes 0.
 #[inline(always)]
-fn load_channels<S: Simd>(s: S, values: &[f32], at: usize, lanes: usize) -> S::V {
+pub(crate) fn load_channels<S: Simd>(s: S, values: &[f32], at: usize, lanes: usize) -> S::V {
     let values = &values[at..][..lanes];
     if lanes == S::LANES {
         // SAFETY: the slice has LANES floats.
