@@ -105,7 +105,7 @@ pub struct Sums<'a> {
 impl<'a> Sums<'a> {
     /// Sums `[SUMS, row]` at `channel`, whose whole vector must lie within a row.
     #[inline(always)]
-    pub(super) fn new(values: &'a mut [f32], row: usize, channel: usize) -> Self {
+    pub(in crate::conv2d) fn new(values: &'a mut [f32], row: usize, channel: usize) -> Self {
         Self { values, row, channel }
     }
 

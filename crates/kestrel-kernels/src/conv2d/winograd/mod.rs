@@ -27,11 +27,11 @@ pub mod hooks;
 mod input;
 mod output;
 mod panel;
-mod product;
+pub(super) mod product;
 mod shape;
 mod transform;
 mod weights;
-mod workspace;
+pub(super) mod workspace;
 
 use crate::simd::{Isa, Kernel, Simd};
 use hooks::{Epilogue, Identity, OnLoad, Store};

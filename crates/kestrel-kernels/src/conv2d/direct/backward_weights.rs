@@ -1,0 +1,227 @@
+//! The backward pass to the weights: `dW = Xᵀ dY`, with `X` the gathered windows and `dY` in panels of output channels.
+//!
+//! A unit of work is a range of the depth, a range of output channels and a group of pixels; it adds up block after block
+//! of its group. There are as many groups as make enough units, and their accumulators are summed in order at the end.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::gather::{gather_panels, gather_windows};
+use super::panel::{Panels, unpack_gradients};
+use super::phase::{Phase, Pixel};
+use super::{Shared, WeightGradient, piece};
+use crate::conv2d::winograd::product::{Product, multiply};
+use crate::conv2d::winograd::workspace::LINE;
+use crate::simd::Simd;
+
+/// Pixels of a block, at most.
+const PIXELS: usize = 192;
+/// Depth of a unit, at most.
+const DEPTH: usize = 288;
+/// Output channels of a unit, at most.
+const CHANNELS: usize = 256;
+/// Units that there should be, at least.
+const UNITS: usize = 16;
+/// Bytes that all accumulators together may take, if there are several.
+const ACCUMULATOR_BYTES: usize = 8 << 20;
+
+/// Runs `pass`.
+pub(super) fn backward_weights<S: Simd>(s: S, pass: WeightGradient<'_>) {
+    let WeightGradient {
+        shape,
+        x,
+        dy,
+        dw,
+        workspace,
+    } = pass;
+    let [k, _, r, q] = shape.weight();
+    let phase = Phase::forward(shape);
+    if phase.len() == 0 {
+        dw.fill(0.0);
+        return;
+    }
+    let panels = Panels::new(s, k, phase.depth());
+    let cut = Cut::new(&phase, &panels);
+    let accumulators = workspace.weights.floats(cut.groups * panels.len());
+    let threads = rayon::current_num_threads().min(cut.units());
+    if workspace.threads.len() < threads {
+        workspace.threads.resize_with(threads, Default::default);
+    }
+    let job = Job {
+        s,
+        phase: &phase,
+        panels,
+        cut,
+        x,
+        dy,
+        accumulators: Shared(accumulators.as_mut_ptr()),
+    };
+    let next = AtomicUsize::new(0);
+    workspace.threads[..threads]
+        .par_iter_mut()
+        .with_max_len(1)
+        .for_each(|scratch| {
+            let scratch = scratch.floats(cut.windows() + cut.gradients(&panels));
+            loop {
+                let unit = next.fetch_add(1, Ordering::Relaxed);
+                if unit >= cut.units() {
+                    break;
+                }
+                job.run(unit, scratch);
+            }
+        });
+    unpack_gradients(accumulators, r * q, &panels, dw);
+}
+
+/// How the work is cut up; depends on the shape and the instruction set alone.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// Depth and panels of a unit.
+    depth: usize,
+    panels: usize,
+    /// Ranges of depth, ranges of panels, groups of pixels.
+    depths: usize,
+    ranges: usize,
+    groups: usize,
+    /// Pixels of a group and of a block.
+    group: usize,
+    block: usize,
+}
+
+impl Cut {
+    fn new(phase: &Phase, panels: &Panels) -> Self {
+        let depth = piece(panels.depth, DEPTH, 12);
+        let range = piece(panels.count(), CHANNELS / panels.full_width(), 1);
+        let (depths, ranges) = (panels.depth.div_ceil(depth), panels.count().div_ceil(range));
+        let wanted = UNITS.div_ceil(depths * ranges);
+        let affordable = ACCUMULATOR_BYTES / (panels.len() * size_of::<f32>());
+        let groups = wanted.min(affordable).min(phase.len() / PIXELS).max(1);
+        let group = phase.len().div_ceil(groups);
+        Self {
+            depth,
+            panels: range,
+            depths,
+            ranges,
+            // Rounding up may leave nothing for the last.
+            groups: phase.len().div_ceil(group),
+            group,
+            block: piece(group, PIXELS, 4),
+        }
+    }
+
+    fn units(&self) -> usize {
+        self.depths * self.ranges * self.groups
+    }
+
+    /// Floats from a gathered window to the next: windows a power of two apart would fall into the same cache sets.
+    fn row(&self) -> usize {
+        self.depth.next_multiple_of(LINE) + LINE
+    }
+
+    /// Floats of a block's windows.
+    fn windows(&self) -> usize {
+        self.block * self.row()
+    }
+
+    /// Floats of a block's gradients.
+    fn gradients(&self, panels: &Panels) -> usize {
+        self.block * self.panels * panels.full_width()
+    }
+}
+
+/// What all units share. Invariant: `x` and `dy` have the lengths of the phase's source and target; `accumulators` is
+/// writable for the panels' length for each group, and nobody else uses it.
+struct Job<'a, S> {
+    s: S,
+    phase: &'a Phase,
+    panels: Panels,
+    cut: Cut,
+    x: &'a [f32],
+    dy: &'a [f32],
+    accumulators: Shared,
+}
+
+impl<S: Simd> Job<'_, S> {
+    /// Computes a unit. Each is run once.
+    fn run(&self, unit: usize, scratch: &mut [f32]) {
+        let (cut, panels) = (&self.cut, &self.panels);
+        // Units that follow one another share their pixels.
+        let (group, part) = (unit / (cut.depths * cut.ranges), unit % (cut.depths * cut.ranges));
+        let (depth, range) = (part / cut.ranges * cut.depth, part % cut.ranges * cut.panels);
+        let depth = depth..panels.depth.min(depth + cut.depth);
+        let range = range..panels.count().min(range + cut.panels);
+        let accumulator = self.accumulators.get().wrapping_add(group * panels.len());
+        let start = group * cut.group;
+        let group = start..self.phase.len().min(start + cut.group);
+        for first in group.clone().step_by(cut.block) {
+            let block = first..group.end.min(first + cut.block);
+            self.add(
+                block,
+                depth.clone(),
+                range.clone(),
+                scratch,
+                accumulator,
+                first == start,
+            );
+        }
+    }
+
+    /// Adds a block of pixels to an accumulator, or starts it with it.
+    fn add(
+        &self,
+        block: Range<usize>,
+        depth: Range<usize>,
+        range: Range<usize>,
+        scratch: &mut [f32],
+        accumulator: *mut f32,
+        start: bool,
+    ) {
+        let (cut, panels) = (&self.cut, &self.panels);
+        let (first, len) = (block.start, block.len());
+        let mut pixels = [Pixel::default(); PIXELS];
+        self.phase.list(block, &mut pixels);
+        let (windows, gradients) = scratch.split_at_mut(cut.windows());
+        let (windows, gradients) = (windows.as_mut_ptr(), gradients.as_mut_ptr());
+        // SAFETY: `x` has the source's length; the scratch has room for a block's windows of `cut.depth` floats, `cut.row()`
+        // apart, and this thread alone uses it.
+        unsafe {
+            gather_windows(
+                self.s,
+                self.phase,
+                self.x.as_ptr(),
+                &pixels[..len],
+                depth.clone(),
+                windows,
+                cut.row(),
+            );
+        };
+        let dy = self.dy[first * panels.channels..].as_ptr();
+        let stride = cut.block * panels.full_width();
+        // SAFETY: `dy` has `len` pixels from `first` on; the scratch has room for `cut.panels` panels of a block's pixels.
+        unsafe { gather_panels(self.s, *panels, range.clone(), dy, len, gradients, stride) };
+        for panel in range.clone() {
+            let width = panels.width(panel);
+            let c = accumulator.wrapping_add(panel * panels.stride() + depth.start * width);
+            let product = Product {
+                rows: depth.len(),
+                depth: len,
+                a: windows,
+                a_stride: cut.row(),
+                b: gradients.wrapping_add((panel - range.start) * stride),
+                c,
+                c_stride: width,
+                next: Some(c.wrapping_add(panels.stride()).cast_const()),
+            };
+            if start {
+                // SAFETY: A is `len` windows of the range of depths, B as many rows of a panel; C is these depths of a panel of
+                // an accumulator, which are this unit's alone.
+                unsafe { multiply::<S, true, false>(self.s, product, width) };
+            } else {
+                // SAFETY: as above, and the first block has initialised C.
+                unsafe { multiply::<S, true, true>(self.s, product, width) };
+            }
+        }
+    }
+}

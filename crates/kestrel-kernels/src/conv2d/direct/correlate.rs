@@ -1,0 +1,298 @@
+//! The forward pass and the backward pass to the data: blocks of target pixels times ranges of channels, each a unit of
+//! work for one thread.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::gather::gather_windows;
+use super::panel::{Panels, pack_weights};
+use super::phase::{Phase, Pixel};
+use super::tile::{self, Finish, Tile};
+use super::{Correlation, Shared, piece};
+use crate::conv2d::winograd::hooks::Epilogue;
+use crate::conv2d::winograd::workspace::LINE;
+use crate::simd::Simd;
+
+/// Pixels of a block, at most.
+const PIXELS: usize = 192;
+/// Blocks of a phase, at least, if they have a dozen pixels each.
+const BLOCKS: usize = 8;
+/// Depth of the windows that are gathered at a time, at most: with a panel of weights it fits the nearest cache.
+const DEPTH: usize = 256;
+/// Channels whose sums a unit holds, at most.
+const CHANNELS: usize = 256;
+
+/// Runs `pass`; returns the epilogue's sums, `[SUMS, channels]`.
+pub(super) fn correlate<S: Simd, E: Epilogue>(s: S, pass: Correlation<'_, E>) -> Vec<f64> {
+    let Correlation {
+        phases,
+        source,
+        w,
+        steps,
+        epilogue,
+        channels,
+        target,
+        workspace,
+    } = pass;
+    epilogue.check(channels, target.len());
+    let (jobs, [floats, units]) = Job::list(s, phases, channels);
+    let packed = workspace.weights.floats(floats);
+    for job in &jobs {
+        let packed = &mut packed[job.weights..][..job.panels.len()];
+        pack_weights(w, steps, &job.phase.taps, &job.panels, packed);
+    }
+    let packed = &*packed;
+
+    let ranges = Ranges::new(&Panels::new(s, channels, 0));
+    let sums_len = E::SUMS * ranges.row();
+    let sums = workspace.sums.floats(units * ranges.count * sums_len);
+    sums.fill(0.0);
+    let pass = Pass {
+        s,
+        source,
+        packed,
+        epilogue,
+        ranges,
+        target: Shared(target.as_mut_ptr()),
+    };
+
+    let units = units * ranges.count;
+    let threads = rayon::current_num_threads().min(units);
+    if workspace.threads.len() < threads {
+        workspace.threads.resize_with(threads, Default::default);
+    }
+    let scratch_len = jobs.iter().map(|job| job.scratch(&ranges)).max().unwrap_or(0);
+    let next = AtomicUsize::new(0);
+    let sums_at = Shared(sums.as_mut_ptr());
+    workspace.threads[..threads]
+        .par_iter_mut()
+        .with_max_len(1)
+        .for_each(|scratch| {
+            let scratch = scratch.floats(scratch_len);
+            loop {
+                let unit = next.fetch_add(1, Ordering::Relaxed);
+                if unit >= units {
+                    break;
+                }
+                // SAFETY: there are `sums_len` sums for each unit, and this thread alone has taken this unit.
+                let sums =
+                    unsafe { std::slice::from_raw_parts_mut(sums_at.get().wrapping_add(unit * sums_len), sums_len) };
+                let (block, range) = (unit / ranges.count, unit % ranges.count);
+                let job = &jobs[jobs.partition_point(|job| job.first_block <= block) - 1];
+                pass.run(job, block - job.first_block, range, scratch, sums);
+            }
+        });
+    totals::<E>(sums, channels, &ranges)
+}
+
+/// The sums over all units, in order, in f64: `[SUMS, channels]`.
+fn totals<E: Epilogue>(sums: &[f32], channels: usize, ranges: &Ranges) -> Vec<f64> {
+    let mut totals = vec![0.0; E::SUMS * channels];
+    for (unit, sums) in sums.chunks_exact((E::SUMS * ranges.row()).max(1)).enumerate() {
+        let first = unit % ranges.count * ranges.row();
+        for (totals, sums) in totals.chunks_exact_mut(channels).zip(sums.chunks_exact(ranges.row())) {
+            for (total, &sum) in totals[first..].iter_mut().zip(sums) {
+                *total += f64::from(sum);
+            }
+        }
+    }
+    totals
+}
+
+/// How the target's channels are cut into ranges of whole panels.
+#[derive(Clone, Copy, Debug)]
+struct Ranges {
+    count: usize,
+    /// Panels of a range, the last one perhaps fewer.
+    panels: usize,
+    /// Channels of a full panel.
+    width: usize,
+}
+
+impl Ranges {
+    fn new(panels: &Panels) -> Self {
+        let each = piece(panels.count(), CHANNELS / panels.full_width(), 1);
+        Self {
+            count: panels.count().div_ceil(each),
+            panels: each,
+            width: panels.full_width(),
+        }
+    }
+
+    /// Channels of a range.
+    fn row(&self) -> usize {
+        self.panels * self.width
+    }
+}
+
+/// One phase and how it is cut up; depends on the shape and the instruction set alone.
+struct Job<'a> {
+    phase: &'a Phase,
+    panels: Panels,
+    /// Where its packed weights begin.
+    weights: usize,
+    /// Blocks of the phases before.
+    first_block: usize,
+    /// Pixels of a block, and floats of depth that are gathered at a time.
+    pixels: usize,
+    depth: usize,
+}
+
+impl<'a> Job<'a> {
+    /// The jobs of `phases` that have pixels, and all jobs' floats of weights and blocks.
+    fn list<S: Simd>(s: S, phases: &'a [Phase], channels: usize) -> (Vec<Self>, [usize; 2]) {
+        let (mut weights, mut first_block) = (0, 0);
+        let jobs = phases.iter().filter(|phase| phase.len() > 0).map(|phase| {
+            let panels = Panels::new(s, channels, phase.depth());
+            let pixels = phase.len().div_ceil(BLOCKS).next_multiple_of(4).max(12);
+            let job = Self {
+                phase,
+                panels,
+                weights,
+                first_block,
+                pixels: pixels.min(piece(phase.len(), PIXELS, 4)),
+                depth: piece(phase.depth(), DEPTH, LINE),
+            };
+            weights += panels.len();
+            first_block += phase.len().div_ceil(job.pixels);
+            job
+        });
+        let jobs = jobs.collect();
+        (jobs, [weights, first_block])
+    }
+
+    /// Floats from a gathered window to the next: windows a power of two apart would fall into the same cache sets.
+    fn row(&self) -> usize {
+        self.depth + LINE
+    }
+
+    /// Floats of gathered windows.
+    fn windows(&self) -> usize {
+        if self.phase.in_place() {
+            0
+        } else {
+            self.pixels * self.row()
+        }
+    }
+
+    /// Floats that a thread needs.
+    fn scratch(&self, ranges: &Ranges) -> usize {
+        let partial = if self.depth < self.panels.depth {
+            self.pixels * ranges.row()
+        } else {
+            0
+        };
+        self.windows() + partial
+    }
+}
+
+/// What all units share. Invariant: [`Correlation`]'s; each pixel of the target is in one block of one job.
+struct Pass<'a, S, E> {
+    s: S,
+    source: &'a [f32],
+    packed: &'a [f32],
+    epilogue: &'a E,
+    ranges: Ranges,
+    target: Shared,
+}
+
+impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
+    /// Computes a range of channels of a block of pixels. Each block and range are run once.
+    fn run(&self, job: &Job<'_>, block: usize, range: usize, scratch: &mut [f32], sums: &mut [f32]) {
+        let phase = job.phase;
+        let first = block * job.pixels;
+        let len = job.pixels.min(phase.len() - first);
+        let mut pixels = [Pixel::default(); PIXELS];
+        phase.list(first..first + len, &mut pixels);
+        let pixels = &pixels[..len];
+        let panels = range * self.ranges.panels..job.panels.count().min((range + 1) * self.ranges.panels);
+        let (windows, partial) = scratch.split_at_mut(job.windows());
+        let partial = partial.as_mut_ptr();
+
+        let mut start = 0;
+        loop {
+            let end = job.panels.depth.min(start + job.depth);
+            let (a, a_stride) = if phase.in_place() {
+                let channels = phase.source[2];
+                (self.source[first * channels + start..].as_ptr(), channels)
+            } else {
+                let (source, windows) = (self.source.as_ptr(), windows.as_mut_ptr());
+                // SAFETY: the source has the phase's length; the windows of a block, `job.depth` floats each and `job.row()`
+                // apart, fit their part of the scratch, which this thread alone uses.
+                unsafe { gather_windows(self.s, phase, source, pixels, start..end, windows, job.row()) };
+                (windows.cast_const(), job.row())
+            };
+            let chunk = Chunk {
+                depth: start..end,
+                a,
+                a_stride,
+                partial,
+            };
+            self.multiply(job, chunk, panels.clone(), pixels, sums);
+            start = end;
+            if end == job.panels.depth {
+                break;
+            }
+        }
+    }
+
+    /// One chunk of the depth for all panels of a range.
+    fn multiply(&self, job: &Job<'_>, chunk: Chunk, panels: Range<usize>, pixels: &[Pixel], sums: &mut [f32]) {
+        let Chunk {
+            depth,
+            a,
+            a_stride,
+            partial,
+        } = chunk;
+        let weights = &self.packed[job.weights..][..job.panels.len()];
+        for panel in panels.clone() {
+            let width = job.panels.width(panel);
+            let place = panel - panels.start;
+            let b = weights[panel * job.panels.stride() + depth.start * width..].as_ptr();
+            let next = if panel + 1 < panels.end {
+                b.wrapping_add(job.panels.stride())
+            } else {
+                b.wrapping_add(depth.len() * width)
+                    .wrapping_sub(place * job.panels.stride())
+            };
+            let finish = (depth.end == job.panels.depth).then_some(Finish {
+                epilogue: self.epilogue,
+                pixels,
+                y: self.target.get(),
+                channels: job.panels.channels,
+                channel: panel * job.panels.full_width(),
+                used: job.panels.used(panel),
+                sums: &mut *sums,
+                sums_row: self.ranges.row(),
+                sums_channel: place * job.panels.full_width(),
+            });
+            let tile = Tile {
+                rows: pixels.len(),
+                depth: depth.len(),
+                a,
+                a_stride,
+                b,
+                next,
+                partial: partial.wrapping_add(place * job.pixels * job.panels.full_width()),
+                partial_stride: width,
+                resume: depth.start > 0,
+                finish,
+            };
+            // SAFETY: A holds the chunk's depths of all pixels, B those of the panel. If the depth has several chunks, the
+            // scratch has room for partial sums of a range of panels, which the first chunk initialises. The target has the
+            // length of all pixels; those of this block at these channels are this unit's alone.
+            unsafe { tile::multiply(self.s, tile, width) };
+        }
+    }
+}
+
+/// A range of the depth, and the block's windows at these depths.
+struct Chunk {
+    depth: Range<usize>,
+    a: *const f32,
+    a_stride: usize,
+    /// The block's partial sums, panel by panel.
+    partial: *mut f32,
+}
