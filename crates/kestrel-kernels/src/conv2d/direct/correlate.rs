@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::gather::gather_windows;
 use super::panel::{Panels, pack_weights};
 use super::phase::{Phase, Pixel};
-use super::tile::{self, Finish, Tile};
+use super::tile::{self, Finish, Tile, Windows};
 use super::{Correlation, Shared, piece};
 use crate::conv2d::winograd::hooks::Epilogue;
 use crate::conv2d::winograd::workspace::LINE;
@@ -21,6 +21,8 @@ const PIXELS: usize = 192;
 const BLOCKS: usize = 8;
 /// Depth of the windows that are gathered at a time, at most: with a panel of weights it fits the nearest cache.
 const DEPTH: usize = 256;
+/// Source channels from which on windows are read in place: fewer make too short segments.
+const IN_PLACE_CHANNELS: usize = 32;
 /// Channels whose sums a unit holds, at most.
 const CHANNELS: usize = 256;
 
@@ -168,12 +170,17 @@ impl<'a> Job<'a> {
         self.depth + LINE
     }
 
-    /// Floats of gathered windows.
+    /// Whether windows are gathered, not read in place.
+    fn gathers(&self) -> bool {
+        self.phase.source[2] < IN_PLACE_CHANNELS
+    }
+
+    /// Floats of gathered windows, or of the zeros that stand for what lies outside the image.
     fn windows(&self) -> usize {
-        if self.phase.in_place() {
-            0
-        } else {
+        if self.gathers() {
             self.pixels * self.row()
+        } else {
+            self.phase.source[2].next_multiple_of(LINE)
         }
     }
 
@@ -211,23 +218,29 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
         let (windows, partial) = scratch.split_at_mut(job.windows());
         let partial = partial.as_mut_ptr();
 
+        if !job.gathers() {
+            windows.fill(0.0);
+        }
+        let mut a = Windows::default();
         let mut start = 0;
         loop {
             let end = job.panels.depth.min(start + job.depth);
-            let (a, a_stride) = if phase.in_place() {
-                let channels = phase.source[2];
-                (self.source[first * channels + start..].as_ptr(), channels)
-            } else {
+            a.segments.clear();
+            a.starts.clear();
+            if job.gathers() {
                 let (source, windows) = (self.source.as_ptr(), windows.as_mut_ptr());
                 // SAFETY: the source has the phase's length; the windows of a block, `job.depth` floats each and `job.row()`
                 // apart, fit their part of the scratch, which this thread alone uses.
                 unsafe { gather_windows(self.s, phase, source, pixels, start..end, windows, job.row()) };
-                (windows.cast_const(), job.row())
-            };
+                a.segments.push(end - start);
+                a.starts
+                    .extend((0..len).map(|i| windows.wrapping_add(i * job.row()).cast_const()));
+            } else {
+                phase.locate(self.source, pixels, start..end, windows, &mut a);
+            }
             let chunk = Chunk {
                 depth: start..end,
-                a,
-                a_stride,
+                a: &a,
                 partial,
             };
             self.multiply(job, chunk, panels.clone(), pixels, sums);
@@ -239,13 +252,8 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
     }
 
     /// One chunk of the depth for all panels of a range.
-    fn multiply(&self, job: &Job<'_>, chunk: Chunk, panels: Range<usize>, pixels: &[Pixel], sums: &mut [f32]) {
-        let Chunk {
-            depth,
-            a,
-            a_stride,
-            partial,
-        } = chunk;
+    fn multiply(&self, job: &Job<'_>, chunk: Chunk<'_>, panels: Range<usize>, pixels: &[Pixel], sums: &mut [f32]) {
+        let Chunk { depth, a, partial } = chunk;
         let weights = &self.packed[job.weights..][..job.panels.len()];
         for panel in panels.clone() {
             let width = job.panels.width(panel);
@@ -270,9 +278,7 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
             });
             let tile = Tile {
                 rows: pixels.len(),
-                depth: depth.len(),
                 a,
-                a_stride,
                 b,
                 next,
                 partial: partial.wrapping_add(place * job.pixels * job.panels.full_width()),
@@ -289,10 +295,9 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
 }
 
 /// A range of the depth, and the block's windows at these depths.
-struct Chunk {
+struct Chunk<'a> {
     depth: Range<usize>,
-    a: *const f32,
-    a_stride: usize,
+    a: &'a Windows,
     /// The block's partial sums, panel by panel.
     partial: *mut f32,
 }

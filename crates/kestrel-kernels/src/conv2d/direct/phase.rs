@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::shape::Shape;
+use super::tile::Windows;
 
 /// Target pixels on a lattice, each the sum over the same taps of a source.
 #[derive(Clone, Debug)]
@@ -140,18 +141,40 @@ impl Phase {
         self.images * self.positions[0] * self.positions[1]
     }
 
-    /// Whether the windows are the source's pixels themselves, in order.
-    pub(super) fn in_place(&self) -> bool {
-        let one = matches!(
-            &self.runs[..],
-            [Run {
-                y: 0,
-                x: 0,
-                width: 1,
-                ..
-            }]
-        );
-        one && self.source_step == 1 && self.positions == [self.source[0], self.source[1]]
+    /// Finds where depths `depth` of the windows of `pixels` lie in `source`; what lies outside the image, in `zeros`.
+    pub(super) fn locate(
+        &self,
+        source: &[f32],
+        pixels: &[Pixel],
+        depth: Range<usize>,
+        zeros: &[f32],
+        windows: &mut Windows,
+    ) {
+        let [height, width, channels] = self.source;
+        let zeros = zeros[..channels].as_ptr();
+        for (place, tap) in self
+            .runs
+            .iter()
+            .flat_map(|run| (0..run.width).map(move |x| (run.y, run.x + x as isize)))
+            .enumerate()
+        {
+            let start = depth.start.max(place * channels);
+            let end = depth.end.min((place + 1) * channels);
+            if start >= end {
+                continue;
+            }
+            windows.segments.push(end - start);
+            let first = start - place * channels;
+            windows.starts.extend(pixels.iter().map(|pixel| {
+                let (y, x) = (pixel.y + tap.0, pixel.x + tap.1);
+                if (0..height as isize).contains(&y) && (0..width as isize).contains(&x) {
+                    let at = pixel.image + y as usize * width + x as usize;
+                    source[at * channels + first..].as_ptr()
+                } else {
+                    zeros
+                }
+            }));
+        }
     }
 
     /// Lists the pixels of `range`, counted across, then down, then by image.
@@ -235,15 +258,5 @@ mod tests {
                 assert_eq!(taps, (0..kernel[0] * kernel[1]).collect::<Vec<_>>());
             }
         }
-    }
-
-    #[test]
-    fn only_a_pointwise_kernel_reads_in_place() {
-        let in_place =
-            |kernel, stride, padding| Phase::forward(&shape([1, 6, 6, 4], kernel, stride, padding, 1)).in_place();
-        assert!(in_place([1, 1], 1, 0));
-        assert!(!in_place([1, 1], 2, 0));
-        assert!(!in_place([1, 1], 1, 1));
-        assert!(!in_place([3, 3], 1, 1));
     }
 }

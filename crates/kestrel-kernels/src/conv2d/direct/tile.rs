@@ -12,10 +12,7 @@ use crate::simd::{Kernel, Simd};
 #[derive(Debug)]
 pub(super) struct Tile<'a, E> {
     pub(super) rows: usize,
-    pub(super) depth: usize,
-    /// `[rows, depth]`, rows `a_stride` apart.
-    pub(super) a: *const f32,
-    pub(super) a_stride: usize,
+    pub(super) a: &'a Windows,
     /// `[depth, width]`.
     pub(super) b: *const f32,
     /// Memory to ask for meanwhile: what the next tile reads as `B`.
@@ -27,6 +24,15 @@ pub(super) struct Tile<'a, E> {
     pub(super) resume: bool,
     /// What follows the last chunk.
     pub(super) finish: Option<Finish<'a, E>>,
+}
+
+/// The first factor of a product, in segments of the depth: for each segment and row, where its floats begin.
+#[derive(Debug, Default)]
+pub(super) struct Windows {
+    /// Floats of each segment.
+    pub(super) segments: Vec<usize>,
+    /// `[segments, rows]`.
+    pub(super) starts: Vec<*const f32>,
 }
 
 /// The way of finished sums to the output.
@@ -94,14 +100,11 @@ impl<const VECTORS: usize, E: Epilogue> Panel<'_, VECTORS, E> {
     #[inline(always)]
     fn block<S: Simd, const ROWS: usize>(&mut self, s: S, row: usize) -> usize {
         let Tile {
-            depth,
-            a_stride,
-            partial_stride,
-            ..
+            rows, partial_stride, ..
         } = self.0;
-        let mut a = self.0.a.wrapping_add(row * a_stride);
+        let Windows { segments, starts } = self.0.a;
         let mut b = self.0.b;
-        let mut next = self.0.next.wrapping_add(row / ROWS * (depth / 4 * 16));
+        let mut next = self.0.next;
         let partial = self.0.partial.wrapping_add(row * partial_stride);
         let mut sums = [[s.zero(); VECTORS]; ROWS];
         if self.0.resume {
@@ -112,23 +115,34 @@ impl<const VECTORS: usize, E: Epilogue> Panel<'_, VECTORS, E> {
                 }
             }
         }
-        for _ in 0..depth / 4 {
-            s.prefetch(next);
-            next = next.wrapping_add(16);
-            for d in 0..4 {
-                let (a, b) = (a.wrapping_add(d), b.wrapping_add(d * VECTORS * S::LANES));
-                // SAFETY: A and B are readable at this depth, below `depth`, for the block's rows.
-                unsafe { step(s, &mut sums, a, a_stride, b) };
+        for (&len, starts) in segments.iter().zip(starts.chunks_exact(rows)) {
+            let mut a = [std::ptr::null(); ROWS];
+            a.copy_from_slice(&starts[row..][..ROWS]);
+            let ahead = &starts[(row + ROWS).min(rows - ROWS)..][..ROWS];
+            let mut d = 0;
+            while d + 4 <= len {
+                // A fourth of the next block's rows, a cache line each.
+                let some = d / 4 % 4 * ROWS.div_ceil(4);
+                for i in some..ROWS.min(some + ROWS.div_ceil(4)) {
+                    s.prefetch(ahead[i].wrapping_add(d));
+                }
+                s.prefetch(next);
+                next = next.wrapping_add(16);
+                for step_of_four in 0..4 {
+                    // SAFETY: A and B are readable at this depth, below `len`, for the block's rows.
+                    unsafe { step(s, &mut sums, &a, d + step_of_four, b) };
+                    b = b.wrapping_add(VECTORS * S::LANES);
+                }
+                d += 4;
             }
-            a = a.wrapping_add(4);
-            b = b.wrapping_add(4 * VECTORS * S::LANES);
+            while d < len {
+                // SAFETY: as above.
+                unsafe { step(s, &mut sums, &a, d, b) };
+                b = b.wrapping_add(VECTORS * S::LANES);
+                d += 1;
+            }
         }
-        for _ in 0..depth % 4 {
-            // SAFETY: as above.
-            unsafe { step(s, &mut sums, a, a_stride, b) };
-            a = a.wrapping_add(1);
-            b = b.wrapping_add(VECTORS * S::LANES);
-        }
+        self.0.next = next;
         match &mut self.0.finish {
             None => {
                 for (i, sums) in sums.iter().enumerate() {
@@ -185,13 +199,13 @@ impl<E: Epilogue> Finish<'_, E> {
 /// Adds the product of one column of `A` and one row of `B`.
 ///
 /// # Safety
-/// `ROWS` elements of `A`, `a_stride` apart, and `VECTORS` vectors of `B` are readable.
+/// The rows of `A` are readable at depth `d`, and `VECTORS` vectors of `B`.
 #[inline(always)]
 unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize>(
     s: S,
     sums: &mut [[S::V; VECTORS]; ROWS],
-    a: *const f32,
-    a_stride: usize,
+    a: &[*const f32; ROWS],
+    d: usize,
     b: *const f32,
 ) {
     let mut columns = [s.zero(); VECTORS];
@@ -199,9 +213,9 @@ unsafe fn step<S: Simd, const ROWS: usize, const VECTORS: usize>(
         // SAFETY: the caller promises VECTORS vectors.
         *column = unsafe { s.load(b.wrapping_add(i * S::LANES)) };
     }
-    for (i, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller promises ROWS elements.
-        let element = s.splat(unsafe { a.wrapping_add(i * a_stride).read() });
+    for (sums, a) in sums.iter_mut().zip(a) {
+        // SAFETY: the caller promises this row at this depth.
+        let element = s.splat(unsafe { a.wrapping_add(d).read() });
         for (sum, column) in sums.iter_mut().zip(columns) {
             *sum = s.mul_add(element, column, *sum);
         }
