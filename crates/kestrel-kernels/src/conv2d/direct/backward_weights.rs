@@ -8,18 +8,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
+use super::accumulate::{Accumulate, accumulate};
 use super::gather::{gather_panels, gather_windows};
 use super::panel::{Panels, unpack_gradients};
 use super::phase::{Phase, Pixel};
-use super::{Shared, WeightGradient, piece};
-use crate::conv2d::winograd::product::{Product, multiply};
+use super::tile::Windows;
+use super::{IN_PLACE_CHANNELS, Shared, WeightGradient, piece};
 use crate::conv2d::winograd::workspace::LINE;
 use crate::simd::Simd;
 
 /// Pixels of a block, at most.
 const PIXELS: usize = 192;
 /// Depth of a unit, at most.
-const DEPTH: usize = 288;
+const DEPTH: usize = 576;
 /// Output channels of a unit, at most.
 const CHANNELS: usize = 256;
 /// Units that there should be, at least.
@@ -63,7 +64,7 @@ pub(super) fn backward_weights<S: Simd>(s: S, pass: WeightGradient<'_>) {
         .par_iter_mut()
         .with_max_len(1)
         .for_each(|scratch| {
-            let scratch = scratch.floats(cut.windows() + cut.gradients(&panels));
+            let scratch = scratch.floats(job.windows() + cut.gradients(&panels));
             loop {
                 let unit = next.fetch_add(1, Ordering::Relaxed);
                 if unit >= cut.units() {
@@ -72,7 +73,7 @@ pub(super) fn backward_weights<S: Simd>(s: S, pass: WeightGradient<'_>) {
                 job.run(unit, scratch);
             }
         });
-    unpack_gradients(accumulators, r * q, &panels, dw);
+    unpack_gradients(s, accumulators, r * q, &panels, dw);
 }
 
 /// How the work is cut up; depends on the shape and the instruction set alone.
@@ -120,11 +121,6 @@ impl Cut {
         self.depth.next_multiple_of(LINE) + LINE
     }
 
-    /// Floats of a block's windows.
-    fn windows(&self) -> usize {
-        self.block * self.row()
-    }
-
     /// Floats of a block's gradients.
     fn gradients(&self, panels: &Panels) -> usize {
         self.block * self.panels * panels.full_width()
@@ -144,6 +140,20 @@ struct Job<'a, S> {
 }
 
 impl<S: Simd> Job<'_, S> {
+    /// Whether windows are gathered, not read in place.
+    fn gathers(&self) -> bool {
+        self.phase.source[2] < IN_PLACE_CHANNELS
+    }
+
+    /// Floats of a block's gathered windows, or of the zeros that stand for what lies outside the image.
+    fn windows(&self) -> usize {
+        if self.gathers() {
+            self.cut.block * self.cut.row()
+        } else {
+            self.phase.source[2].next_multiple_of(LINE)
+        }
+    }
+
     /// Computes a unit. Each is run once.
     fn run(&self, unit: usize, scratch: &mut [f32]) {
         let (cut, panels) = (&self.cut, &self.panels);
@@ -182,45 +192,39 @@ impl<S: Simd> Job<'_, S> {
         let (first, len) = (block.start, block.len());
         let mut pixels = [Pixel::default(); PIXELS];
         self.phase.list(block, &mut pixels);
-        let (windows, gradients) = scratch.split_at_mut(cut.windows());
-        let (windows, gradients) = (windows.as_mut_ptr(), gradients.as_mut_ptr());
-        // SAFETY: `x` has the source's length; the scratch has room for a block's windows of `cut.depth` floats, `cut.row()`
-        // apart, and this thread alone uses it.
-        unsafe {
-            gather_windows(
-                self.s,
-                self.phase,
-                self.x.as_ptr(),
-                &pixels[..len],
-                depth.clone(),
-                windows,
-                cut.row(),
-            );
-        };
+        let pixels = &pixels[..len];
+        let (windows, gradients) = scratch.split_at_mut(self.windows());
+        let gradients = gradients.as_mut_ptr();
+        let mut a = Windows::default();
+        if self.gathers() {
+            let (x, windows) = (self.x.as_ptr(), windows.as_mut_ptr());
+            // SAFETY: `x` has the source's length; the scratch has room for a block's windows of `cut.depth` floats, `cut.row()`
+            // apart, and this thread alone uses it.
+            unsafe { gather_windows(self.s, self.phase, x, pixels, depth.clone(), windows, cut.row()) };
+            a.gathered(windows, cut.row(), len, depth.len());
+        } else {
+            windows.fill(0.0);
+            self.phase.locate(self.x, pixels, depth.clone(), windows, &mut a);
+        }
         let dy = self.dy[first * panels.channels..].as_ptr();
         let stride = cut.block * panels.full_width();
         // SAFETY: `dy` has `len` pixels from `first` on; the scratch has room for `cut.panels` panels of a block's pixels.
         unsafe { gather_panels(self.s, *panels, range.clone(), dy, len, gradients, stride) };
         for panel in range.clone() {
             let width = panels.width(panel);
-            let c = accumulator.wrapping_add(panel * panels.stride() + depth.start * width);
-            let product = Product {
-                rows: depth.len(),
-                depth: len,
-                a: windows,
-                a_stride: cut.row(),
-                b: gradients.wrapping_add((panel - range.start) * stride),
-                c,
-                c_stride: width,
-                next: Some(c.wrapping_add(panels.stride()).cast_const()),
-            };
-            if start {
-                // SAFETY: A is `len` windows of the range of depths, B as many rows of a panel; C is these depths of a panel of
-                // an accumulator, which are this unit's alone.
-                unsafe { multiply::<S, true, false>(self.s, product, width) };
-            } else {
-                // SAFETY: as above, and the first block has initialised C.
-                unsafe { multiply::<S, true, true>(self.s, product, width) };
+            let mut sums = accumulator.wrapping_add(panel * panels.stride() + depth.start * width);
+            for (&rows, windows) in a.segments.iter().zip(a.starts.chunks_exact(len)) {
+                let product = Accumulate {
+                    rows,
+                    windows,
+                    gradients: gradients.wrapping_add((panel - range.start) * stride),
+                    sums,
+                    start,
+                };
+                // SAFETY: the segment has `rows` floats for each pixel, and the panel a row of gradients. The sums are these
+                // depths of a panel of an accumulator, which are this unit's alone; its first block starts them.
+                unsafe { accumulate(self.s, product, width) };
+                sums = sums.wrapping_add(rows * width);
             }
         }
     }

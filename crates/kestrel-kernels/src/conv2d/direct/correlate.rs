@@ -10,7 +10,7 @@ use super::gather::gather_windows;
 use super::panel::{Panels, pack_weights};
 use super::phase::{Phase, Pixel};
 use super::tile::{self, Finish, Tile, Windows};
-use super::{Correlation, Shared, piece};
+use super::{Correlation, IN_PLACE_CHANNELS, Shared, piece};
 use crate::conv2d::winograd::hooks::Epilogue;
 use crate::conv2d::winograd::workspace::LINE;
 use crate::simd::Simd;
@@ -21,8 +21,6 @@ const PIXELS: usize = 192;
 const BLOCKS: usize = 8;
 /// Depth of the windows that are gathered at a time, at most: with a panel of weights it fits the nearest cache.
 const DEPTH: usize = 256;
-/// Source channels from which on windows are read in place: fewer make too short segments.
-const IN_PLACE_CHANNELS: usize = 32;
 /// Channels whose sums a unit holds, at most.
 const CHANNELS: usize = 256;
 
@@ -39,21 +37,21 @@ pub(super) fn correlate<S: Simd, E: Epilogue>(s: S, pass: Correlation<'_, E>) ->
         workspace,
     } = pass;
     epilogue.check(channels, target.len());
-    let (jobs, [floats, units]) = Job::list(s, phases, channels);
-    let packed = workspace.weights.floats(floats);
-    for job in &jobs {
-        let packed = &mut packed[job.weights..][..job.panels.len()];
-        pack_weights(w, steps, &job.phase.taps, &job.panels, packed);
-    }
+    let (jobs, units) = Job::list(phases);
+    let taps: Vec<usize> = jobs.iter().flat_map(|job| &job.phase.taps).copied().collect();
+    let panels = Panels::new(s, channels, jobs.iter().map(|job| job.all_depth).sum());
+    let packed = workspace.weights.floats(panels.len());
+    pack_weights(s, w, steps, &taps, &panels, packed);
     let packed = &*packed;
 
-    let ranges = Ranges::new(&Panels::new(s, channels, 0));
+    let ranges = Ranges::new(&panels);
     let sums_len = E::SUMS * ranges.row();
     let sums = workspace.sums.floats(units * ranges.count * sums_len);
     sums.fill(0.0);
     let pass = Pass {
         s,
         source,
+        panels,
         packed,
         epilogue,
         ranges,
@@ -129,40 +127,39 @@ impl Ranges {
     }
 }
 
-/// One phase and how it is cut up; depends on the shape and the instruction set alone.
+/// One phase and how it is cut up; depends on the shape alone.
 struct Job<'a> {
     phase: &'a Phase,
-    panels: Panels,
-    /// Where its packed weights begin.
-    weights: usize,
+    /// Its depth, and where that begins in the depth of all jobs.
+    all_depth: usize,
+    first_depth: usize,
     /// Blocks of the phases before.
     first_block: usize,
-    /// Pixels of a block, and floats of depth that are gathered at a time.
+    /// Pixels of a block, and floats of depth that are worked on at a time.
     pixels: usize,
     depth: usize,
 }
 
 impl<'a> Job<'a> {
-    /// The jobs of `phases` that have pixels, and all jobs' floats of weights and blocks.
-    fn list<S: Simd>(s: S, phases: &'a [Phase], channels: usize) -> (Vec<Self>, [usize; 2]) {
-        let (mut weights, mut first_block) = (0, 0);
+    /// The jobs of `phases` that have pixels, and all jobs' blocks.
+    fn list(phases: &'a [Phase]) -> (Vec<Self>, usize) {
+        let (mut first_depth, mut first_block) = (0, 0);
         let jobs = phases.iter().filter(|phase| phase.len() > 0).map(|phase| {
-            let panels = Panels::new(s, channels, phase.depth());
             let pixels = phase.len().div_ceil(BLOCKS).next_multiple_of(4).max(12);
             let job = Self {
                 phase,
-                panels,
-                weights,
+                all_depth: phase.depth(),
+                first_depth,
                 first_block,
                 pixels: pixels.min(piece(phase.len(), PIXELS, 4)),
                 depth: piece(phase.depth(), DEPTH, LINE),
             };
-            weights += panels.len();
+            first_depth += job.all_depth;
             first_block += phase.len().div_ceil(job.pixels);
             job
         });
         let jobs = jobs.collect();
-        (jobs, [weights, first_block])
+        (jobs, first_block)
     }
 
     /// Floats from a gathered window to the next: windows a power of two apart would fall into the same cache sets.
@@ -186,7 +183,7 @@ impl<'a> Job<'a> {
 
     /// Floats that a thread needs.
     fn scratch(&self, ranges: &Ranges) -> usize {
-        let partial = if self.depth < self.panels.depth {
+        let partial = if self.depth < self.all_depth {
             self.pixels * ranges.row()
         } else {
             0
@@ -199,6 +196,8 @@ impl<'a> Job<'a> {
 struct Pass<'a, S, E> {
     s: S,
     source: &'a [f32],
+    /// Of all jobs' weights, in `packed`.
+    panels: Panels,
     packed: &'a [f32],
     epilogue: &'a E,
     ranges: Ranges,
@@ -214,7 +213,7 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
         let mut pixels = [Pixel::default(); PIXELS];
         phase.list(first..first + len, &mut pixels);
         let pixels = &pixels[..len];
-        let panels = range * self.ranges.panels..job.panels.count().min((range + 1) * self.ranges.panels);
+        let panels = range * self.ranges.panels..self.panels.count().min((range + 1) * self.ranges.panels);
         let (windows, partial) = scratch.split_at_mut(job.windows());
         let partial = partial.as_mut_ptr();
 
@@ -224,17 +223,13 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
         let mut a = Windows::default();
         let mut start = 0;
         loop {
-            let end = job.panels.depth.min(start + job.depth);
-            a.segments.clear();
-            a.starts.clear();
+            let end = job.all_depth.min(start + job.depth);
             if job.gathers() {
                 let (source, windows) = (self.source.as_ptr(), windows.as_mut_ptr());
                 // SAFETY: the source has the phase's length; the windows of a block, `job.depth` floats each and `job.row()`
                 // apart, fit their part of the scratch, which this thread alone uses.
                 unsafe { gather_windows(self.s, phase, source, pixels, start..end, windows, job.row()) };
-                a.segments.push(end - start);
-                a.starts
-                    .extend((0..len).map(|i| windows.wrapping_add(i * job.row()).cast_const()));
+                a.gathered(windows, job.row(), len, end - start);
             } else {
                 phase.locate(self.source, pixels, start..end, windows, &mut a);
             }
@@ -245,7 +240,7 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
             };
             self.multiply(job, chunk, panels.clone(), pixels, sums);
             start = end;
-            if end == job.panels.depth {
+            if end == job.all_depth {
                 break;
             }
         }
@@ -254,34 +249,34 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
     /// One chunk of the depth for all panels of a range.
     fn multiply(&self, job: &Job<'_>, chunk: Chunk<'_>, panels: Range<usize>, pixels: &[Pixel], sums: &mut [f32]) {
         let Chunk { depth, a, partial } = chunk;
-        let weights = &self.packed[job.weights..][..job.panels.len()];
         for panel in panels.clone() {
-            let width = job.panels.width(panel);
+            let width = self.panels.width(panel);
             let place = panel - panels.start;
-            let b = weights[panel * job.panels.stride() + depth.start * width..].as_ptr();
+            let at = panel * self.panels.stride() + (job.first_depth + depth.start) * width;
+            let b = self.packed[at..].as_ptr();
             let next = if panel + 1 < panels.end {
-                b.wrapping_add(job.panels.stride())
+                b.wrapping_add(self.panels.stride())
             } else {
                 b.wrapping_add(depth.len() * width)
-                    .wrapping_sub(place * job.panels.stride())
+                    .wrapping_sub(place * self.panels.stride())
             };
-            let finish = (depth.end == job.panels.depth).then_some(Finish {
+            let finish = (depth.end == job.all_depth).then_some(Finish {
                 epilogue: self.epilogue,
                 pixels,
                 y: self.target.get(),
-                channels: job.panels.channels,
-                channel: panel * job.panels.full_width(),
-                used: job.panels.used(panel),
+                channels: self.panels.channels,
+                channel: panel * self.panels.full_width(),
+                used: self.panels.used(panel),
                 sums: &mut *sums,
                 sums_row: self.ranges.row(),
-                sums_channel: place * job.panels.full_width(),
+                sums_channel: place * self.panels.full_width(),
             });
             let tile = Tile {
                 rows: pixels.len(),
                 a,
                 b,
                 next,
-                partial: partial.wrapping_add(place * job.pixels * job.panels.full_width()),
+                partial: partial.wrapping_add(place * job.pixels * self.panels.full_width()),
                 partial_stride: width,
                 resume: depth.start > 0,
                 finish,

@@ -64,6 +64,14 @@ impl Windows<'_> {
         let [height, width, channels] = self.phase.source;
         for pixel in self.pixels {
             let (y, x) = (pixel.y + run.y, pixel.x + run.x);
+            let first = (pixel.image as isize + y * width as isize + x) * channels as isize;
+            if (0..height as isize).contains(&y) && x >= 0 && x + run.width as isize <= width as isize {
+                let source = self.source.wrapping_offset(first + floats.start as isize);
+                // SAFETY: row `y` and all columns of the run are inside the pixel's image; this row is writable for `floats`.
+                unsafe { copy(s, source, target, floats.len()) };
+                target = target.wrapping_add(self.stride);
+                continue;
+            }
             let inside = if (0..height as isize).contains(&y) {
                 // Columns of the run that lie inside the image, in floats.
                 let left = x.min(0).unsigned_abs().min(run.width);
@@ -72,8 +80,7 @@ impl Windows<'_> {
             } else {
                 floats.end..floats.end
             };
-            let at = (pixel.image as isize + y * width as isize + x) * channels as isize + inside.start as isize;
-            let source = self.source.wrapping_offset(at);
+            let source = self.source.wrapping_offset(first + inside.start as isize);
             let [before, within, after] = [inside.start - floats.start, inside.len(), floats.end - inside.end];
             // SAFETY: the three parts make up `floats`, for which this row is writable.
             unsafe { zero(s, target, before) };

@@ -18,6 +18,7 @@
 //! Shape legend: `N` batch, `H`, `W` input height and width, `C` input channels, `K` output channels, `R`, `S` kernel
 //! height and width, `P`, `Q` output height and width.
 
+mod accumulate;
 mod backward_weights;
 mod correlate;
 mod gather;
@@ -32,6 +33,9 @@ use crate::simd::{Isa, Kernel, Simd};
 use panel::WeightSteps;
 use phase::Phase;
 pub use shape::{Shape, ShapeError};
+
+/// Channels from which on windows are read in place, not gathered: fewer make too short segments.
+const IN_PLACE_CHANNELS: usize = 32;
 
 /// A convolution of one shape, with its three passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -152,6 +152,8 @@ impl Phase {
     ) {
         let [height, width, channels] = self.source;
         let zeros = zeros[..channels].as_ptr();
+        windows.segments.clear();
+        windows.starts.clear();
         for (place, tap) in self
             .runs
             .iter()

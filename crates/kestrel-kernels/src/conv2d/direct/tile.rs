@@ -35,6 +35,16 @@ pub(super) struct Windows {
     pub(super) starts: Vec<*const f32>,
 }
 
+impl Windows {
+    /// One segment of `depth` floats, gathered for `rows` rows that are `stride` apart.
+    pub(super) fn gathered(&mut self, at: *const f32, stride: usize, rows: usize, depth: usize) {
+        self.segments.clear();
+        self.segments.push(depth);
+        self.starts.clear();
+        self.starts.extend((0..rows).map(|row| at.wrapping_add(row * stride)));
+    }
+}
+
 /// The way of finished sums to the output.
 #[derive(Debug)]
 pub(super) struct Finish<'a, E> {

@@ -27,7 +27,7 @@ pub mod hooks;
 mod input;
 mod output;
 mod panel;
-pub(super) mod product;
+mod product;
 mod shape;
 mod transform;
 mod weights;

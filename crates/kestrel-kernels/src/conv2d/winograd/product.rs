@@ -7,18 +7,18 @@ use crate::simd::{Kernel, Simd};
 
 /// One product with `rows` x `depth` elements of `A` and a panel of `B`.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::conv2d) struct Product {
-    pub(in crate::conv2d) rows: usize,
-    pub(in crate::conv2d) depth: usize,
-    pub(in crate::conv2d) a: *const f32,
-    pub(in crate::conv2d) a_stride: usize,
+pub(super) struct Product {
+    pub(super) rows: usize,
+    pub(super) depth: usize,
+    pub(super) a: *const f32,
+    pub(super) a_stride: usize,
     /// `[depth, width]`.
-    pub(in crate::conv2d) b: *const f32,
-    pub(in crate::conv2d) c: *mut f32,
+    pub(super) b: *const f32,
+    pub(super) c: *mut f32,
     /// Floats from a row of `C` to the next.
-    pub(in crate::conv2d) c_stride: usize,
+    pub(super) c_stride: usize,
     /// Memory to ask for meanwhile: what the next product reads as `B`.
-    pub(in crate::conv2d) next: Option<*const f32>,
+    pub(super) next: Option<*const f32>,
 }
 
 /// Runs `product` on panels of `width` lanes: one vector or two. `A` is `a[depth * a_stride + row]` if `DEPTH_MAJOR`, else
@@ -27,11 +27,7 @@ pub(in crate::conv2d) struct Product {
 /// # Safety
 /// `A` and `B` are readable, `C` is writable (and, if it is added to, initialised), and nobody else uses the
 /// elements of `C` during the call.
-pub(in crate::conv2d) unsafe fn multiply<S: Simd, const DEPTH_MAJOR: bool, const ADD: bool>(
-    s: S,
-    product: Product,
-    width: usize,
-) {
+pub(super) unsafe fn multiply<S: Simd, const DEPTH_MAJOR: bool, const ADD: bool>(s: S, product: Product, width: usize) {
     debug_assert!(width == S::LANES || width == 2 * S::LANES);
     if width == S::LANES {
         s.vectorize(Panel::<1, DEPTH_MAJOR, ADD>(product));
