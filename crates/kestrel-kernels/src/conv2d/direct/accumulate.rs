@@ -48,12 +48,13 @@ impl<const VECTORS: usize> Kernel for Panel<'_, VECTORS> {
         let mut row = 0;
         let mut left = self.0.rows;
         while left > 0 {
-            // A block that would leave one or two rows behind is made smaller, so that two even ones remain.
+            // A block that would leave few rows behind is made smaller, so that two even ones remain.
             let block = match left {
                 12.. if S::ROWS >= 12 && left != 16 => self.block::<S, 12>(s, row),
                 8.. if S::ROWS >= 8 => self.block::<S, 8>(s, row),
                 6.. if S::ROWS == 6 && left != 8 => self.block::<S, 6>(s, row),
                 4.. => self.block::<S, 4>(s, row),
+                3 => self.block::<S, 3>(s, row),
                 2.. => self.block::<S, 2>(s, row),
                 _ => self.block::<S, 1>(s, row),
             };

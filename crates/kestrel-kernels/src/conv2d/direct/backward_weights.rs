@@ -13,14 +13,14 @@ use super::gather::{gather_panels, gather_windows};
 use super::panel::{Panels, unpack_gradients};
 use super::phase::{Phase, Pixel};
 use super::tile::Windows;
-use super::{IN_PLACE_CHANNELS, Shared, WeightGradient, piece};
+use super::{Shared, WeightGradient, piece};
 use crate::conv2d::winograd::workspace::LINE;
 use crate::simd::Simd;
 
 /// Pixels of a block, at most.
 const PIXELS: usize = 192;
-/// Depth of a unit, at most.
-const DEPTH: usize = 576;
+/// Depth of a unit, at most: the second, if that would make too few units.
+const DEPTHS: [usize; 2] = [576, 288];
 /// Output channels of a unit, at most.
 const CHANNELS: usize = 256;
 /// Units that there should be, at least.
@@ -93,7 +93,16 @@ struct Cut {
 
 impl Cut {
     fn new(phase: &Phase, panels: &Panels) -> Self {
-        let depth = piece(panels.depth, DEPTH, 12);
+        let cut = Self::with_depth(phase, panels, DEPTHS[0]);
+        if cut.units() < UNITS {
+            Self::with_depth(phase, panels, DEPTHS[1])
+        } else {
+            cut
+        }
+    }
+
+    fn with_depth(phase: &Phase, panels: &Panels, most: usize) -> Self {
+        let depth = piece(panels.depth, most, 12);
         let range = piece(panels.count(), CHANNELS / panels.full_width(), 1);
         let (depths, ranges) = (panels.depth.div_ceil(depth), panels.count().div_ceil(range));
         let wanted = UNITS.div_ceil(depths * ranges);
@@ -140,14 +149,9 @@ struct Job<'a, S> {
 }
 
 impl<S: Simd> Job<'_, S> {
-    /// Whether windows are gathered, not read in place.
-    fn gathers(&self) -> bool {
-        self.phase.source[2] < IN_PLACE_CHANNELS
-    }
-
     /// Floats of a block's gathered windows, or of the zeros that stand for what lies outside the image.
     fn windows(&self) -> usize {
-        if self.gathers() {
+        if self.phase.gathers() {
             self.cut.block * self.cut.row()
         } else {
             self.phase.source[2].next_multiple_of(LINE)
@@ -196,7 +200,7 @@ impl<S: Simd> Job<'_, S> {
         let (windows, gradients) = scratch.split_at_mut(self.windows());
         let gradients = gradients.as_mut_ptr();
         let mut a = Windows::default();
-        if self.gathers() {
+        if self.phase.gathers() {
             let (x, windows) = (self.x.as_ptr(), windows.as_mut_ptr());
             // SAFETY: `x` has the source's length; the scratch has room for a block's windows of `cut.depth` floats, `cut.row()`
             // apart, and this thread alone uses it.

@@ -10,7 +10,7 @@ use super::gather::gather_windows;
 use super::panel::{Panels, pack_weights};
 use super::phase::{Phase, Pixel};
 use super::tile::{self, Finish, Tile, Windows};
-use super::{Correlation, IN_PLACE_CHANNELS, Shared, piece};
+use super::{Correlation, Shared, piece};
 use crate::conv2d::winograd::hooks::Epilogue;
 use crate::conv2d::winograd::workspace::LINE;
 use crate::simd::Simd;
@@ -167,14 +167,9 @@ impl<'a> Job<'a> {
         self.depth + LINE
     }
 
-    /// Whether windows are gathered, not read in place.
-    fn gathers(&self) -> bool {
-        self.phase.source[2] < IN_PLACE_CHANNELS
-    }
-
     /// Floats of gathered windows, or of the zeros that stand for what lies outside the image.
     fn windows(&self) -> usize {
-        if self.gathers() {
+        if self.phase.gathers() {
             self.pixels * self.row()
         } else {
             self.phase.source[2].next_multiple_of(LINE)
@@ -217,14 +212,14 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
         let (windows, partial) = scratch.split_at_mut(job.windows());
         let partial = partial.as_mut_ptr();
 
-        if !job.gathers() {
+        if !phase.gathers() {
             windows.fill(0.0);
         }
         let mut a = Windows::default();
         let mut start = 0;
         loop {
             let end = job.all_depth.min(start + job.depth);
-            if job.gathers() {
+            if phase.gathers() {
                 let (source, windows) = (self.source.as_ptr(), windows.as_mut_ptr());
                 // SAFETY: the source has the phase's length; the windows of a block, `job.depth` floats each and `job.row()`
                 // apart, fit their part of the scratch, which this thread alone uses.

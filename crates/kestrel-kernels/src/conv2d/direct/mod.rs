@@ -34,9 +34,6 @@ use panel::WeightSteps;
 use phase::Phase;
 pub use shape::{Shape, ShapeError};
 
-/// Channels from which on windows are read in place, not gathered: fewer make too short segments.
-const IN_PLACE_CHANNELS: usize = 32;
-
 /// A convolution of one shape, with its three passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Direct {

@@ -9,6 +9,11 @@ use std::ops::Range;
 use super::shape::Shape;
 use super::tile::Windows;
 
+/// Channels from which on windows are read in place: fewer make too short segments.
+const IN_PLACE_CHANNELS: usize = 32;
+/// Floats of a page: pixels that lie multiples of it apart fall into the same sets of the nearest cache.
+const PAGE: usize = 1024;
+
 /// Target pixels on a lattice, each the sum over the same taps of a source.
 #[derive(Clone, Debug)]
 pub(super) struct Phase {
@@ -139,6 +144,12 @@ impl Phase {
     /// Target pixels.
     pub(super) fn len(&self) -> usize {
         self.images * self.positions[0] * self.positions[1]
+    }
+
+    /// Whether windows are better gathered than read in place.
+    pub(super) fn gathers(&self) -> bool {
+        let channels = self.source[2];
+        channels < IN_PLACE_CHANNELS || channels.is_multiple_of(PAGE)
     }
 
     /// Finds where depths `depth` of the windows of `pixels` lie in `source`; what lies outside the image, in `zeros`.

@@ -90,7 +90,7 @@ impl<const VECTORS: usize, E: Epilogue> Kernel for Panel<'_, VECTORS, E> {
         let mut row = 0;
         let mut left = self.0.rows;
         while left > 0 {
-            // A block that would leave one or two rows behind is made smaller, so that two even ones remain.
+            // A block that would leave few rows behind is made smaller, so that two even ones remain.
             let block = match left {
                 12.. if S::ROWS >= 12 && left != 16 => self.block::<S, 12>(s, row),
                 8.. if S::ROWS >= 8 => self.block::<S, 8>(s, row),
@@ -132,9 +132,9 @@ impl<const VECTORS: usize, E: Epilogue> Panel<'_, VECTORS, E> {
             let mut d = 0;
             while d + 4 <= len {
                 // A fourth of the next block's rows, a cache line each.
-                let some = d / 4 % 4 * ROWS.div_ceil(4);
-                for i in some..ROWS.min(some + ROWS.div_ceil(4)) {
-                    s.prefetch(ahead[i].wrapping_add(d));
+                let fourth = ROWS.div_ceil(4);
+                for row in ahead.chunks(fourth).nth(d / 4 % 4).unwrap_or_default() {
+                    s.prefetch(row.wrapping_add(d));
                 }
                 s.prefetch(next);
                 next = next.wrapping_add(16);
