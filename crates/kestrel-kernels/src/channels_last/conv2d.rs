@@ -1,4 +1,4 @@
-//! Convolution on channels-last tensors: Winograd where it pays, patches for a first layer, the channels-first op elsewhere.
+//! Convolution on channels-last tensors: Winograd where it pays, direct products elsewhere; groups by the channels-first op.
 
 mod algorithm;
 mod backward;
@@ -22,10 +22,9 @@ pub(super) const OP: &str = "channels_last conv2d";
 /// Cross-correlation of a batch of images with a kernel; [`crate::conv2d()`] in another layout, with the same numbers to
 /// rounding.
 ///
-/// `f32` on the CPU with stride 1, dilation 1 and one group runs by Winograd transforms, whose relative error is about 1e-6,
-/// for a 3x3 kernel and at least 8 input channels; and by strips of patches for fewer input channels that need no gradient,
-/// as a net's first layer has. All else is the channels-first op's. The backward computes no gradient for an argument that
-/// no variable leads to.
+/// `f32` on the CPU runs by Winograd transforms, whose relative error is about 1e-6, for a 3x3 kernel with stride 1 and at
+/// least 8 input channels, and by direct products for all else but groups, which are the channels-first op's. The backward
+/// computes no gradient for an argument that no variable leads to.
 ///
 /// # Shapes
 /// `x` `[N, H, W, C]`, `weight` `[K, C/G, R, S]` (PyTorch's order), `bias` `[K]`; the result is `[N, P, Q, K]`, contiguous.
@@ -116,9 +115,9 @@ impl Tape {
         config: &Conv2dConfig,
     ) -> Result<Option<Algorithm>> {
         self.check(x)?;
-        let Some((node, _)) = x.as_recorded() else {
+        if x.as_recorded().is_none() {
             return Ok(None);
-        };
+        }
         let input = x.shape_tensor();
         let geometry = Geometry::new(&to_channels_first(OP, input)?, weight, config)?;
         element::require_same_dtype("channels_last conv2d weight", weight, input)?;
@@ -126,7 +125,7 @@ impl Tape {
             element::require_same_dtype("channels_last conv2d bias", bias, input)?;
             element::require_shape("channels_last conv2d bias", bias, &[geometry.out_channels])?;
         }
-        Ok(Algorithm::choose(&geometry, self.needs_grad(node), WINOGRAD.get()))
+        Ok(Algorithm::choose(&geometry, config, WINOGRAD.get()))
     }
 
     /// Runs the kernel and records it; returns batch norm's sums if they are asked for.

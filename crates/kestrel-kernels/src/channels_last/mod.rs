@@ -9,10 +9,10 @@
 
 pub(crate) mod avg_pool2d;
 pub(crate) mod batch_norm;
+mod bias;
 mod conv2d;
 mod flatten;
 mod max_pool2d;
-mod small_input;
 
 pub use avg_pool2d::{adaptive_avg_pool2d, avg_pool2d};
 pub use batch_norm::{Activation, BatchNorm, batch_norm_relu_eval, batch_norm_relu_train};

@@ -4,6 +4,7 @@
 //! slotted in by a test on `Geometry` in the methods of `Conv2dOp`, which alone call `im2col`.
 
 mod composite;
+pub mod direct;
 pub(crate) mod geometry;
 mod im2col;
 pub mod winograd;

@@ -5,28 +5,24 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::super::batch_norm::{Gathered, pass};
-use super::super::small_input;
+use super::super::batch_norm::Gathered;
 use crate::Result;
+use crate::conv2d::Conv2dConfig;
+use crate::conv2d::direct::{self, Direct};
 use crate::conv2d::geometry::Geometry;
 use crate::conv2d::winograd::hooks::{AffineRelu, Bias, Epilogue, Identity, Statistics, Store};
 use crate::conv2d::winograd::{self, Winograd, Workspace};
 use crate::element;
 use crate::tape::{Data, Normalized, Value, elements};
 
-/// Below this many input channels, a strip of patches times the weight is faster than Winograd's transforms.
+/// Below this many input channels, Winograd's transforms cost more than they save.
 const FEW_CHANNELS: usize = 8;
 
 /// A kernel and the sizes that it is for.
 #[derive(Clone, Copy)]
 pub(super) enum Algorithm {
     Winograd(Winograd),
-    SmallInput {
-        input: [usize; 4],
-        out_channels: usize,
-        kernel: usize,
-        padding: usize,
-    },
+    Direct(Direct),
 }
 
 /// What is done with the outputs before they are stored.
@@ -45,43 +41,40 @@ pub(super) enum Input {
 }
 
 impl Algorithm {
-    /// The kernel that takes these sizes, if there is one.
-    pub(super) fn choose(g: &Geometry, needs_dx: bool, winograd: bool) -> Option<Self> {
-        if !(g.stride == 1 && g.dilation == 1 && g.groups == 1 && g.batch > 0) {
+    /// The kernel that takes these sizes, if there is one: groups have none.
+    pub(super) fn choose(g: &Geometry, config: &Conv2dConfig, winograd: bool) -> Option<Self> {
+        if g.groups != 1 {
             return None;
         }
         let input = [g.batch, g.height, g.width, g.in_channels];
-        if g.in_channels >= FEW_CHANNELS {
-            // What Winograd's own checks refuse, such as another kernel size, is the general op's.
-            let fits = g.kernel_height == 3 && g.kernel_width == 3 && g.padding <= 2 && winograd;
-            let shape = winograd::Shape::new(input, g.out_channels, g.padding).ok();
-            return shape.filter(|_| fits).map(|shape| Self::Winograd(Winograd::new(shape)));
+        let kernel = [g.kernel_height, g.kernel_width];
+        // A tile has 4x4 outputs: of 2x2, it makes as many products as there are.
+        let pays = g.in_channels >= FEW_CHANNELS && g.out_height.max(g.out_width) > 2;
+        if winograd && pays && kernel == [3, 3] && g.stride == 1 && g.dilation == 1 && g.padding <= 2 {
+            // What Winograd's own checks refuse, such as an empty batch, is the direct kernel's.
+            if let Ok(shape) = winograd::Shape::new(input, g.out_channels, g.padding) {
+                return Some(Self::Winograd(Winograd::new(shape)));
+            }
         }
-        // That kernel has no gradient for its input, and images need none.
-        (g.kernel_height == g.kernel_width && !needs_dx).then_some(Self::SmallInput {
-            input,
-            out_channels: g.out_channels,
-            kernel: g.kernel_height,
-            padding: g.padding,
-        })
+        let shape = direct::Shape::new(input, g.out_channels, kernel, config).ok()?;
+        Some(Self::Direct(Direct::new(shape)))
     }
 
     /// `[N, P, Q, K]`.
     pub(super) fn output(&self) -> [usize; 4] {
-        match *self {
-            Self::Winograd(ref winograd) => winograd.shape().output(),
-            Self::SmallInput {
-                input: [n, h, w, _],
-                out_channels,
-                kernel,
-                padding,
-            } => [
-                n,
-                h + 2 * padding + 1 - kernel,
-                w + 2 * padding + 1 - kernel,
-                out_channels,
-            ],
+        match self {
+            Self::Winograd(winograd) => winograd.shape().output(),
+            Self::Direct(direct) => direct.shape().output(),
         }
+    }
+
+    /// Elements of the input.
+    pub(super) fn input_len(&self) -> usize {
+        let input = match self {
+            Self::Winograd(winograd) => winograd.shape().input(),
+            Self::Direct(direct) => direct.shape().input(),
+        };
+        input.iter().product()
     }
 
     /// A value as this kernel reads it.
@@ -121,45 +114,36 @@ impl Algorithm {
         weight: &Tensor,
         epilogue: &E,
     ) -> Result<(Vec<f32>, Vec<f64>)> {
-        elements(weight, |w| match input {
-            Input::Whole(x) => elements(x, |x| self.run_whole(x, w, epilogue)),
-            Input::Normalized(normalized) => {
-                let Self::Winograd(winograd) = self else {
-                    let x = normalized.tensor()?;
-                    return elements(&x, |x| self.run_whole(x, w, epilogue));
-                };
+        elements(weight, |w| match (self, input) {
+            (Self::Winograd(winograd), Input::Whole(x)) => elements(x, |x| {
+                self.written(|y, ws| winograd.forward_with(x, &Identity, w, epilogue, y, ws))
+            }),
+            (Self::Winograd(winograd), Input::Normalized(normalized)) => elements(&normalized.x, |x| {
                 let load = AffineRelu(normalized.affine());
-                elements(&normalized.x, |x| {
-                    self.written(|y| Workspace::with_local(|ws| winograd.forward_with(x, &load, w, epilogue, y, ws)))
-                })
-            }
+                self.written(|y, ws| winograd.forward_with(x, &load, w, epilogue, y, ws))
+            }),
+            (Self::Direct(direct), input) => elements(&input.tensor()?, |x| {
+                self.written(|y, ws| direct.forward_with(x, w, epilogue, y, ws))
+            }),
         })?
     }
 
-    fn run_whole<E: Epilogue>(&self, x: &[f32], w: &[f32], epilogue: &E) -> (Vec<f32>, Vec<f64>) {
-        match *self {
-            Self::Winograd(winograd) => {
-                self.written(|y| Workspace::with_local(|ws| winograd.forward_with(x, &Identity, w, epilogue, y, ws)))
-            }
-            Self::SmallInput {
-                input,
-                out_channels,
-                kernel,
-                padding,
-            } => {
-                let mut y = vec![0.0; self.output().iter().product()];
-                small_input::forward(x, input, w, None, out_channels, kernel, padding, &mut y);
-                let sums = pass::in_place(&mut y, out_channels, epilogue);
-                (y, sums)
-            }
-        }
-    }
-
     /// Outputs that `run` writes, and the sums that it returns.
-    fn written(&self, run: impl FnOnce(&mut [MaybeUninit<f32>]) -> Vec<f64>) -> (Vec<f32>, Vec<f64>) {
+    fn written(&self, run: impl FnOnce(&mut [MaybeUninit<f32>], &mut Workspace) -> Vec<f64>) -> (Vec<f32>, Vec<f64>) {
         let mut sums = Vec::new();
-        // SAFETY: a Winograd pass, which alone is run here, writes every output.
-        let y = unsafe { element::written(self.output().iter().product(), |y| sums = run(y)) };
+        let run = |y: &mut [MaybeUninit<f32>]| sums = Workspace::with_local(|ws| run(y, ws));
+        // SAFETY: both kernels' passes, which alone are run here, write every output.
+        let y = unsafe { element::written(self.output().iter().product(), run) };
         (y, sums)
+    }
+}
+
+impl Input {
+    /// The input whole.
+    pub(super) fn tensor(&self) -> Result<Tensor> {
+        match self {
+            Self::Whole(tensor) => Ok(tensor.clone()),
+            Self::Normalized(normalized) => normalized.tensor(),
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! The backward of a convolution.
 
+use std::mem::MaybeUninit;
+
 use candle_core::Tensor;
 
-use super::super::small_input;
 use super::algorithm::{Algorithm, Input};
 use crate::Result;
+use crate::channels_last::bias::bias_gradient;
+use crate::conv2d::winograd::Workspace;
 use crate::conv2d::winograd::hooks::{AffineRelu, Epilogue, Identity, ReluMask, Store};
-use crate::conv2d::winograd::{Winograd, Workspace};
 use crate::element;
 use crate::tape::{Backward, Gated, Gradient, Gradients, elements};
 
@@ -25,17 +27,15 @@ impl Backward for Conv2dOp {
         let gradient = gradient.plain();
         if let Some(bias) = self.bias_node.filter(|bias| gradients.needs(*bias)) {
             let [.., k] = self.algorithm.output();
-            let dbias = gradient.with(|dy| small_input::bias_gradient(dy, k))?;
+            let dbias = gradient.with(|dy| bias_gradient(dy, k))?;
             gradients.add(bias, Gradient::owned(dbias))?;
         }
         if gradients.needs(self.weight_node) {
             let dw = gradient.with(|dy| self.dw(dy))??;
             gradients.add(self.weight_node, Gradient::owned(dw))?;
         }
-        if gradients.needs(self.x_node)
-            && let Algorithm::Winograd(winograd) = &self.algorithm
-        {
-            let dx = gradient.with(|dy| self.dx(winograd, dy))??;
+        if gradients.needs(self.x_node) {
+            let dx = gradient.with(|dy| self.dx(dy))??;
             gradients.add(self.x_node, dx)?;
         }
         Ok(())
@@ -45,66 +45,44 @@ impl Backward for Conv2dOp {
 impl Conv2dOp {
     fn dw(&self, dy: &[f32]) -> Result<Vec<f32>> {
         let mut dw = vec![0.0; self.weight.elem_count()];
-        match (&self.input, self.algorithm) {
-            (Input::Whole(x), Algorithm::Winograd(winograd)) => elements(x, |x| {
-                Workspace::with_local(|ws| winograd.backward_weights(x, dy, &mut dw, ws));
-            })?,
-            (Input::Normalized(normalized), Algorithm::Winograd(winograd)) => elements(&normalized.x, |x| {
+        Workspace::with_local(|ws| match (&self.algorithm, &self.input) {
+            (Algorithm::Winograd(winograd), Input::Whole(x)) => {
+                elements(x, |x| winograd.backward_weights(x, dy, &mut dw, ws))
+            }
+            (Algorithm::Winograd(winograd), Input::Normalized(normalized)) => elements(&normalized.x, |x| {
                 let load = AffineRelu(normalized.affine());
-                Workspace::with_local(|ws| winograd.backward_weights_with(x, &load, dy, &mut dw, ws));
-            })?,
-            (
-                input,
-                Algorithm::SmallInput {
-                    input: shape,
-                    out_channels,
-                    kernel,
-                    padding,
-                },
-            ) => elements(&input.tensor()?, |x| {
-                small_input::backward_weights(x, shape, dy, out_channels, kernel, padding, &mut dw);
-            })?,
-        }
+                winograd.backward_weights_with(x, &load, dy, &mut dw, ws);
+            }),
+            (Algorithm::Direct(direct), input) => {
+                elements(&input.tensor()?, |x| direct.backward_weights(x, dy, &mut dw, ws))
+            }
+        })?;
         Ok(dw)
     }
 
-    fn dx(&self, winograd: &Winograd, dy: &[f32]) -> Result<Gradient> {
+    fn dx(&self, dy: &[f32]) -> Result<Gradient> {
         match &self.input {
-            Input::Whole(_) => Ok(Gradient::owned(self.backward_data(winograd, dy, &Store)?.0)),
+            Input::Whole(_) => Ok(Gradient::owned(self.backward_data(dy, &Store)?.0)),
             Input::Normalized(normalized) => elements(&normalized.x, |x| {
                 let affine = normalized.affine();
-                let (g, sums) = self.backward_data(winograd, dy, &ReluMask::<true> { x, affine })?;
+                let (g, sums) = self.backward_data(dy, &ReluMask::<true> { x, affine })?;
                 Ok(Gradient::Gated(Gated::new(g, sums)))
             })?,
         }
     }
 
-    fn backward_data<E: Epilogue>(
-        &self,
-        winograd: &Winograd,
-        dy: &[f32],
-        epilogue: &E,
-    ) -> Result<(Vec<f32>, Vec<f64>)> {
+    fn backward_data<E: Epilogue>(&self, dy: &[f32], epilogue: &E) -> Result<(Vec<f32>, Vec<f64>)> {
         elements(&self.weight, |w| {
             let mut sums = Vec::new();
-            let len = winograd.shape().input().iter().product();
-            // SAFETY: the pass writes every element.
-            let dx = unsafe {
-                element::written(len, |dx| {
-                    sums = Workspace::with_local(|ws| winograd.backward_data_with(dy, &Identity, w, epilogue, dx, ws));
-                })
+            let run = |dx: &mut [MaybeUninit<f32>]| {
+                sums = Workspace::with_local(|ws| match &self.algorithm {
+                    Algorithm::Winograd(winograd) => winograd.backward_data_with(dy, &Identity, w, epilogue, dx, ws),
+                    Algorithm::Direct(direct) => direct.backward_data_with(dy, w, epilogue, dx, ws),
+                });
             };
+            // SAFETY: both kernels' passes write every element.
+            let dx = unsafe { element::written(self.algorithm.input_len(), run) };
             (dx, sums)
         })
-    }
-}
-
-impl Input {
-    /// The input whole.
-    fn tensor(&self) -> Result<Tensor> {
-        match self {
-            Self::Whole(tensor) => Ok(tensor.clone()),
-            Self::Normalized(normalized) => normalized.tensor(),
-        }
     }
 }

@@ -31,7 +31,7 @@ mod product;
 mod shape;
 mod transform;
 mod weights;
-mod workspace;
+pub(super) mod workspace;
 
 use crate::element;
 use crate::simd::{Isa, Kernel, Simd};

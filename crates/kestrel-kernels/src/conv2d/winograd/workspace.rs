@@ -7,14 +7,14 @@ use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
 
 /// Floats in a cache line.
-pub(super) const LINE: usize = 16;
+pub(in crate::conv2d) const LINE: usize = 16;
 
 /// Bytes of a huge page; buffers of half of it and more are made of whole ones, where the system has them.
 const HUGE_PAGE: usize = 2 << 20;
 
 /// Zeroed floats, aligned to a cache line or a huge page, growing only.
 #[derive(Debug, Default)]
-pub(super) struct Buffer(Option<Block>);
+pub(in crate::conv2d) struct Buffer(Option<Block>);
 
 /// One allocation. Invariant: `floats` is the start of a live allocation of `layout`, all initialised, owned by this
 /// value alone.
@@ -53,7 +53,7 @@ impl Drop for Block {
 
 impl Buffer {
     /// The first `len` floats; what they hold is not specified.
-    pub(super) fn floats(&mut self, len: usize) -> &mut [f32] {
+    pub(in crate::conv2d) fn floats(&mut self, len: usize) -> &mut [f32] {
         if self.bytes() < len * size_of::<f32>() {
             let bytes = len * size_of::<f32>();
             let page = if bytes >= HUGE_PAGE / 2 {
@@ -112,13 +112,13 @@ fn advise_huge_pages(_start: NonNull<u8>, _layout: Layout) {}
 #[derive(Debug, Default)]
 pub struct Workspace {
     /// Transformed weights, or accumulators of their gradients.
-    pub(super) weights: Buffer,
+    pub(in crate::conv2d) weights: Buffer,
     /// Transformed tiles that all threads read.
-    pub(super) shared: Buffer,
+    pub(in crate::conv2d) shared: Buffer,
     /// Per-block sums of an epilogue.
-    pub(super) sums: Buffer,
+    pub(in crate::conv2d) sums: Buffer,
     /// Transformed tiles of each thread.
-    pub(super) threads: Vec<Buffer>,
+    pub(in crate::conv2d) threads: Vec<Buffer>,
 }
 
 thread_local! {

@@ -76,3 +76,55 @@ impl Kernel for AddRows<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        (0..len)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    /// Sums that cancel to a millionth of their terms, and sums of one sign, which grow.
+    #[test]
+    fn bias_gradient_agrees_with_f64() {
+        for k in [1, 3, 7, 16, 17, 64] {
+            for rows in [1, 2, 3, 4, 5, 1023, 1025, 5003] {
+                let signed = values(rows * k, 5);
+                let positive: Vec<f32> = signed.iter().map(|v| v + 1.5).collect();
+                for dy in [signed, positive] {
+                    let mut expected = vec![0.0; k];
+                    for (i, dy) in dy.iter().enumerate() {
+                        expected[i % k] += f64::from(*dy);
+                    }
+                    for (got, expected) in bias_gradient(&dy, k).iter().zip(&expected) {
+                        let error = (f64::from(*got) - expected).abs();
+                        assert!(error <= 1e-7 * expected.abs(), "[{rows}, {k}]: {got} {expected}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_rows_have_no_gradient() {
+        assert_eq!(bias_gradient(&[], 3), [0.0; 3]);
+    }
+
+    #[test]
+    fn bit_equal_for_any_thread_count() {
+        let dy = values(5003 * 17, 4);
+        let results = [1, 2, 4].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let sums = pool.install(|| bias_gradient(&dy, 17));
+            sums.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        });
+        assert!(results[0] == results[1] && results[0] == results[2]);
+    }
+}

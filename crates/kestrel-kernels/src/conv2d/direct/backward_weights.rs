@@ -1,0 +1,235 @@
+//! The backward pass to the weights: `dW = Xᵀ dY`, with `X` the gathered windows and `dY` in panels of output channels.
+//!
+//! A unit of work is a range of the depth, a range of output channels and a group of pixels; it adds up block after block
+//! of its group. There are as many groups as make enough units, and their accumulators are summed in order at the end.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::accumulate::{Accumulate, accumulate};
+use super::gather::{gather_panels, gather_windows};
+use super::panel::{Panels, unpack_gradients};
+use super::phase::{Phase, Pixel};
+use super::tile::Windows;
+use super::{Shared, WeightGradient, piece};
+use crate::conv2d::winograd::workspace::LINE;
+use crate::simd::Simd;
+
+/// Pixels of a block, at most.
+const PIXELS: usize = 192;
+/// Depth of a unit, at most: the second, if that would make too few units.
+const DEPTHS: [usize; 2] = [576, 288];
+/// Output channels of a unit, at most.
+const CHANNELS: usize = 256;
+/// Units that there should be, at least.
+const UNITS: usize = 16;
+/// Bytes that all accumulators together may take, if there are several.
+const ACCUMULATOR_BYTES: usize = 8 << 20;
+
+/// Runs `pass`.
+pub(super) fn backward_weights<S: Simd>(s: S, pass: WeightGradient<'_>) {
+    let WeightGradient {
+        shape,
+        x,
+        dy,
+        dw,
+        workspace,
+    } = pass;
+    let [k, _, r, q] = shape.weight();
+    let phase = Phase::forward(shape);
+    if phase.len() == 0 {
+        dw.fill(0.0);
+        return;
+    }
+    let panels = Panels::new(s, k, phase.depth());
+    let cut = Cut::new(&phase, &panels);
+    let accumulators = workspace.weights.floats(cut.groups * panels.len());
+    let threads = rayon::current_num_threads().min(cut.units());
+    if workspace.threads.len() < threads {
+        workspace.threads.resize_with(threads, Default::default);
+    }
+    let job = Job {
+        s,
+        phase: &phase,
+        panels,
+        cut,
+        x,
+        dy,
+        accumulators: Shared(accumulators.as_mut_ptr()),
+    };
+    let next = AtomicUsize::new(0);
+    workspace.threads[..threads]
+        .par_iter_mut()
+        .with_max_len(1)
+        .for_each(|scratch| {
+            let scratch = scratch.floats(job.windows() + cut.gradients(&panels));
+            loop {
+                let unit = next.fetch_add(1, Ordering::Relaxed);
+                if unit >= cut.units() {
+                    break;
+                }
+                job.run(unit, scratch);
+            }
+        });
+    unpack_gradients(s, accumulators, r * q, &panels, dw);
+}
+
+/// How the work is cut up; depends on the shape and the instruction set alone.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// Depth and panels of a unit.
+    depth: usize,
+    panels: usize,
+    /// Ranges of depth, ranges of panels, groups of pixels.
+    depths: usize,
+    ranges: usize,
+    groups: usize,
+    /// Pixels of a group and of a block.
+    group: usize,
+    block: usize,
+}
+
+impl Cut {
+    fn new(phase: &Phase, panels: &Panels) -> Self {
+        let cut = Self::with_depth(phase, panels, DEPTHS[0]);
+        if cut.units() < UNITS {
+            Self::with_depth(phase, panels, DEPTHS[1])
+        } else {
+            cut
+        }
+    }
+
+    fn with_depth(phase: &Phase, panels: &Panels, most: usize) -> Self {
+        let depth = piece(panels.depth, most, 12);
+        let range = piece(panels.count(), CHANNELS / panels.full_width(), 1);
+        let (depths, ranges) = (panels.depth.div_ceil(depth), panels.count().div_ceil(range));
+        let wanted = UNITS.div_ceil(depths * ranges);
+        let affordable = ACCUMULATOR_BYTES / (panels.len() * size_of::<f32>());
+        let groups = wanted.min(affordable).min(phase.len() / PIXELS).max(1);
+        let group = phase.len().div_ceil(groups);
+        Self {
+            depth,
+            panels: range,
+            depths,
+            ranges,
+            // Rounding up may leave nothing for the last.
+            groups: phase.len().div_ceil(group),
+            group,
+            block: piece(group, PIXELS, 4),
+        }
+    }
+
+    fn units(&self) -> usize {
+        self.depths * self.ranges * self.groups
+    }
+
+    /// Floats from a gathered window to the next: windows a power of two apart would fall into the same cache sets.
+    fn row(&self) -> usize {
+        self.depth.next_multiple_of(LINE) + LINE
+    }
+
+    /// Floats of a block's gradients.
+    fn gradients(&self, panels: &Panels) -> usize {
+        self.block * self.panels * panels.full_width()
+    }
+}
+
+/// What all units share. Invariant: `x` and `dy` have the lengths of the phase's source and target; `accumulators` is
+/// writable for the panels' length for each group, and nobody else uses it.
+struct Job<'a, S> {
+    s: S,
+    phase: &'a Phase,
+    panels: Panels,
+    cut: Cut,
+    x: &'a [f32],
+    dy: &'a [f32],
+    accumulators: Shared,
+}
+
+impl<S: Simd> Job<'_, S> {
+    /// Floats of a block's gathered windows, or of the zeros that stand for what lies outside the image.
+    fn windows(&self) -> usize {
+        if self.phase.gathers() {
+            self.cut.block * self.cut.row()
+        } else {
+            self.phase.source[2].next_multiple_of(LINE)
+        }
+    }
+
+    /// Computes a unit. Each is run once.
+    fn run(&self, unit: usize, scratch: &mut [f32]) {
+        let (cut, panels) = (&self.cut, &self.panels);
+        // Units that follow one another share their pixels.
+        let (group, part) = (unit / (cut.depths * cut.ranges), unit % (cut.depths * cut.ranges));
+        let (depth, range) = (part / cut.ranges * cut.depth, part % cut.ranges * cut.panels);
+        let depth = depth..panels.depth.min(depth + cut.depth);
+        let range = range..panels.count().min(range + cut.panels);
+        let accumulator = self.accumulators.get().wrapping_add(group * panels.len());
+        let start = group * cut.group;
+        let group = start..self.phase.len().min(start + cut.group);
+        for first in group.clone().step_by(cut.block) {
+            let block = first..group.end.min(first + cut.block);
+            self.add(
+                block,
+                depth.clone(),
+                range.clone(),
+                scratch,
+                accumulator,
+                first == start,
+            );
+        }
+    }
+
+    /// Adds a block of pixels to an accumulator, or starts it with it.
+    fn add(
+        &self,
+        block: Range<usize>,
+        depth: Range<usize>,
+        range: Range<usize>,
+        scratch: &mut [f32],
+        accumulator: *mut f32,
+        start: bool,
+    ) {
+        let (cut, panels) = (&self.cut, &self.panels);
+        let (first, len) = (block.start, block.len());
+        let mut pixels = [Pixel::default(); PIXELS];
+        self.phase.list(block, &mut pixels);
+        let pixels = &pixels[..len];
+        let (windows, gradients) = scratch.split_at_mut(self.windows());
+        let gradients = gradients.as_mut_ptr();
+        let mut a = Windows::default();
+        if self.phase.gathers() {
+            let (x, windows) = (self.x.as_ptr(), windows.as_mut_ptr());
+            // SAFETY: `x` has the source's length; the scratch has room for a block's windows of `cut.depth` floats, `cut.row()`
+            // apart, and this thread alone uses it.
+            unsafe { gather_windows(self.s, self.phase, x, pixels, depth.clone(), windows, cut.row()) };
+            a.gathered(windows, cut.row(), len, depth.len());
+        } else {
+            windows.fill(0.0);
+            self.phase.locate(self.x, pixels, depth.clone(), windows, &mut a);
+        }
+        let dy = self.dy[first * panels.channels..].as_ptr();
+        let stride = cut.block * panels.full_width();
+        // SAFETY: `dy` has `len` pixels from `first` on; the scratch has room for `cut.panels` panels of a block's pixels.
+        unsafe { gather_panels(self.s, *panels, range.clone(), dy, len, gradients, stride) };
+        for panel in range.clone() {
+            let width = panels.width(panel);
+            let mut sums = accumulator.wrapping_add(panel * panels.stride() + depth.start * width);
+            for (&rows, windows) in a.segments.iter().zip(a.starts.chunks_exact(len)) {
+                let product = Accumulate {
+                    rows,
+                    windows,
+                    gradients: gradients.wrapping_add((panel - range.start) * stride),
+                    sums,
+                    start,
+                };
+                // SAFETY: the segment has `rows` floats for each pixel, and the panel a row of gradients. The sums are these
+                // depths of a panel of an accumulator, which are this unit's alone; its first block starts them.
+                unsafe { accumulate(self.s, product, width) };
+                sums = sums.wrapping_add(rows * width);
+            }
+        }
+    }
+}

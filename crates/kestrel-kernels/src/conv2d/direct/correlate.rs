@@ -1,0 +1,293 @@
+//! The forward pass and the backward pass to the data: blocks of target pixels times ranges of channels, each a unit of
+//! work for one thread.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use super::gather::gather_windows;
+use super::panel::{Panels, pack_weights};
+use super::phase::{Phase, Pixel};
+use super::tile::{self, Finish, Tile, Windows};
+use super::{Correlation, Shared, piece};
+use crate::conv2d::winograd::hooks::Epilogue;
+use crate::conv2d::winograd::workspace::LINE;
+use crate::simd::Simd;
+
+/// Pixels of a block, at most.
+const PIXELS: usize = 192;
+/// Blocks of a phase, at least, if they have a dozen pixels each.
+const BLOCKS: usize = 8;
+/// Depth of the windows that are gathered at a time, at most: with a panel of weights it fits the nearest cache.
+const DEPTH: usize = 256;
+/// Channels whose sums a unit holds, at most.
+const CHANNELS: usize = 256;
+
+/// Runs `pass`; returns the epilogue's sums, `[SUMS, channels]`.
+pub(super) fn correlate<S: Simd, E: Epilogue>(s: S, pass: Correlation<'_, E>) -> Vec<f64> {
+    let Correlation {
+        phases,
+        source,
+        w,
+        steps,
+        epilogue,
+        channels,
+        target,
+        workspace,
+    } = pass;
+    epilogue.check(channels, target.len());
+    let (jobs, units) = Job::list(phases);
+    let taps: Vec<usize> = jobs.iter().flat_map(|job| &job.phase.taps).copied().collect();
+    let panels = Panels::new(s, channels, jobs.iter().map(|job| job.all_depth).sum());
+    let packed = workspace.weights.floats(panels.len());
+    pack_weights(s, w, steps, &taps, &panels, packed);
+    let packed = &*packed;
+
+    let ranges = Ranges::new(&panels);
+    let sums_len = E::SUMS * ranges.row();
+    let sums = workspace.sums.floats(units * ranges.count * sums_len);
+    sums.fill(0.0);
+    let pass = Pass {
+        s,
+        source,
+        panels,
+        packed,
+        epilogue,
+        ranges,
+        target: Shared(target.as_mut_ptr().cast()),
+    };
+
+    let units = units * ranges.count;
+    let threads = rayon::current_num_threads().min(units);
+    if workspace.threads.len() < threads {
+        workspace.threads.resize_with(threads, Default::default);
+    }
+    let scratch_len = jobs.iter().map(|job| job.scratch(&ranges)).max().unwrap_or(0);
+    let next = AtomicUsize::new(0);
+    let sums_at = Shared(sums.as_mut_ptr());
+    workspace.threads[..threads]
+        .par_iter_mut()
+        .with_max_len(1)
+        .for_each(|scratch| {
+            let scratch = scratch.floats(scratch_len);
+            loop {
+                let unit = next.fetch_add(1, Ordering::Relaxed);
+                if unit >= units {
+                    break;
+                }
+                // SAFETY: there are `sums_len` sums for each unit, and this thread alone has taken this unit.
+                let sums =
+                    unsafe { std::slice::from_raw_parts_mut(sums_at.get().wrapping_add(unit * sums_len), sums_len) };
+                let (block, range) = (unit / ranges.count, unit % ranges.count);
+                let job = &jobs[jobs.partition_point(|job| job.first_block <= block) - 1];
+                pass.run(job, block - job.first_block, range, scratch, sums);
+            }
+        });
+    totals::<E>(sums, channels, &ranges)
+}
+
+/// The sums over all units, in order, in f64: `[SUMS, channels]`.
+fn totals<E: Epilogue>(sums: &[f32], channels: usize, ranges: &Ranges) -> Vec<f64> {
+    let mut totals = vec![0.0; E::SUMS * channels];
+    for (unit, sums) in sums.chunks_exact((E::SUMS * ranges.row()).max(1)).enumerate() {
+        let first = unit % ranges.count * ranges.row();
+        for (totals, sums) in totals.chunks_exact_mut(channels).zip(sums.chunks_exact(ranges.row())) {
+            for (total, &sum) in totals[first..].iter_mut().zip(sums) {
+                *total += f64::from(sum);
+            }
+        }
+    }
+    totals
+}
+
+/// How the target's channels are cut into ranges of whole panels.
+#[derive(Clone, Copy, Debug)]
+struct Ranges {
+    count: usize,
+    /// Panels of a range, the last one perhaps fewer.
+    panels: usize,
+    /// Channels of a full panel.
+    width: usize,
+}
+
+impl Ranges {
+    fn new(panels: &Panels) -> Self {
+        let each = piece(panels.count(), CHANNELS / panels.full_width(), 1);
+        Self {
+            count: panels.count().div_ceil(each),
+            panels: each,
+            width: panels.full_width(),
+        }
+    }
+
+    /// Channels of a range.
+    fn row(&self) -> usize {
+        self.panels * self.width
+    }
+}
+
+/// One phase and how it is cut up; depends on the shape alone.
+struct Job<'a> {
+    phase: &'a Phase,
+    /// Its depth, and where that begins in the depth of all jobs.
+    all_depth: usize,
+    first_depth: usize,
+    /// Blocks of the phases before.
+    first_block: usize,
+    /// Pixels of a block, and floats of depth that are worked on at a time.
+    pixels: usize,
+    depth: usize,
+}
+
+impl<'a> Job<'a> {
+    /// The jobs of `phases` that have pixels, and all jobs' blocks.
+    fn list(phases: &'a [Phase]) -> (Vec<Self>, usize) {
+        let (mut first_depth, mut first_block) = (0, 0);
+        let jobs = phases.iter().filter(|phase| phase.len() > 0).map(|phase| {
+            let pixels = phase.len().div_ceil(BLOCKS).next_multiple_of(4).max(12);
+            let job = Self {
+                phase,
+                all_depth: phase.depth(),
+                first_depth,
+                first_block,
+                pixels: pixels.min(piece(phase.len(), PIXELS, 4)),
+                depth: piece(phase.depth(), DEPTH, LINE),
+            };
+            first_depth += job.all_depth;
+            first_block += phase.len().div_ceil(job.pixels);
+            job
+        });
+        let jobs = jobs.collect();
+        (jobs, first_block)
+    }
+
+    /// Floats from a gathered window to the next: windows a power of two apart would fall into the same cache sets.
+    fn row(&self) -> usize {
+        self.depth + LINE
+    }
+
+    /// Floats of gathered windows, or of the zeros that stand for what lies outside the image.
+    fn windows(&self) -> usize {
+        if self.phase.gathers() {
+            self.pixels * self.row()
+        } else {
+            self.phase.source[2].next_multiple_of(LINE)
+        }
+    }
+
+    /// Floats that a thread needs.
+    fn scratch(&self, ranges: &Ranges) -> usize {
+        let partial = if self.depth < self.all_depth {
+            self.pixels * ranges.row()
+        } else {
+            0
+        };
+        self.windows() + partial
+    }
+}
+
+/// What all units share. Invariant: [`Correlation`]'s; each pixel of the target is in one block of one job.
+struct Pass<'a, S, E> {
+    s: S,
+    source: &'a [f32],
+    /// Of all jobs' weights, in `packed`.
+    panels: Panels,
+    packed: &'a [f32],
+    epilogue: &'a E,
+    ranges: Ranges,
+    target: Shared,
+}
+
+impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
+    /// Computes a range of channels of a block of pixels. Each block and range are run once.
+    fn run(&self, job: &Job<'_>, block: usize, range: usize, scratch: &mut [f32], sums: &mut [f32]) {
+        let phase = job.phase;
+        let first = block * job.pixels;
+        let len = job.pixels.min(phase.len() - first);
+        let mut pixels = [Pixel::default(); PIXELS];
+        phase.list(first..first + len, &mut pixels);
+        let pixels = &pixels[..len];
+        let panels = range * self.ranges.panels..self.panels.count().min((range + 1) * self.ranges.panels);
+        let (windows, partial) = scratch.split_at_mut(job.windows());
+        let partial = partial.as_mut_ptr();
+
+        if !phase.gathers() {
+            windows.fill(0.0);
+        }
+        let mut a = Windows::default();
+        let mut start = 0;
+        loop {
+            let end = job.all_depth.min(start + job.depth);
+            if phase.gathers() {
+                let (source, windows) = (self.source.as_ptr(), windows.as_mut_ptr());
+                // SAFETY: the source has the phase's length; the windows of a block, `job.depth` floats each and `job.row()`
+                // apart, fit their part of the scratch, which this thread alone uses.
+                unsafe { gather_windows(self.s, phase, source, pixels, start..end, windows, job.row()) };
+                a.gathered(windows, job.row(), len, end - start);
+            } else {
+                phase.locate(self.source, pixels, start..end, windows, &mut a);
+            }
+            let chunk = Chunk {
+                depth: start..end,
+                a: &a,
+                partial,
+            };
+            self.multiply(job, chunk, panels.clone(), pixels, sums);
+            start = end;
+            if end == job.all_depth {
+                break;
+            }
+        }
+    }
+
+    /// One chunk of the depth for all panels of a range.
+    fn multiply(&self, job: &Job<'_>, chunk: Chunk<'_>, panels: Range<usize>, pixels: &[Pixel], sums: &mut [f32]) {
+        let Chunk { depth, a, partial } = chunk;
+        for panel in panels.clone() {
+            let width = self.panels.width(panel);
+            let place = panel - panels.start;
+            let at = panel * self.panels.stride() + (job.first_depth + depth.start) * width;
+            let b = self.packed[at..].as_ptr();
+            let next = if panel + 1 < panels.end {
+                b.wrapping_add(self.panels.stride())
+            } else {
+                b.wrapping_add(depth.len() * width)
+                    .wrapping_sub(place * self.panels.stride())
+            };
+            let finish = (depth.end == job.all_depth).then_some(Finish {
+                epilogue: self.epilogue,
+                pixels,
+                y: self.target.get(),
+                channels: self.panels.channels,
+                channel: panel * self.panels.full_width(),
+                used: self.panels.used(panel),
+                sums: &mut *sums,
+                sums_row: self.ranges.row(),
+                sums_channel: place * self.panels.full_width(),
+            });
+            let tile = Tile {
+                rows: pixels.len(),
+                a,
+                b,
+                next,
+                partial: partial.wrapping_add(place * job.pixels * self.panels.full_width()),
+                partial_stride: width,
+                resume: depth.start > 0,
+                finish,
+            };
+            // SAFETY: A holds the chunk's depths of all pixels, B those of the panel. If the depth has several chunks, the
+            // scratch has room for partial sums of a range of panels, which the first chunk initialises. The target has the
+            // length of all pixels; those of this block at these channels are this unit's alone.
+            unsafe { tile::multiply(self.s, tile, width) };
+        }
+    }
+}
+
+/// A range of the depth, and the block's windows at these depths.
+struct Chunk<'a> {
+    depth: Range<usize>,
+    a: &'a Windows,
+    /// The block's partial sums, panel by panel.
+    partial: *mut f32,
+}
