@@ -35,13 +35,27 @@ pub(crate) fn forward<T: Element>(size: Size, x: &[T], weight: &[T], bias: Optio
     if rows == 0 {
         return;
     }
+    let y = MatMut::row_major(y, rows, outputs, outputs);
+    let blocks: Vec<_> = y.column_blocks(COLUMNS).collect();
+    let gated = |sum: T| if relu && sum <= T::ZERO { T::ZERO } else { sum };
+    if rows < TILE {
+        // Too few rows to fill a vector: the product runs along the outputs.
+        let x = MatRef::row_major(x, rows, inputs, inputs);
+        let weight = MatRef::row_major(weight, outputs, inputs, inputs).transpose();
+        blocks.into_par_iter().for_each(|(start, mut y)| {
+            let columns = start..(start + COLUMNS).min(outputs);
+            if let Some(bias) = bias {
+                (0..rows).for_each(|n| y.row_mut(n).copy_from_slice(&bias[columns.clone()]));
+            }
+            gemm(&mut y, bias.is_some(), x, weight.columns(columns));
+            (0..rows).for_each(|n| y.row_mut(n).iter_mut().for_each(|y| *y = gated(*y)));
+        });
+        return;
+    }
     // `gemm` wants both factors of `yᵀ = weight xᵀ` as they then lie in memory; of `x weightᵀ` it would gather each
     // element from rows a power of two apart. The input is usually the smaller one to transpose.
     let x_transposed = transpose(x, rows, inputs);
     let x_transposed = MatRef::row_major(&x_transposed, inputs, rows, rows);
-    let blocks: Vec<_> = MatMut::row_major(y, rows, outputs, outputs)
-        .column_blocks(COLUMNS)
-        .collect();
     blocks.into_par_iter().for_each_init(
         || vec![T::ZERO; COLUMNS.min(outputs) * rows],
         |sums, (start, mut y)| {
@@ -56,8 +70,7 @@ pub(crate) fn forward<T: Element>(size: Size, x: &[T], weight: &[T], bias: Optio
             );
             for n in 0..rows {
                 for (o, y) in y.row_mut(n).iter_mut().enumerate() {
-                    let sum = bias.map_or(T::ZERO, |bias| bias[start + o]) + sums[o * rows + n];
-                    *y = if relu && sum <= T::ZERO { T::ZERO } else { sum };
+                    *y = gated(bias.map_or(T::ZERO, |bias| bias[start + o]) + sums[o * rows + n]);
                 }
             }
         },
@@ -67,6 +80,11 @@ pub(crate) fn forward<T: Element>(size: Size, x: &[T], weight: &[T], bias: Optio
 /// `dx = dy weight`: `dy` is `[N, O]`, `weight` `[O, I]`, `dx` `[N, I]`; all of `dx` is written.
 pub(crate) fn backward_input<T: Element>(size: Size, dy: &[T], weight: &[T], dx: &mut [T]) {
     let Size { rows, inputs, outputs } = size;
+    assert_eq!(
+        [dy.len(), weight.len(), dx.len()],
+        [rows * outputs, outputs * inputs, rows * inputs],
+        "sizes of an input's gradient"
+    );
     if rows == 0 {
         return;
     }
@@ -78,6 +96,11 @@ pub(crate) fn backward_input<T: Element>(size: Size, dy: &[T], weight: &[T], dx:
 /// `dweight = dyᵀ x`: `dy` is `[N, O]`, `x` `[N, I]`, `dweight` `[O, I]`; all of `dweight` is written.
 pub(crate) fn backward_weight<T: Element>(size: Size, dy: &[T], x: &[T], dweight: &mut [T]) {
     let Size { rows, inputs, outputs } = size;
+    assert_eq!(
+        [dy.len(), x.len(), dweight.len()],
+        [rows * outputs, rows * inputs, outputs * inputs],
+        "sizes of a weight's gradient"
+    );
     if rows == 0 {
         dweight.fill(T::ZERO);
         return;
