@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{DatasetName, TrainOptions};
 use crate::device::{CpuFeatures, DeviceChoice};
+use crate::methods::TtaName;
 
 /// Train, evaluate and look at image classifiers.
 #[derive(Debug, Parser)]
@@ -66,6 +67,12 @@ pub(crate) struct TrainArgs {
     /// Continue a run: its folder, or its checkpoint.safetensors.
     #[arg(long, value_name = "PATH")]
     pub(crate) resume: Option<PathBuf>,
+    /// Train nothing: raise the learning rate over 100 steps, print the rate at which the loss falls most, draw the curve.
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) find_lr: bool,
+    /// Where --find-lr draws.
+    #[arg(long, value_name = "FILE", default_value = "lr.png")]
+    pub(crate) find_lr_plot: PathBuf,
     #[command(flatten)]
     pub(crate) options: TrainOptions,
 }
@@ -91,6 +98,9 @@ pub(crate) struct EvaluateArgs {
     /// Images in a batch.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) batch_size: u64,
+    /// Average the answers over views of each image.
+    #[arg(long, value_enum, default_value_t = TtaName::None)]
+    pub(crate) tta: TtaName,
     /// Write a PNG of predictions here.
     #[arg(long, value_name = "FILE")]
     pub(crate) predictions: Option<PathBuf>,

@@ -15,6 +15,7 @@ use toml::Table;
 
 use crate::cli::{LogFormat, LoggingArgs};
 use crate::device::{CpuFeatures, DeviceChoice};
+use crate::methods::{LossName, LrInterval, OptimizerName, SchedulerName};
 
 /// A data set by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -75,22 +76,111 @@ pub(crate) struct TrainOptions {
     /// Epochs in all [default: 50].
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(crate) epochs: Option<usize>,
-    /// Adam's learning rate [default: 0.001].
+    /// The optimiser [default: adam].
+    #[arg(long, value_enum, help_heading = "Training")]
+    pub(crate) optimizer: Option<OptimizerName>,
+    /// Learning rate; the highest one of one-cycle [default: 0.001].
     #[arg(long, value_name = "LR", help_heading = "Training")]
     pub(crate) lr: Option<f64>,
-    /// Adam's decay of the gradient's mean [default: 0.9].
+    /// Adam and Lion: decay of the gradient's mean [default: 0.9].
     #[arg(long, value_name = "B", help_heading = "Training")]
     pub(crate) beta1: Option<f64>,
-    /// Adam's decay of the squared gradient's mean [default: 0.999].
+    /// Adam: decay of the squared gradient's mean; Lion: of the momentum [default: 0.999].
     #[arg(long, value_name = "B", help_heading = "Training")]
     pub(crate) beta2: Option<f64>,
-    /// Adam's epsilon [default: 1e-8].
+    /// Adam's and RMSprop's epsilon [default: 1e-8].
     #[arg(long, value_name = "E", help_heading = "Training")]
     pub(crate) eps: Option<f64>,
-    /// Coupled L2, added to the gradient as torch.optim.Adam does [default: 0.0001].
+    /// Weight decay: coupled L2, added to the gradient as torch.optim.Adam does; decoupled for adamw, lion and muon
+    /// [default: 0.0001].
     #[arg(long, value_name = "W", help_heading = "Training")]
     pub(crate) weight_decay: Option<f64>,
-    /// ReduceLROnPlateau: what the rate is multiplied by [default: 0.1].
+    /// No weight decay on biases and on the weights of norms [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Training")]
+    pub(crate) no_decay_norm_bias: Option<bool>,
+    /// SGD, RMSprop and Muon: share of the momentum that is kept [default: 0.9].
+    #[arg(long, value_name = "M", help_heading = "Training")]
+    pub(crate) momentum: Option<f64>,
+    /// SGD: share of the gradient that does not enter the momentum [default: 0].
+    #[arg(long, value_name = "D", help_heading = "Training")]
+    pub(crate) dampening: Option<f64>,
+    /// SGD: look ahead along the momentum [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Training")]
+    pub(crate) nesterov: Option<bool>,
+    /// RMSprop: decay of the squared gradient's mean [default: 0.99].
+    #[arg(long, value_name = "A", help_heading = "Training")]
+    pub(crate) alpha: Option<f64>,
+    /// RMSprop: divide by the standard deviation [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Training")]
+    pub(crate) centered: Option<bool>,
+    /// Muon: the learning rate of the convolution weights; AdamW moves the rest at --lr [default: 0.02].
+    #[arg(long, value_name = "LR", help_heading = "Training")]
+    pub(crate) muon_lr: Option<f64>,
+    /// Lookahead around the optimiser: steps between two of the slow weights; 0 for none [default: 0].
+    #[arg(long, value_name = "K", help_heading = "Training")]
+    pub(crate) lookahead: Option<u64>,
+    /// Lookahead: how far the slow weights go towards the fast ones [default: 0.5].
+    #[arg(long, value_name = "A", help_heading = "Training")]
+    pub(crate) lookahead_alpha: Option<f64>,
+    /// What the learning rate does [default: plateau].
+    #[arg(long, value_enum, help_heading = "Training")]
+    pub(crate) scheduler: Option<SchedulerName>,
+    /// What step, multi-step, cosine, cosine-restarts and one-cycle count [default: epoch].
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = "Training")]
+    pub(crate) lr_interval: Option<LrInterval>,
+    /// step: epochs (or steps) between two reductions [default: 30].
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) lr_step_size: Option<u64>,
+    /// multi-step: when the rate is reduced, as 30,60 [default: none].
+    #[arg(long, value_name = "N,...", value_delimiter = ',', help_heading = "Training")]
+    pub(crate) milestones: Option<Vec<u64>>,
+    /// cosine: length of the half wave; cosine-restarts: of the first cycle; one-cycle: of the cycle
+    /// [default: the whole run after the warm-up].
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) t_max: Option<u64>,
+    /// cosine-restarts: how much longer each cycle is than the last [default: 1].
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) t_mult: Option<u64>,
+    /// one-cycle: the share of the run in which the rate rises [default: 0.3].
+    #[arg(long, value_name = "F", help_heading = "Training")]
+    pub(crate) pct_start: Option<f64>,
+    /// Linear warm-up before the scheduler, in epochs (or steps, with --warmup-interval step); 0 for none [default: 0].
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) warmup: Option<u64>,
+    /// What the warm-up counts [default: epoch].
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = "Training")]
+    pub(crate) warmup_interval: Option<LrInterval>,
+    /// The share of the rate that the warm-up begins with [default: 0.1].
+    #[arg(long, value_name = "F", help_heading = "Training")]
+    pub(crate) warmup_factor: Option<f64>,
+    /// The loss [default: cross-entropy].
+    #[arg(long, value_enum, help_heading = "Training")]
+    pub(crate) loss: Option<LossName>,
+    /// Focal loss: how much less a right answer counts [default: 2].
+    #[arg(long, value_name = "G", help_heading = "Training")]
+    pub(crate) focal_gamma: Option<f64>,
+    /// Cross-entropy: share of each target that is spread over all classes [default: 0].
+    #[arg(long, value_name = "E", help_heading = "Training")]
+    pub(crate) label_smoothing: Option<f64>,
+    /// A weight for each class in the loss, as 1,0.5,2 [default: none].
+    #[arg(long, value_name = "W,...", value_delimiter = ',', help_heading = "Training")]
+    pub(crate) class_weights: Option<Vec<f64>>,
+    /// Scale the gradients down to this norm [default: none].
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) clip_grad_norm: Option<f64>,
+    /// Cut each gradient to this absolute value [default: none].
+    #[arg(long, value_name = "V", help_heading = "Training")]
+    pub(crate) clip_grad_value: Option<f64>,
+    /// Batches whose gradients make one step of the optimiser [default: 1].
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) accumulate: Option<usize>,
+    /// Validate and save an exponential moving average of the weights with this decay [default: none].
+    #[arg(long, value_name = "D", help_heading = "Training")]
+    pub(crate) ema: Option<f64>,
+    /// Validate and save the mean of the weights after each epoch from this one on (SWA) [default: none].
+    #[arg(long, value_name = "EPOCH", help_heading = "Training")]
+    pub(crate) swa_start: Option<usize>,
+    /// plateau, step, multi-step: what the rate is multiplied by [default: 0.1].
     #[arg(long, value_name = "F", help_heading = "Training")]
     pub(crate) lr_factor: Option<f64>,
     /// ReduceLROnPlateau: epochs without a better validation loss that are borne [default: 3].
@@ -102,7 +192,7 @@ pub(crate) struct TrainOptions {
     /// ReduceLROnPlateau: epochs after a reduction that are not counted [default: 0].
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(crate) lr_cooldown: Option<u64>,
-    /// ReduceLROnPlateau: the lowest rate [default: 0].
+    /// plateau and cosine: the lowest rate [default: 0].
     #[arg(long, value_name = "LR", help_heading = "Training")]
     pub(crate) min_lr: Option<f64>,
     /// ReduceLROnPlateau: a smaller reduction is not made [default: 1e-8].
@@ -151,7 +241,7 @@ pub(crate) struct TrainOptions {
 
 /// What a run uses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)] // Files of earlier versions lack some.
 pub(crate) struct TrainConfig {
     pub(crate) dataset: DatasetName,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,6 +263,42 @@ pub(crate) struct TrainConfig {
     pub(crate) beta2: f64,
     pub(crate) eps: f64,
     pub(crate) weight_decay: f64,
+    pub(crate) optimizer: OptimizerName,
+    pub(crate) no_decay_norm_bias: bool,
+    pub(crate) momentum: f64,
+    pub(crate) dampening: f64,
+    pub(crate) nesterov: bool,
+    pub(crate) alpha: f64,
+    pub(crate) centered: bool,
+    pub(crate) muon_lr: f64,
+    pub(crate) lookahead: u64,
+    pub(crate) lookahead_alpha: f64,
+    pub(crate) scheduler: SchedulerName,
+    pub(crate) lr_interval: LrInterval,
+    pub(crate) lr_step_size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) milestones: Option<Vec<u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) t_max: Option<u64>,
+    pub(crate) t_mult: u64,
+    pub(crate) pct_start: f64,
+    pub(crate) warmup: u64,
+    pub(crate) warmup_interval: LrInterval,
+    pub(crate) warmup_factor: f64,
+    pub(crate) loss: LossName,
+    pub(crate) focal_gamma: f64,
+    pub(crate) label_smoothing: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) class_weights: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clip_grad_norm: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clip_grad_value: Option<f64>,
+    pub(crate) accumulate: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ema: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) swa_start: Option<usize>,
     pub(crate) lr_factor: f64,
     pub(crate) lr_patience: u64,
     pub(crate) lr_threshold: f64,
@@ -182,8 +308,6 @@ pub(crate) struct TrainConfig {
     pub(crate) seed: u64,
     pub(crate) device: DeviceChoice,
     pub(crate) threads: usize,
-    /// Not in files of the first versions.
-    #[serde(default)]
     pub(crate) cpu_features: CpuFeatures,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
@@ -223,6 +347,35 @@ impl Default for TrainConfig {
             beta2: adam.beta2,
             eps: adam.eps,
             weight_decay: 1e-4,
+            optimizer: OptimizerName::Adam,
+            no_decay_norm_bias: false,
+            momentum: 0.9,
+            dampening: 0.0,
+            nesterov: false,
+            alpha: 0.99,
+            centered: false,
+            muon_lr: 0.02,
+            lookahead: 0,
+            lookahead_alpha: 0.5,
+            scheduler: SchedulerName::Plateau,
+            lr_interval: LrInterval::Epoch,
+            lr_step_size: 30,
+            milestones: None,
+            t_max: None,
+            t_mult: 1,
+            pct_start: 0.3,
+            warmup: 0,
+            warmup_interval: LrInterval::Epoch,
+            warmup_factor: 0.1,
+            loss: LossName::CrossEntropy,
+            focal_gamma: 2.0,
+            label_smoothing: 0.0,
+            class_weights: None,
+            clip_grad_norm: None,
+            clip_grad_value: None,
+            accumulate: 1,
+            ema: None,
+            swa_start: None,
             lr_factor: plateau.factor,
             lr_patience: plateau.patience,
             lr_threshold: plateau.threshold,
@@ -323,7 +476,15 @@ impl TrainConfig {
                 differing.join(", ")
             );
         }
-        self.overlaid(&[options])
+        let resumed = self.overlaid(&[options])?;
+        if resumed.epochs != self.epochs && self.follows_the_run() {
+            bail!(
+                "epochs is {} and was {}, but the learning rate follows the whole run; leave it out, or start a new run",
+                resumed.epochs,
+                self.epochs
+            );
+        }
+        Ok(resumed)
     }
 
     fn check(&self) -> Result<()> {
@@ -333,6 +494,7 @@ impl TrainConfig {
             ("prefetch", self.prefetch),
             ("epochs", self.epochs),
             ("width", self.width),
+            ("accumulate", self.accumulate),
         ];
         for (name, value) in sizes {
             if value == 0 {
@@ -348,44 +510,18 @@ impl TrainConfig {
                 self.val_fraction
             );
         }
+        if self.loss == LossName::Focal && self.label_smoothing != 0.0 {
+            bail!("label-smoothing is for cross-entropy, and loss is focal; leave one of them out");
+        }
+        if self.ema.is_some() && self.swa_start.is_some() {
+            bail!("ema and swa-start are both given; choose one average of the weights");
+        }
         if let Some(name) = &self.name
             && (name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']))
         {
             bail!("name is {name:?}, but must be a folder's name without slashes or a leading dot");
         }
         Ok(())
-    }
-
-    /// The optimiser's options.
-    pub(crate) fn adam(&self) -> AdamConfig {
-        let Self {
-            lr,
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-            ..
-        } = *self;
-        AdamConfig {
-            lr,
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-        }
-    }
-
-    /// The scheduler's options.
-    pub(crate) fn plateau(&self) -> ReduceLROnPlateauConfig {
-        ReduceLROnPlateauConfig {
-            factor: self.lr_factor,
-            patience: self.lr_patience,
-            threshold: self.lr_threshold,
-            cooldown: self.lr_cooldown,
-            min_lr: self.min_lr,
-            eps: self.lr_eps,
-            ..ReduceLROnPlateauConfig::default()
-        }
     }
 
     /// The TOML file that gives this configuration again.

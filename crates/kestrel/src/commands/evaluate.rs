@@ -10,7 +10,7 @@ use kestrel_data::{Dataset, datasets::sample};
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
 use kestrel_train::checkpoint::Weights;
-use kestrel_train::{Evaluation, evaluate};
+use kestrel_train::{Evaluation, Tta, evaluate_with};
 
 use super::predictions;
 use crate::cli::{EvaluateArgs, Split};
@@ -48,7 +48,14 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         .load_state_dict(&weights.tensors)
         .with_context(|| format!("loading {}", args.weights.display()))?;
     tracing::info!("Device: {}", device::describe(&device));
-    let evaluation = with_bar(model.as_ref(), &split, args.batch_size as usize, &device, bars)?;
+    let evaluation = with_bar(
+        model.as_ref(),
+        &split,
+        args.batch_size as usize,
+        args.tta.tta(),
+        &device,
+        bars,
+    )?;
     let what = format!(
         "{} {} images",
         split.len(),
@@ -68,12 +75,13 @@ pub(crate) fn with_bar(
     model: &dyn Model,
     dataset: &Arc<dyn Dataset>,
     batch_size: usize,
+    tta: Tta,
     device: &Device,
     bars: &MultiProgress,
 ) -> Result<Evaluation> {
     let loader = data::eval_loader(Arc::clone(dataset), batch_size, 2)?.to_device(device);
     let bar = progress::steps(bars, "Evaluation", loader.num_batches() as u64);
-    let evaluation = evaluate(model, &loader, &mut |done, _| {
+    let evaluation = evaluate_with(model, &loader, tta, &mut |done, _| {
         bar.set_position(done as u64);
         Ok(())
     });

@@ -1,0 +1,312 @@
+//! Optimiser, scheduler and loss by the names and options of a configuration.
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use kestrel_kernels::update::{LionConfig, MuonConfig, RmsPropConfig};
+use kestrel_kernels::{AdamConfig, SgdConfig};
+use kestrel_train::loss::{CrossEntropyLoss, FocalLoss, Loss};
+use kestrel_train::lr_scheduler::{
+    CosineAnnealingLr, CosineAnnealingWarmRestarts, Interval, LinearWarmup, LinearWarmupConfig, LrScheduler,
+    MultiStepLr, OneCycleLr, ReduceLROnPlateau, ReduceLROnPlateauConfig, Schedule, Scheduled, StepLr,
+};
+use kestrel_train::optim::{
+    Adam, Combined, Lion, Lookahead, LookaheadConfig, Muon, NamedVars, Optimizer, ParamGroup, PerParameter, RmsProp,
+    Sgd, UpdateRule, no_decay_on_biases_and_norms,
+};
+use kestrel_train::{AverageKind, GradClip, Tta, WeightAverage};
+use serde::{Deserialize, Serialize};
+
+use crate::config::TrainConfig;
+
+/// An optimiser by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OptimizerName {
+    /// Adam with coupled weight decay.
+    Adam,
+    /// Adam with decoupled weight decay.
+    #[value(name = "adamw")]
+    #[serde(rename = "adamw")]
+    AdamW,
+    /// Gradient descent with momentum.
+    Sgd,
+    /// RMSprop.
+    #[value(name = "rmsprop")]
+    #[serde(rename = "rmsprop")]
+    RmsProp,
+    /// Lion.
+    Lion,
+    /// Muon for the convolution weights, AdamW for the rest.
+    Muon,
+}
+
+/// A scheduler by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SchedulerName {
+    /// Reduce the rate when the validation loss stops falling.
+    Plateau,
+    /// Reduce it every --lr-step-size.
+    Step,
+    /// Reduce it at --milestones.
+    MultiStep,
+    /// Lower it along half a cosine.
+    Cosine,
+    /// The same, again and again.
+    CosineRestarts,
+    /// Raise it to --lr, then lower it to almost nothing.
+    OneCycle,
+    /// Leave it.
+    Constant,
+}
+
+/// What a schedule counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LrInterval {
+    /// Epochs.
+    Epoch,
+    /// Steps of the optimiser.
+    Step,
+}
+
+impl LrInterval {
+    fn interval(self) -> Interval {
+        match self {
+            Self::Epoch => Interval::Epoch,
+            Self::Step => Interval::Step,
+        }
+    }
+}
+
+/// A loss by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LossName {
+    /// Cross-entropy.
+    CrossEntropy,
+    /// Focal loss.
+    Focal,
+}
+
+/// Test-time augmentation by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TtaName {
+    /// The image alone.
+    None,
+    /// Its mirror image too.
+    Flip,
+    /// Both, and both of two crops that are shifted by a pixel.
+    MultiCrop,
+}
+
+impl TtaName {
+    pub(crate) fn tta(self) -> Tta {
+        match self {
+            Self::None => Tta::None,
+            Self::Flip => Tta::Flip,
+            Self::MultiCrop => Tta::MultiCrop,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// The optimiser of a model's parameters.
+    pub(crate) fn optimizer(&self, params: NamedVars) -> Result<Box<dyn Optimizer>> {
+        let inner: Box<dyn Optimizer> = match self.optimizer {
+            OptimizerName::Adam => Box::new(self.adam(params, false)?),
+            OptimizerName::AdamW => Box::new(self.adam(params, true)?),
+            OptimizerName::Sgd => Box::new(self.grouped::<Sgd, _>(params, |weight_decay| SgdConfig {
+                lr: self.lr,
+                momentum: self.momentum,
+                dampening: self.dampening,
+                weight_decay,
+                nesterov: self.nesterov,
+            })?),
+            OptimizerName::RmsProp => Box::new(self.grouped::<RmsProp, _>(params, |weight_decay| RmsPropConfig {
+                lr: self.lr,
+                alpha: self.alpha,
+                eps: self.eps,
+                weight_decay,
+                momentum: self.momentum,
+                centered: self.centered,
+            })?),
+            OptimizerName::Lion => Box::new(self.grouped::<Lion, _>(params, |weight_decay| LionConfig {
+                lr: self.lr,
+                beta1: self.beta1,
+                beta2: self.beta2,
+                weight_decay,
+            })?),
+            OptimizerName::Muon => {
+                let (convs, rest) = Muon::split(params);
+                let muon = MuonConfig {
+                    lr: self.muon_lr,
+                    weight_decay: self.weight_decay,
+                    momentum: self.momentum,
+                    ..MuonConfig::default()
+                };
+                let rest = self.adam(rest, true)?;
+                Box::new(Combined::new(vec![Box::new(Muon::new(convs, muon)?), Box::new(rest)])?)
+            }
+        };
+        if self.lookahead == 0 {
+            return Ok(inner);
+        }
+        let config = LookaheadConfig {
+            k: self.lookahead,
+            alpha: self.lookahead_alpha,
+        };
+        Ok(Box::new(Lookahead::new(inner, config)?))
+    }
+
+    fn adam(&self, params: NamedVars, decoupled: bool) -> Result<Adam> {
+        self.grouped::<Adam, _>(params, |weight_decay| AdamConfig {
+            lr: self.lr,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            eps: self.eps,
+            weight_decay,
+            decoupled,
+        })
+    }
+
+    /// One group, or two where biases and norms do not decay.
+    fn grouped<O: Grouped, F: Fn(f64) -> O::Config>(&self, params: NamedVars, config: F) -> Result<O> {
+        let group = |params, weight_decay| ParamGroup {
+            params,
+            config: config(weight_decay),
+        };
+        O::of(if self.no_decay_norm_bias {
+            let (decayed, others) = no_decay_on_biases_and_norms(params);
+            vec![group(decayed, self.weight_decay), group(others, 0.0)]
+        } else {
+            vec![group(params, self.weight_decay)]
+        })
+    }
+
+    /// The scheduler, if any, of a run with this many batches an epoch.
+    pub(crate) fn scheduler(&self, num_batches: usize) -> Result<Option<Box<dyn LrScheduler>>> {
+        let steps = num_batches.div_ceil(self.accumulate) as u64;
+        let total = |interval| match interval {
+            LrInterval::Epoch => self.epochs as u64,
+            LrInterval::Step => self.epochs as u64 * steps,
+        };
+        let warmup = match (self.warmup_interval, self.lr_interval) {
+            (LrInterval::Epoch, LrInterval::Step) => self.warmup * steps,
+            (LrInterval::Step, LrInterval::Epoch) => self.warmup / steps.max(1),
+            _ => self.warmup,
+        };
+        let whole = total(self.lr_interval).saturating_sub(warmup);
+        if self.warmup > 0 && self.warmup >= total(self.warmup_interval) {
+            bail!("warmup is {}, but must be shorter than the run", self.warmup);
+        }
+        let t_max = self.t_max.unwrap_or(whole);
+        let inner = match self.scheduler {
+            SchedulerName::Constant => None,
+            SchedulerName::Plateau => Some(Box::new(ReduceLROnPlateau::new(self.plateau())?) as Box<dyn LrScheduler>),
+            SchedulerName::Step => Some(self.counted(StepLr::new(self.lr_step_size, self.lr_factor)?)),
+            SchedulerName::MultiStep => {
+                let milestones = self.milestones.clone().unwrap_or_default();
+                Some(self.counted(MultiStepLr::new(milestones, self.lr_factor)?))
+            }
+            SchedulerName::Cosine => Some(self.counted(CosineAnnealingLr::new(t_max, self.min_lr)?)),
+            SchedulerName::CosineRestarts => {
+                let restarts = CosineAnnealingWarmRestarts::new(t_max, self.t_mult, self.min_lr)?;
+                Some(self.counted(restarts))
+            }
+            SchedulerName::OneCycle => {
+                let cycle = OneCycleLr {
+                    pct_start: self.pct_start,
+                    ..OneCycleLr::new(t_max)
+                };
+                Some(self.counted(cycle.checked()?))
+            }
+        };
+        if self.warmup == 0 {
+            return Ok(inner);
+        }
+        let config = LinearWarmupConfig {
+            total: self.warmup,
+            interval: self.warmup_interval.interval(),
+            start_factor: self.warmup_factor,
+        };
+        Ok(Some(Box::new(LinearWarmup::new(config, inner)?)))
+    }
+
+    fn counted<S: Schedule + Serialize + 'static>(&self, schedule: S) -> Box<dyn LrScheduler> {
+        Box::new(Scheduled::new(schedule, self.lr_interval.interval()))
+    }
+
+    /// Whether the learning rate would go another way with another number of epochs.
+    pub(crate) fn follows_the_run(&self) -> bool {
+        let whole = [
+            SchedulerName::Cosine,
+            SchedulerName::CosineRestarts,
+            SchedulerName::OneCycle,
+        ];
+        self.t_max.is_none() && whole.contains(&self.scheduler)
+    }
+
+    fn plateau(&self) -> ReduceLROnPlateauConfig {
+        ReduceLROnPlateauConfig {
+            factor: self.lr_factor,
+            patience: self.lr_patience,
+            threshold: self.lr_threshold,
+            cooldown: self.lr_cooldown,
+            min_lr: self.min_lr,
+            eps: self.lr_eps,
+            ..ReduceLROnPlateauConfig::default()
+        }
+    }
+
+    /// The loss that is trained on.
+    pub(crate) fn loss(&self, num_classes: usize) -> Result<Box<dyn Loss>> {
+        let weights = self.class_weights.clone();
+        if let Some(weights) = &weights
+            && weights.len() != num_classes
+        {
+            bail!(
+                "class-weights has {} numbers, but there are {num_classes} classes",
+                weights.len()
+            );
+        }
+        Ok(match self.loss {
+            LossName::CrossEntropy => Box::new(CrossEntropyLoss::new(self.label_smoothing, weights)?),
+            LossName::Focal => Box::new(FocalLoss::new(self.focal_gamma, weights)?),
+        })
+    }
+
+    /// The clipping of gradients.
+    pub(crate) fn grad_clip(&self) -> Result<GradClip> {
+        let clip = GradClip {
+            max_value: self.clip_grad_value,
+            max_norm: self.clip_grad_norm,
+        };
+        Ok(clip.checked()?)
+    }
+
+    /// The average of the weights, if one is taken.
+    pub(crate) fn average(&self) -> Result<Option<WeightAverage>> {
+        let kind = match (self.ema, self.swa_start) {
+            (Some(decay), _) => AverageKind::Ema { decay },
+            (None, Some(start_epoch)) => AverageKind::Swa { start_epoch },
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(WeightAverage::new(kind)?))
+    }
+}
+
+/// An optimiser that is made of groups.
+trait Grouped: Sized {
+    type Config;
+
+    fn of(groups: Vec<ParamGroup<Self::Config>>) -> Result<Self>;
+}
+
+impl<R: UpdateRule> Grouped for PerParameter<R> {
+    type Config = R::Config;
+
+    fn of(groups: Vec<ParamGroup<R::Config>>) -> Result<Self> {
+        Ok(PerParameter::with_groups(groups)?)
+    }
+}

@@ -1,0 +1,221 @@
+//! Training methods by their options.
+
+use std::fs;
+use std::path::Path;
+
+use crate::pictures::{kestrel, stderr, stdout, succeed, write};
+
+const SMALL: [&str; 12] = [
+    "train",
+    "--data",
+    "pictures",
+    "--width",
+    "1",
+    "--batch-size",
+    "4",
+    "--num-images",
+    "0",
+    "--device",
+    "cpu",
+    "--lr=0.01",
+];
+
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("pictures"), 3, 5, 2);
+    dir
+}
+
+fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    SMALL.iter().copied().chain(more.iter().copied()).collect()
+}
+
+fn checkpoint(folder: &Path, run: &str) -> Vec<(String, Vec<u8>)> {
+    let bytes = fs::read(folder.join("runs").join(run).join("checkpoint.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut all: Vec<_> = file
+        .iter()
+        .map(|(name, view)| (name.to_owned(), view.data().to_vec()))
+        .collect();
+    all.sort();
+    all
+}
+
+/// Each of these is stopped after its first epoch and resumed, and must end with the straight run's tensors.
+#[test]
+fn runs_of_every_optimiser_and_scheduler_resume() {
+    let dir = folder();
+    let cases: [&[&str]; 6] = [
+        &[
+            "--optimizer",
+            "sgd",
+            "--nesterov",
+            "--scheduler",
+            "step",
+            "--lr-step-size",
+            "1",
+            "--accumulate",
+            "2",
+        ],
+        &[
+            "--optimizer",
+            "adamw",
+            "--no-decay-norm-bias",
+            "--scheduler",
+            "one-cycle",
+            "--t-max",
+            "12",
+            "--lr-interval",
+            "step",
+        ],
+        &[
+            "--optimizer",
+            "rmsprop",
+            "--centered",
+            "--scheduler",
+            "multi-step",
+            "--milestones",
+            "1,2",
+            "--ema",
+            "0.9",
+        ],
+        &[
+            "--optimizer",
+            "lion",
+            "--scheduler",
+            "cosine",
+            "--t-max",
+            "3",
+            "--swa-start",
+            "2",
+            "--clip-grad-value",
+            "0.1",
+        ],
+        &[
+            "--optimizer",
+            "muon",
+            "--scheduler",
+            "cosine-restarts",
+            "--t-max",
+            "2",
+            "--warmup",
+            "3",
+            "--warmup-interval",
+            "step",
+        ],
+        &[
+            "--lookahead",
+            "2",
+            "--loss",
+            "focal",
+            "--class-weights",
+            "1,0.5,2",
+            "--clip-grad-norm",
+            "1",
+            "--scheduler",
+            "constant",
+        ],
+    ];
+    for (i, case) in cases.into_iter().enumerate() {
+        let (straight, stopped) = (format!("straight{i}"), format!("stopped{i}"));
+        succeed(
+            dir.path(),
+            &train(&[case, &["--epochs", "3", "--name", &straight]].concat()),
+        );
+        succeed(
+            dir.path(),
+            &train(&[case, &["--epochs", "1", "--name", &stopped]].concat()),
+        );
+        succeed(
+            dir.path(),
+            &["train", "--resume", &format!("runs/{stopped}"), "--epochs", "3"],
+        );
+        assert!(
+            checkpoint(dir.path(), &straight) == checkpoint(dir.path(), &stopped),
+            "{case:?}"
+        );
+    }
+}
+
+#[test]
+fn a_configuration_file_gives_the_run_again() {
+    let dir = folder();
+    let more = [
+        "--epochs",
+        "1",
+        "--scheduler",
+        "multi-step",
+        "--milestones",
+        "1,2",
+        "--label-smoothing",
+        "0.1",
+    ];
+    let output = succeed(dir.path(), &train(&more));
+    let again = succeed(dir.path(), &["train", "--config", "runs/pictures-cnn-1/config.toml"]);
+    assert_eq!(stdout(&output), stdout(&again));
+}
+
+#[test]
+fn values_that_methods_do_not_take_are_refused_before_a_folder_is_made() {
+    let dir = folder();
+    let cases: [(&[&str], &str); 12] = [
+        (&["--optimizer", "sgd", "--momentum=-1"], "momentum is -1"),
+        (
+            &["--optimizer", "sgd", "--nesterov", "--momentum", "0"],
+            "momentum is 0",
+        ),
+        (&["--optimizer", "rmsprop", "--alpha", "1.5"], "alpha is 1.5"),
+        (&["--lookahead", "3", "--lookahead-alpha", "2"], "alpha is 2"),
+        (&["--scheduler", "multi-step"], "milestones is []"),
+        (&["--scheduler", "step", "--lr-step-size", "0"], "step_size is 0"),
+        (&["--scheduler", "one-cycle", "--pct-start", "2"], "pct_start is 2"),
+        (&["--warmup", "1"], "warmup is 1"),
+        (
+            &["--warmup", "1", "--epochs", "2", "--warmup-factor", "0"],
+            "start_factor is 0",
+        ),
+        (&["--class-weights", "1,2"], "2 numbers, but there are 3 classes"),
+        (&["--clip-grad-norm", "0"], "max_norm is 0"),
+        (&["--ema", "1.5"], "decay is 1.5"),
+    ];
+    for (case, word) in cases {
+        let output = kestrel(dir.path(), &train(&[&["--epochs", "1"][..], case].concat()));
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{case:?}: {text}");
+        assert!(
+            text.contains(word) && !text.contains("panicked"),
+            "{case:?}: {word:?} in\n{text}"
+        );
+    }
+    let output = kestrel(dir.path(), &train(&["--optimizer", "adagrad"]));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("adamw"));
+}
+
+#[test]
+fn the_range_test_draws_and_the_views_are_averaged() {
+    let dir = folder();
+    let output = succeed(dir.path(), &train(&["--find-lr", "--find-lr-plot", "lr.png"]));
+    assert!(
+        stdout(&output).starts_with("Suggested learning rate: "),
+        "{}",
+        stdout(&output)
+    );
+    assert!(image::open(dir.path().join("lr.png")).unwrap().width() > 400);
+    assert!(!dir.path().join("runs").exists(), "nothing was trained");
+
+    succeed(dir.path(), &train(&["--epochs", "1", "--name", "a"]));
+    let evaluate = |tta| {
+        let weights = "runs/a/best.safetensors";
+        stdout(&succeed(
+            dir.path(),
+            &["evaluate", "--weights", weights, "--data", "pictures", "--tta", tta],
+        ))
+    };
+    let answers = ["none", "flip", "multi-crop"].map(evaluate);
+    assert!(
+        answers.iter().all(|a| a.starts_with("Accuracy on the 6 test images")),
+        "{answers:?}"
+    );
+    assert!(answers[0] != answers[1] && answers[1] != answers[2], "{answers:?}");
+}
