@@ -89,7 +89,7 @@ fn check(config: &LrFinderConfig) -> Result<()> {
     if config.num_steps < 10 {
         return bad("num_steps", "at least 10", config.num_steps.to_string());
     }
-    if !(config.diverged > 1.0) {
+    if config.diverged.is_nan() || config.diverged <= 1.0 {
         return bad("diverged", "more than 1", config.diverged.to_string());
     }
     Ok(())

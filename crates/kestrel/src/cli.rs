@@ -30,6 +30,8 @@ const TRAIN_EXAMPLES: &str = "Examples:
   kestrel train --data ~/cifar-10-batches-bin     the official binary folder, or its .tar.gz
   kestrel train --data pictures --epochs 20       a folder of train/<class>/* and test/<class>/*
   kestrel train --config runs/cifar10-cnn-1/config.toml --seed 1
+  kestrel train --optimizer sgd --nesterov --lr 0.1 --scheduler cosine --warmup 5 --ema 0.999
+  kestrel train --find-lr                         where the loss falls most as the rate rises
   kestrel train --resume runs/cifar10-cnn-1       go on after the last finished epoch
 
 A run writes to runs/<name>/: config.toml (every option), best.safetensors (the weights of the best epoch),

@@ -38,7 +38,7 @@ impl Model for Flat {
     fn forward(&self, images: &Tensor, mode: Mode) -> kestrel_models::Result<Tensor> {
         mode.section(|tape: &mut Tape| {
             let x = tape.leaf(&images.flatten_from(1)?)?;
-            tape.linear(&x, &self.1, None)
+            tape.linear(&x, &self.1, None, false)
         })
     }
 
