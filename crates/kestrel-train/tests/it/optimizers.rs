@@ -240,3 +240,44 @@ fn combined_optimisers_move_their_own_and_resume() {
     ];
     assert!(Combined::new(twice).is_err());
 }
+
+/// Several pieces of work, on one, two and four threads.
+#[test]
+fn the_thread_count_changes_no_bit() {
+    let wave = |shape: &[usize], seed: f32| {
+        let count = shape.iter().product::<usize>();
+        let values: Vec<f32> = (0..count).map(|i| (i as f32 * seed).sin()).collect();
+        Tensor::from_vec(values, shape, &candle_core::Device::Cpu).unwrap()
+    };
+    let run = |which: usize| -> Vec<u32> {
+        let vars: NamedVars = [("a", vec![50, 40, 5, 5]), ("b", vec![20_011])]
+            .map(|(name, shape)| (name.to_owned(), var(&wave(&shape, 1.7))))
+            .into();
+        let mut optimizer: Box<dyn Optimizer> = match which {
+            0 => lion(vars.clone()),
+            1 => rmsprop(vars.clone(), 0.9, true),
+            2 => adam(vars.clone(), true),
+            3 => muon(vars[..1].to_vec(), false),
+            _ => {
+                let config = LookaheadConfig { k: 2, alpha: 0.5 };
+                Box::new(Lookahead::new(sgd(vars.clone(), 0.9, 0.0, true), config).unwrap())
+            }
+        };
+        for seed in [0.3, 0.9] {
+            let of: Vec<_> = vars.iter().map(|(_, var)| (var, wave(var.dims(), seed))).collect();
+            let mut store = grads(&of);
+            kestrel_train::grad_clip::clip_grad_norm(&mut store, &vars, 1.0).unwrap();
+            optimizer.step(&store).unwrap();
+        }
+        let bits = |(_, var): &(String, Var)| var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        vars.iter().flat_map(bits).map(f32::to_bits).collect()
+    };
+    for which in 0..5 {
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| run(which))
+        };
+        let one = with(1);
+        assert!(with(2) == one && with(4) == one, "{which}");
+    }
+}

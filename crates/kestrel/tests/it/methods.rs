@@ -171,7 +171,7 @@ fn values_that_methods_do_not_take_are_refused_before_a_folder_is_made() {
         (&["--scheduler", "one-cycle", "--pct-start", "2"], "pct_start is 2"),
         (&["--warmup", "1"], "warmup is 1"),
         (
-            &["--warmup", "1", "--epochs", "2", "--warmup-factor", "0"],
+            &["--warmup", "1", "--warmup-interval", "step", "--warmup-factor", "0"],
             "start_factor is 0",
         ),
         (&["--class-weights", "1,2"], "2 numbers, but there are 3 classes"),
@@ -204,7 +204,28 @@ fn the_range_test_draws_and_the_views_are_averaged() {
     assert!(image::open(dir.path().join("lr.png")).unwrap().width() > 400);
     assert!(!dir.path().join("runs").exists(), "nothing was trained");
 
-    succeed(dir.path(), &train(&["--epochs", "1", "--name", "a"]));
+    // A pattern that looks different from every side.
+    for (i, class) in (0u32..).zip(["class0", "class1", "class2"]) {
+        let ramp = |x: u32, y: u32| image::Rgb([(x * 8) as u8, (y * x / 4) as u8, (80 * i + y) as u8]);
+        let path = dir.path().join("pictures/test").join(class).join("0.png");
+        image::RgbImage::from_fn(32, 32, ramp).save(path).unwrap();
+    }
+    let wide = [
+        "train",
+        "--data",
+        "pictures",
+        "--width",
+        "4",
+        "--batch-size",
+        "4",
+        "--num-images",
+        "0",
+        "--lr=0.01",
+    ];
+    succeed(
+        dir.path(),
+        &[&wide[..], &["--device", "cpu", "--epochs", "2", "--name", "a"]].concat(),
+    );
     let evaluate = |tta| {
         let weights = "runs/a/best.safetensors";
         stdout(&succeed(
