@@ -141,6 +141,7 @@ impl Epilogue for NormalizeAddRelu<'_> {
 
     #[inline(always)]
     fn channels<S: Simd>(&self, s: S, channel: usize, lanes: usize) -> Self::Channels<S> {
+        #[allow(clippy::manual_map, reason = "its closure might not be inlined")]
         let residual = match &self.residual_affine {
             Some(affine) => Some(affine.channels(s, channel, lanes)),
             None => None,
