@@ -1,6 +1,7 @@
 //! The forward pass and the backward pass to the data: blocks of target pixels times ranges of channels, each a unit of
 //! work for one thread.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -144,14 +145,19 @@ impl<'a> Job<'a> {
     /// The jobs of `phases` that have pixels, and all jobs' blocks.
     fn list(phases: &'a [Phase]) -> (Vec<Self>, usize) {
         let (mut first_depth, mut first_block) = (0, 0);
-        let jobs = phases.iter().filter(|phase| phase.len() > 0).map(|phase| {
-            let pixels = phase.len().div_ceil(BLOCKS).next_multiple_of(4).max(12);
+        let mut phases: Vec<_> = phases.iter().filter(|phase| phase.len() > 0).collect();
+        // The longest units first, so that threads end together.
+        phases.sort_by_key(|phase| Reverse(phase.depth()));
+        let jobs = phases.into_iter().map(|phase| {
+            // A multiple of four blocks shares out evenly among the usual numbers of threads.
+            let blocks = phase.len().div_ceil(PIXELS).max(BLOCKS).next_multiple_of(4);
+            let pixels = phase.len().div_ceil(blocks).next_multiple_of(4).max(12);
             let job = Self {
                 phase,
                 all_depth: phase.depth(),
                 first_depth,
                 first_block,
-                pixels: pixels.min(piece(phase.len(), PIXELS, 4)),
+                pixels,
                 depth: piece(phase.depth(), DEPTH, LINE),
             };
             first_depth += job.all_depth;
