@@ -2,15 +2,12 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
-#[cfg(all(target_os = "linux", not(miri)))]
-use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
+
+use crate::memory::huge_pages::{self, HUGE_PAGE};
 
 /// Floats in a cache line.
 pub(in crate::conv2d) const LINE: usize = 16;
-
-/// Bytes of a huge page; buffers of half of it and more are made of whole ones, where the system has them.
-const HUGE_PAGE: usize = 2 << 20;
 
 /// Zeroed floats, aligned to a cache line or a huge page, growing only.
 #[derive(Debug, Default)]
@@ -36,7 +33,7 @@ impl Block {
         let Some(start) = NonNull::new(start) else {
             handle_alloc_error(layout)
         };
-        advise_huge_pages(start, layout);
+        huge_pages::advise(start.as_ptr(), layout.size());
         Self {
             floats: start.cast(),
             layout,
@@ -78,23 +75,6 @@ impl Buffer {
         self.0.as_ref().map_or(0, |block| block.layout.size())
     }
 }
-
-/// Asks for huge pages: a transform writes to 36 planes at once, more than the nearest page table cache holds.
-#[cfg(all(target_os = "linux", not(miri)))]
-fn advise_huge_pages(start: NonNull<u8>, layout: Layout) {
-    /// From `linux/mman.h`.
-    const MADV_HUGEPAGE: c_int = 14;
-    unsafe extern "C" {
-        fn madvise(start: *mut c_void, len: usize, advice: c_int) -> c_int;
-    }
-    if layout.align() == HUGE_PAGE {
-        // SAFETY: the range is one live allocation, page-aligned; this advice changes no contents. It may be refused.
-        let _refused = unsafe { madvise(start.as_ptr().cast(), layout.size(), MADV_HUGEPAGE) };
-    }
-}
-
-#[cfg(not(all(target_os = "linux", not(miri))))]
-fn advise_huge_pages(_start: NonNull<u8>, _layout: Layout) {}
 
 /// Scratch memory of the Winograd passes, owned by the caller and reused from call to call.
 ///
