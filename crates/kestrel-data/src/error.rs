@@ -308,6 +308,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A kernel refused its arguments.
+    #[error("{context}: {source}")]
+    Kernel {
+        /// What was being done.
+        context: &'static str,
+        /// The kernel's error.
+        source: kestrel_kernels::Error,
+    },
     /// candle reported an error.
     #[error("{context}: {source}")]
     Candle {
@@ -326,6 +334,11 @@ impl Error {
             path: path.to_path_buf(),
             source,
         }
+    }
+
+    /// Wraps an error of a kernel with what was being done: for `map_err`.
+    pub(crate) fn kernel(context: &'static str) -> impl FnOnce(kestrel_kernels::Error) -> Self {
+        move |source| Self::Kernel { context, source }
     }
 
     /// Wraps an error of candle with what was being done: for `map_err`.

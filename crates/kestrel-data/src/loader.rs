@@ -1,7 +1,7 @@
 //! `DataLoader`: batches of transformed images, made in parallel ahead of whoever trains on them.
 //!
-//! A thread makes batches in order, at most `prefetch` ahead; within a batch, rayon transforms the images side by side,
-//! each straight into its place in the batch. A batch is a function of (data set, transforms, configuration, epoch, place
+//! At most `prefetch` batches are under way at once; within a batch, rayon transforms the images side by side, each straight
+//! into its place in the batch. A batch is a function of (data set, transforms, configuration, epoch, place
 //! in the epoch), so neither the number of threads nor where an epoch was entered changes it.
 //!
 //! Shapes: `N` images of a batch, `C = 3` channels, `H, W` after the transforms.

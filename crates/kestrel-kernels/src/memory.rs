@@ -13,9 +13,15 @@
 //! # fn main() {}
 //! ```
 
+mod chunks;
+mod prefetch;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+pub use chunks::fill_chunks;
+pub use prefetch::prefetch;
 
 /// Blocks from this size on are kept; smaller ones are the system allocator's.
 const LARGE: usize = 1 << SMALLEST_BITS;

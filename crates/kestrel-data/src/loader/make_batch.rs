@@ -5,14 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use kestrel_kernels::random::{KeyedRng, Purpose};
-use rayon::prelude::*;
+use kestrel_kernels::memory::fill_chunks;
 
 use super::Batch;
 use crate::datasets::Dataset;
 use crate::error::{Error, Result};
 use crate::pixels::{CHANNELS, Image};
-use crate::transforms::Compose;
+use crate::transforms::{Compose, SampleKey};
 
 /// Everything that a batch depends on but its place in the run.
 pub(super) struct BatchMaker {
@@ -63,36 +62,29 @@ impl BatchMaker {
         }
     }
 
-    /// The batch of the samples `indices` in epoch `epoch`. `buffer` is memory to use; some comes back in it where the
-    /// batch did not keep it.
-    pub(super) fn make(&self, epoch: u64, indices: Vec<usize>, buffer: &mut Vec<f32>) -> Result<Batch> {
+    /// Runs `work` on the loader's threads, some time.
+    pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        match &self.pool {
+            Some(pool) => pool.spawn(work),
+            None => rayon::spawn(work),
+        }
+    }
+
+    /// The batch of the samples `indices` in epoch `epoch`; its images are made side by side on the loader's threads.
+    pub(super) fn make(&self, epoch: u64, indices: Vec<usize>) -> Result<Batch> {
         let _span = tracing::debug_span!("load", epoch, images = indices.len()).entered();
         let (height, width) = self.size;
         let image_len = CHANNELS * height * width;
-        let mut data = std::mem::take(buffer);
-        data.resize(indices.len() * image_len, 0.0);
-        let mut fill = || {
-            let outputs = data.par_chunks_exact_mut(image_len.max(1));
-            // The first in the batch's order, so that the error is the same for any number of threads.
-            outputs
-                .zip(&indices)
-                .find_map_first(|(out, &index)| self.guarded(index, || self.write(epoch, index, out)).err())
-        };
-        let fault = match &self.pool {
-            Some(pool) => pool.install(fill),
-            None => fill(),
-        };
-        if let Some(error) = fault {
-            return Err(error);
-        }
+        // The first error in the batch's order, so that it is the same for any number of threads.
+        let data = fill_chunks(indices.len(), image_len, |place, out| {
+            let index = indices[place];
+            if let Some(&next) = indices.get(place + 1) {
+                self.dataset.prefetch(next);
+            }
+            self.guarded(index, || self.write(epoch, index, out))
+        })?;
         let shape = (indices.len(), CHANNELS, height, width);
-        let images = if self.device.is_cpu() {
-            Tensor::from_vec(data, shape, &self.device)
-        } else {
-            let copied = Tensor::from_slice(&data, shape, &self.device);
-            *buffer = data;
-            copied
-        };
+        let images = Tensor::from_vec(data, shape, &self.device);
         let images = images.map_err(Error::candle("cannot make a batch's images a tensor"))?;
         let targets: Vec<u32> = indices.iter().map(|&index| self.dataset.label(index)).collect();
         let targets = Tensor::from_vec(targets, indices.len(), &self.device)
@@ -106,9 +98,14 @@ impl BatchMaker {
 
     /// Reads and transforms one sample.
     fn transformed(&self, epoch: u64, index: usize) -> Result<Image<'_>> {
-        let mut image = self.dataset.image(index)?;
-        let mut rng = KeyedRng::new(self.seed, Purpose::Transform, epoch, index as u64);
-        self.transforms.apply(&mut image, &mut rng)?;
+        let key = SampleKey {
+            seed: self.seed,
+            epoch,
+            index: index as u64,
+        };
+        let mut choose = |height, width| self.transforms.region(height, width, key);
+        let mut image = self.dataset.image_part(index, &mut choose)?;
+        self.transforms.apply(&mut image, key)?;
         Ok(image)
     }
 

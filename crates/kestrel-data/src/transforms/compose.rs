@@ -3,19 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kestrel_kernels::random::KeyedRng;
+use kestrel_kernels::pixels::RgbToPlanes;
 
-use super::normalize::Table;
+use super::key::{SampleKey, StepKey};
 use super::{Normalize, RandomHorizontalFlip, Transform, TransformSpec};
 use crate::error::{Error, Result};
-use crate::pixels::{CHANNELS, Image};
+use crate::pixels::{CHANNELS, Image, Region};
 
 /// Pixel transforms, then `ToTensor`, then perhaps `Normalize`.
 #[derive(Clone)]
 pub struct Compose {
-    transforms: Vec<Arc<dyn Transform>>,
+    transforms: Vec<(StepKey, Arc<dyn Transform>)>,
     normalize: Option<Normalize>,
-    table: Table,
+    planes: RgbToPlanes,
 }
 
 impl fmt::Debug for Compose {
@@ -36,13 +36,15 @@ impl Compose {
         Self {
             transforms: Vec::new(),
             normalize: None,
-            table: Table::new(None),
+            planes: RgbToPlanes::new([0.0; CHANNELS], [1.0; CHANNELS]),
         }
     }
 
     /// Adds a pixel transform after those already there, before `ToTensor`.
     pub fn then(mut self, transform: impl Transform + 'static) -> Self {
-        self.transforms.push(Arc::new(transform));
+        let name = transform.name();
+        let earlier = self.transforms.iter().filter(|(_, other)| other.name() == name).count();
+        self.transforms.push((StepKey::new(name, earlier), Arc::new(transform)));
         self
     }
 
@@ -50,7 +52,7 @@ impl Compose {
     pub fn normalize(self, normalize: Normalize) -> Self {
         Self {
             normalize: Some(normalize),
-            table: Table::new(Some(normalize)),
+            planes: RgbToPlanes::new(normalize.mean(), normalize.std()),
             ..self
         }
     }
@@ -62,7 +64,7 @@ impl Compose {
 
     /// The description of every step, in order.
     pub fn specs(&self) -> Vec<TransformSpec> {
-        let pixel = self.transforms.iter().map(|t| t.spec());
+        let pixel = self.transforms.iter().map(|(_, t)| t.spec());
         pixel
             .chain([TransformSpec::ToTensor])
             .chain(self.normalize.map(TransformSpec::Normalize))
@@ -120,14 +122,20 @@ impl Compose {
         Ok(compose)
     }
 
+    /// The part of an image of this size that [`Self::apply`] with the same key will look at; none for all of it.
+    pub fn region(&self, height: usize, width: usize, key: SampleKey) -> Option<Region> {
+        let (step, first) = self.transforms.first()?;
+        first.region(height, width, &mut key.rng(*step))
+    }
+
     /// Runs the pixel transforms; geometry only moves the image's window.
     ///
     /// # Errors
     /// The first transform's that fails.
-    pub fn apply(&self, image: &mut Image<'_>, rng: &mut KeyedRng) -> Result<()> {
+    pub fn apply(&self, image: &mut Image<'_>, key: SampleKey) -> Result<()> {
         self.transforms
             .iter()
-            .try_for_each(|transform| transform.apply(image, rng))
+            .try_for_each(|(step, transform)| transform.apply(image, &mut key.rng(*step)))
     }
 
     /// `ToTensor` and `Normalize`: writes the image into `out`, reading each pixel once.
@@ -150,30 +158,7 @@ impl Compose {
                 got: out.len(),
             });
         }
-        if plane == 0 {
-            return Ok(());
-        }
-        // A channel at a time: planes of 32x32 lie 4 KiB apart, and writing to all three at once stalls on that.
-        for (channel, plane) in out.chunks_exact_mut(plane).enumerate() {
-            let table = self.table.channel(channel);
-            for (y, row) in plane.chunks_exact_mut(width).enumerate() {
-                let Some(span) = image.row(y) else {
-                    row.fill(table[0]);
-                    continue;
-                };
-                let (pixels, _) = span.source.as_chunks::<CHANNELS>();
-                let (before, rest) = row.split_at_mut(span.start);
-                let (visible, after) = rest.split_at_mut(pixels.len());
-                before.fill(table[0]);
-                after.fill(table[0]);
-                let put = |(value, pixel): (&mut f32, &[u8; CHANNELS])| *value = table[usize::from(pixel[channel])];
-                if image.flipped {
-                    visible.iter_mut().zip(pixels.iter().rev()).for_each(put);
-                } else {
-                    visible.iter_mut().zip(pixels).for_each(put);
-                }
-            }
-        }
-        Ok(())
+        let written = self.planes.write(image.view(), out);
+        written.map_err(Error::kernel("cannot write an image into a batch"))
     }
 }

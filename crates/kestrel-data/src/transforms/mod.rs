@@ -16,6 +16,7 @@
 //! ```
 
 mod compose;
+mod key;
 mod normalize;
 pub mod presets;
 mod random_crop;
@@ -27,9 +28,10 @@ use std::fmt::Debug;
 use kestrel_kernels::random::KeyedRng;
 
 use crate::error::Result;
-use crate::pixels::Image;
+use crate::pixels::{Image, Region};
 
 pub use compose::Compose;
+pub use key::SampleKey;
 pub use normalize::Normalize;
 pub use random_crop::RandomCrop;
 pub use random_horizontal_flip::RandomHorizontalFlip;
@@ -39,12 +41,22 @@ pub use spec::TransformSpec;
 pub trait Transform: Debug + Send + Sync {
     /// Applies the transform to one image.
     ///
-    /// All randomness comes from `rng`, which is keyed by (seed, epoch, sample index) and shared by the pipeline's steps in
-    /// their order. So the result depends on nothing else.
+    /// All randomness comes from `rng`, which is keyed by (seed, epoch, sample index, transform), so the result depends on
+    /// nothing else.
     ///
     /// # Errors
     /// As the transform says; the loader adds the sample's index.
     fn apply(&self, image: &mut Image<'_>, rng: &mut KeyedRng) -> Result<()>;
+
+    /// The part of an image of this size that [`Self::apply`] looks at when it gets a generator in the same state; none for
+    /// all of it. What lies outside of it need not be decoded if the transform is the first.
+    fn region(&self, _height: usize, _width: usize, _rng: &mut KeyedRng) -> Option<Region> {
+        None
+    }
+
+    /// torchvision's name of the transform, or one of your own. With the transform's place among those of the same name it
+    /// keys the generator that [`Self::apply`] gets.
+    fn name(&self) -> &'static str;
 
     /// The description that a configuration and a checkpoint hold; [`TransformSpec::Custom`] for a user's own transform.
     fn spec(&self) -> TransformSpec {

@@ -76,6 +76,10 @@ impl Transform for RandomCrop {
         self.apply_at(image, top, left)
     }
 
+    fn name(&self) -> &'static str {
+        "RandomCrop"
+    }
+
     fn spec(&self) -> TransformSpec {
         TransformSpec::RandomCrop(*self)
     }

@@ -2,7 +2,7 @@
 
 use kestrel_data::pixels::Image;
 use kestrel_data::transforms::{
-    Compose, Normalize, RandomCrop, RandomHorizontalFlip, Transform, TransformSpec, presets,
+    Compose, Normalize, RandomCrop, RandomHorizontalFlip, SampleKey, Transform, TransformSpec, presets,
 };
 use kestrel_data::{Error, Result};
 use kestrel_kernels::random::{KeyedRng, Purpose};
@@ -11,6 +11,14 @@ use serde::{Deserialize, Serialize};
 
 fn rng(index: u64) -> KeyedRng {
     KeyedRng::new(1, Purpose::Transform, 0, index)
+}
+
+fn key(index: u64) -> SampleKey {
+    SampleKey {
+        seed: 1,
+        epoch: 0,
+        index,
+    }
 }
 
 #[test]
@@ -24,7 +32,7 @@ fn flip_and_crop_draw_uniformly() {
     let n = 20_000;
     for index in 0..n {
         let mut image = Image::new(source.as_slice(), 4, 4).unwrap();
-        train.apply(&mut image, &mut rng(index)).unwrap();
+        train.apply(&mut image, key(index)).unwrap();
         let pixels = image.pixels().into_owned();
         // Where both columns are visible, their order tells the flip.
         if let Some(row) = pixels.chunks_exact(6).find(|row| row[0] == 1 && row[3] == 1) {
@@ -175,6 +183,10 @@ impl Transform for Invert {
         image.pixels_mut().iter_mut().for_each(|value| *value = 255 - *value);
         Ok(())
     }
+
+    fn name(&self) -> &'static str {
+        "Invert"
+    }
 }
 
 #[test]
@@ -184,7 +196,7 @@ fn users_transform_runs_between_others() {
         .then(Invert)
         .then(RandomCrop::new(3));
     let mut image = Image::new(vec![255; 3], 1, 1).unwrap();
-    compose.apply(&mut image, &mut rng(0)).unwrap();
+    compose.apply(&mut image, key(0)).unwrap();
     let mut out = vec![0.0; 27];
     compose.write(&image, &mut out).unwrap();
     assert_eq!(out.iter().filter(|&&value| value == 0.0).count(), 3);
