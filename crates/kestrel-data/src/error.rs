@@ -193,6 +193,16 @@ pub enum Error {
         /// Height and width of the padded image.
         image: (usize, usize),
     },
+    /// An image cannot be resized.
+    #[error("cannot resize {}x{} to {}x{} pixels (height x width): {reason}", from.0, from.1, to.0, to.1)]
+    Resize {
+        /// Height and width of the image.
+        from: (usize, usize),
+        /// Height and width asked for.
+        to: (usize, usize),
+        /// Why.
+        reason: String,
+    },
     /// A parameter has a value outside its range.
     #[error("{name} is {got}, expected {expected}")]
     InvalidParameter {

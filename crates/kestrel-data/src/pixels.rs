@@ -184,12 +184,27 @@ impl<'a> Image<'a> {
     /// # Source
     /// `torchvision.transforms.functional.pad` with fill 0, proved by `tests/golden/geometry.safetensors`.
     pub fn pad(&mut self, padding: usize) {
+        self.pad_sides(padding, padding, padding, padding);
+    }
+
+    /// Adds black pixels above, below, left and right.
+    pub fn pad_sides(&mut self, above: usize, below: usize, left: usize, right: usize) {
         // What an earlier crop cut away must not come back.
         self.visible = self.visible.intersect(&self.window);
-        self.window.top -= padding as isize;
-        self.window.left -= padding as isize;
-        self.window.height += 2 * padding;
-        self.window.width += 2 * padding;
+        let left_of_source = if self.flipped { right } else { left };
+        self.window.top -= above as isize;
+        self.window.left -= left_of_source as isize;
+        self.window.height += above + below;
+        self.window.width += left + right;
+    }
+
+    /// Takes other pixels, `[height, width, 3]`, in place of all those there are.
+    ///
+    /// # Errors
+    /// [`Error::PixelCount`] if they are not `height * width * 3`.
+    pub fn replace(&mut self, pixels: Vec<u8>, height: usize, width: usize) -> Result<()> {
+        *self = Self::new(pixels, height, width)?;
+        Ok(())
     }
 
     /// Keeps the `height` x `width` pixels whose upper left corner is at (`top`, `left`).

@@ -101,6 +101,18 @@ impl Compose {
                     crop.check()?;
                     compose.then(*crop)
                 }
+                TransformSpec::Resize(resize) if !is_tensor => {
+                    resize.check()?;
+                    compose.then(*resize)
+                }
+                TransformSpec::CenterCrop(crop) if !is_tensor => {
+                    crop.check()?;
+                    compose.then(*crop)
+                }
+                TransformSpec::RandomResizedCrop(crop) if !is_tensor => {
+                    crop.check()?;
+                    compose.then(*crop)
+                }
                 TransformSpec::Custom { description } => {
                     return Err(Error::InvalidParameter {
                         name: "transforms",

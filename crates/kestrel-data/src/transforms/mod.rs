@@ -15,12 +15,17 @@
 //! # Ok::<(), kestrel_data::Error>(())
 //! ```
 
+mod center_crop;
 mod compose;
 mod key;
 mod normalize;
+mod parameters;
 pub mod presets;
 mod random_crop;
 mod random_horizontal_flip;
+mod random_resized_crop;
+mod resample;
+mod resize;
 mod spec;
 
 use std::fmt::Debug;
@@ -30,11 +35,15 @@ use kestrel_kernels::random::KeyedRng;
 use crate::error::Result;
 use crate::pixels::{Image, Region};
 
+pub use center_crop::CenterCrop;
 pub use compose::Compose;
 pub use key::SampleKey;
 pub use normalize::Normalize;
+pub use parameters::{Factor, InterpolationMode, Size};
 pub use random_crop::RandomCrop;
 pub use random_horizontal_flip::RandomHorizontalFlip;
+pub use random_resized_crop::RandomResizedCrop;
+pub use resize::Resize;
 pub use spec::TransformSpec;
 
 /// A step that changes an image's geometry or its 8-bit pixels.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Normalize, RandomCrop, RandomHorizontalFlip};
+use super::{CenterCrop, Normalize, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, Resize};
 
 /// One step of a pipeline, by torchvision's name.
 ///
@@ -15,6 +15,12 @@ pub enum TransformSpec {
     RandomHorizontalFlip(RandomHorizontalFlip),
     /// Pads with black and crops at random.
     RandomCrop(RandomCrop),
+    /// Resizes.
+    Resize(Resize),
+    /// Keeps the middle.
+    CenterCrop(CenterCrop),
+    /// Crops at random and resizes.
+    RandomResizedCrop(RandomResizedCrop),
     /// From 8-bit `[H, W, 3]` to `f32` `[3, H, W]` in `[0, 1]`.
     ToTensor,
     /// Subtracts the mean and divides by the standard deviation.
