@@ -187,7 +187,7 @@ fn jpeg_end(bytes: &[u8]) -> std::result::Result<(), &'static str> {
     let mut position = 0;
     loop {
         let rest = bytes.get(position..).ok_or(NO_END)?;
-        position += rest.iter().position(|&byte| byte == 0xff).ok_or(NO_END)? + 1;
+        position += memchr::memchr(0xff, rest).ok_or(NO_END)? + 1;
         match *bytes.get(position).ok_or(NO_END)? {
             // A fill byte: the next may be the marker's.
             0xff => {}

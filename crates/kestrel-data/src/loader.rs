@@ -62,6 +62,9 @@ pub struct Batch {
     pub images: Tensor,
     /// `[N]`, `u32`: each image's class.
     pub targets: Tensor,
+    /// `[N, K]`, `f32`: a probability for each of `K` classes, where MixUp or CutMix has mixed the images; `targets` are then
+    /// the images' own.
+    pub soft_targets: Option<Tensor>,
     /// `[N]`: each image's index in the data set.
     pub indices: Vec<usize>,
 }
@@ -205,6 +208,7 @@ impl DataLoader {
             Arc::clone(&self.maker),
             epoch,
             order,
+            first_batch,
             self.config.batch_size,
             self.config.prefetch,
         )

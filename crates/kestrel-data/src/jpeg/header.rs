@@ -1,6 +1,8 @@
 //! What comes before a scan: the frame, the tables, and whether the file is of the kind that is taken.
 
-use super::huffman::{Huffman, ZIGZAG};
+use std::sync::Arc;
+
+use super::huffman::Huffman;
 
 /// A colour component.
 pub(super) struct Component {
@@ -12,8 +14,8 @@ pub(super) struct Component {
     pub(super) height: usize,
     /// Dividers of the quantisation, in the order in which coefficients are read.
     pub(super) quantization: [i16; 64],
-    pub(super) dc: Huffman,
-    pub(super) ac: Huffman,
+    pub(super) dc: Arc<Huffman>,
+    pub(super) ac: Arc<Huffman>,
 }
 
 /// The header of a file that is taken.
@@ -40,8 +42,8 @@ struct Declared {
 #[derive(Default)]
 struct Tables {
     quantization: [Option<[i16; 64]>; 4],
-    dc: [Option<Huffman>; 4],
-    ac: [Option<Huffman>; 4],
+    dc: [Option<Arc<Huffman>>; 4],
+    ac: [Option<Arc<Huffman>>; 4],
     restart_interval: usize,
     jfif: bool,
     /// The transform that an Adobe marker names.
@@ -139,12 +141,13 @@ impl Tables {
             let (counts, rest) = rest.split_first_chunk::<16>()?;
             let total = counts.iter().map(|&count| usize::from(count)).sum();
             let (symbols, rest) = rest.split_at_checked(total)?;
-            let class = match kind >> 4 {
-                0 => &mut self.dc,
-                1 => &mut self.ac,
+            let table = Huffman::new(counts, symbols)?;
+            let (class, table) = match kind >> 4 {
+                0 => (&mut self.dc, table),
+                1 => (&mut self.ac, table.with_leaps()),
                 _ => return None,
             };
-            *class.get_mut(usize::from(kind & 15))? = Some(Huffman::new(counts, symbols)?);
+            *class.get_mut(usize::from(kind & 15))? = Some(Arc::new(table));
             segment = rest;
         }
         Some(())
@@ -212,5 +215,3 @@ impl Tables {
         }
     }
 }
-
-const _: () = assert!(ZIGZAG.len() == 64);

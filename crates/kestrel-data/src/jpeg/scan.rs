@@ -28,7 +28,7 @@ impl Unstuffed {
         self.mcus_a_piece = if interval == 0 { num_mcus } else { interval };
         let mut rest = scan;
         loop {
-            let at = rest.iter().position(|&byte| byte == 0xff).ok_or(SHORT)?;
+            let at = memchr::memchr(0xff, rest).ok_or(SHORT)?;
             self.bytes.extend_from_slice(&rest[..at]);
             match rest.get(at + 1).ok_or(SHORT)? {
                 0x00 => {
@@ -190,7 +190,7 @@ fn block(
 ) -> Option<()> {
     *previous = previous.wrapping_add(component.dc.difference(bits)?);
     let Some((out, stride)) = out else {
-        return component.ac.coefficients(bits, |_, _| {});
+        return component.ac.leap(bits);
     };
     let mut coefficients = [0; 64];
     let quantization = &component.quantization;

@@ -22,6 +22,8 @@ pub struct Epoch {
     order: Vec<usize>,
     batch_size: usize,
     prefetch: usize,
+    /// The number in the epoch of the order's first batch.
+    first_batch: usize,
     /// Samples of the order whose batch has been asked for.
     begun: usize,
     /// The batches asked for, in order.
@@ -35,10 +37,12 @@ impl Epoch {
         maker: Arc<BatchMaker>,
         epoch: u64,
         order: Vec<usize>,
+        first_batch: usize,
         batch_size: usize,
         prefetch: usize,
     ) -> Self {
         let mut this = Self {
+            first_batch,
             maker,
             epoch,
             order,
@@ -58,13 +62,14 @@ impl Epoch {
         while self.pending.len() < self.prefetch && self.begun < self.order.len() {
             let end = self.order.len().min(self.begun + self.batch_size);
             let indices = self.order[self.begun..end].to_vec();
+            let number = self.first_batch + self.begun / self.batch_size;
             self.begun = end;
             let (sender, receiver) = sync_channel(1);
             let (maker, stopped, epoch) = (Arc::clone(&self.maker), Arc::clone(&self.stopped), self.epoch);
             self.maker.spawn(move || {
                 if !stopped.load(Ordering::Relaxed) {
                     // A panic outside of any sample, such as a label's, must not reach the threads' owner.
-                    let made = catch_unwind(AssertUnwindSafe(|| maker.make(epoch, indices)));
+                    let made = catch_unwind(AssertUnwindSafe(|| maker.make(epoch, number, indices)));
                     let batch = made.unwrap_or_else(|payload| {
                         Err(Error::LoaderStopped {
                             dataset: maker.dataset.describe(),
