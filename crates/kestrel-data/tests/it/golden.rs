@@ -8,14 +8,14 @@ use kestrel_data::{Error, decode};
 use kestrel_kernels::random::{KeyedRng, Purpose};
 use safetensors::SafeTensors;
 
-fn read(name: &str) -> Vec<u8> {
+pub(crate) fn read(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
         .join(name);
     std::fs::read(path).unwrap()
 }
 
-fn draws(file: &SafeTensors<'_>, name: &str) -> Vec<usize> {
+pub(crate) fn draws(file: &SafeTensors<'_>, name: &str) -> Vec<usize> {
     let tensor = file.tensor(name).unwrap();
     tensor
         .data()
@@ -27,7 +27,7 @@ fn draws(file: &SafeTensors<'_>, name: &str) -> Vec<usize> {
 }
 
 /// The bits, so that equality is exact.
-fn bits(file: &SafeTensors<'_>, name: &str) -> Vec<u32> {
+pub(crate) fn bits(file: &SafeTensors<'_>, name: &str) -> Vec<u32> {
     let tensor = file.tensor(name).unwrap();
     tensor
         .data()
@@ -38,7 +38,7 @@ fn bits(file: &SafeTensors<'_>, name: &str) -> Vec<u32> {
         .collect()
 }
 
-fn image<'a>(file: &SafeTensors<'a>, name: &str) -> Image<'a> {
+pub(crate) fn image<'a>(file: &SafeTensors<'a>, name: &str) -> Image<'a> {
     let tensor = file.tensor(name).unwrap();
     let &[height, width, 3] = tensor.shape() else {
         panic!("{:?}", tensor.shape())
