@@ -74,6 +74,9 @@ pub(crate) struct EvaluateArgs {
     /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: PathBuf,
+    /// The config.toml of the run, for its eval-transforms; without it, the reference's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Which data set; auto takes what the weights were trained on.
     #[arg(long, value_enum, default_value_t = DatasetName::Auto)]
     pub(crate) dataset: DatasetName,

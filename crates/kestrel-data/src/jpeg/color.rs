@@ -112,7 +112,7 @@ fn upsample<'a>(
     let middle = &mut mixed[before..before + count];
     if factors.1 == 2 {
         let near_y = y / 2;
-        let far_y = if y % 2 == 0 {
+        let far_y = if y.is_multiple_of(2) {
             near_y.saturating_sub(1)
         } else {
             (near_y + 1).min(size.1 - 1)

@@ -84,7 +84,7 @@ impl<'a> Header<'a> {
                 DRI => tables.restart_interval = usize::from(u16::from_be_bytes(segment.try_into().ok()?)),
                 APP0 => tables.jfif |= segment.starts_with(b"JFIF\0"),
                 APP14 if segment.starts_with(b"Adobe") => tables.adobe = Some(*segment.get(11)?),
-                SOS => return tables.into_header(frame?, segment, rest),
+                SOS => return tables.into_header(&frame?, segment, rest),
                 APP0..=APP15 | COM => {}
                 // Other frames, arithmetic coding, a height that comes later.
                 _ => return None,
@@ -153,7 +153,7 @@ impl Tables {
         Some(())
     }
 
-    fn into_header<'a>(self, frame: Frame, segment: &[u8], scan: &'a [u8]) -> Option<Header<'a>> {
+    fn into_header<'a>(self, frame: &Frame, segment: &[u8], scan: &'a [u8]) -> Option<Header<'a>> {
         let declared = &frame.components;
         let (&count, rest) = segment.split_first()?;
         let (selectors, spectrum) = rest.split_at_checked(2 * usize::from(count))?;

@@ -29,7 +29,11 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             BenchCase::LoadFolder => {
                 let folder = args.folder.as_deref();
                 let folder = folder.context("load-folder needs photographs: name their folder with --folder DIR")?;
-                ("load-folder", "prefetch", load_folder::load(folder, args.repeats, &device)?)
+                (
+                    "load-folder",
+                    "prefetch",
+                    load_folder::load(folder, args.repeats, &device)?,
+                )
             }
         };
         say(name, variant, rates)?;
