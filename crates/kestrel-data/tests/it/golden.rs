@@ -228,3 +228,27 @@ fn jpegs_of_every_kind_are_errors_when_cut_anywhere() {
         }
     }
 }
+
+#[test]
+fn damaged_jpegs_give_an_image_or_an_error_and_never_a_panic() {
+    let bytes = read("jpeg.safetensors");
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut errors = 0;
+    for kind in jpeg_kinds(&file) {
+        let whole = file.tensor(&format!("{kind}.file")).unwrap().data();
+        for case in 0..400 {
+            let mut rng = KeyedRng::new(1, Purpose::Transform, 0, case);
+            let mut damaged = whole.to_vec();
+            for _ in 0..1 + rng.below(3) {
+                let at = rng.below(damaged.len() as u64) as usize;
+                damaged[at] = rng.next_u32() as u8;
+            }
+            match decode::decode(&damaged, Path::new(&kind)) {
+                // The header may now tell another size, but not one that its pixels do not have.
+                Ok(image) => assert_eq!(image.pixels().len(), image.height() * image.width() * 3),
+                Err(_) => errors += 1,
+            }
+        }
+    }
+    assert!(errors > 400, "{errors}");
+}
