@@ -14,8 +14,8 @@
 //! | 16-bit RGB, RGBA, grey with alpha | the high byte |
 //! | 16-bit grey, CMYK | refused: [`Error::UnsupportedPixels`] |
 //!
-//! The EXIF orientation is ignored, as torchvision's loaders do. A JPEG's pixels differ from Pillow's by rounding: by at most 3
-//! of 255 in `tests/golden/jpeg.safetensors`.
+//! The EXIF orientation is ignored, as torchvision's loaders do. A baseline JPEG's pixels are Pillow's; those of
+//! another differ by rounding: by at most 3 of 255 in `tests/golden/jpeg.safetensors`.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -27,13 +27,17 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 
 use crate::error::{Error, Result};
-use crate::pixels::{CHANNELS, Image};
+use crate::jpeg::Jpeg;
+use crate::pixels::{CHANNELS, Image, Region};
 
 /// The most pixels that an image may have: Pillow's limit against decompression bombs.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
 /// How many of a file's first bytes tell its format.
 pub const SNIFF_BYTES: usize = 12;
+
+/// Tells which part of an image of a given height and width will be looked at; none for all of it.
+pub type Choose<'a> = &'a mut dyn FnMut(usize, usize) -> Option<Region>;
 
 /// An image format, by content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,17 @@ impl Format {
 /// [`Error::UnsupportedFormat`], [`Error::UnsupportedPixels`], [`Error::TruncatedImage`], [`Error::CorruptImage`], and
 /// [`Error::TooLarge`], from the header, before pixels are allocated.
 pub fn decode(bytes: &[u8], path: &Path) -> Result<Image<'static>> {
+    decode_part(bytes, path, &mut |_, _| None)
+}
+
+/// Decodes the part of an image that `choose` picks when it is told the height and the width; all of it for none.
+///
+/// Baseline JPEGs are spared the work for the rest, which is then black; other files are decoded whole. Damage is found
+/// anywhere in the file, in the part or not.
+///
+/// # Errors
+/// Those of [`decode`].
+pub fn decode_part(bytes: &[u8], path: &Path, choose: Choose<'_>) -> Result<Image<'static>> {
     let unsupported = |found| {
         Err(Error::UnsupportedFormat {
             path: path.to_path_buf(),
@@ -78,7 +93,7 @@ pub fn decode(bytes: &[u8], path: &Path) -> Result<Image<'static>> {
         })
     };
     match Format::sniff(bytes) {
-        Some(Format::Jpeg) => jpeg(bytes, path),
+        Some(Format::Jpeg) => jpeg(bytes, path, choose),
         Some(Format::Png) => png(bytes, path),
         Some(Format::Gif) => unsupported("a GIF"),
         Some(Format::WebP) => unsupported("a WebP"),
@@ -111,11 +126,22 @@ fn check_pixels(width: u64, height: u64, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn jpeg(bytes: &[u8], path: &Path) -> Result<Image<'static>> {
+fn jpeg(bytes: &[u8], path: &Path, choose: Choose<'_>) -> Result<Image<'static>> {
     jpeg_end(bytes).map_err(|reason| Error::TruncatedImage {
         path: path.to_path_buf(),
         reason,
     })?;
+    if let Some(jpeg) = Jpeg::parse(bytes) {
+        let (height, width) = (jpeg.height(), jpeg.width());
+        check_pixels(width as u64, height as u64, path)?;
+        let all = Region::all(height, width);
+        let region = choose(height, width).unwrap_or(all).within(height, width);
+        let pixels = jpeg.decode(region).map_err(|reason| Error::CorruptImage {
+            path: path.to_path_buf(),
+            reason: reason.to_owned(),
+        })?;
+        return Image::of_part(pixels, region, height, width);
+    }
     let corrupt = |e| Error::CorruptImage {
         path: path.to_path_buf(),
         reason: format!("{e:?}"),
@@ -161,7 +187,7 @@ fn jpeg_end(bytes: &[u8]) -> std::result::Result<(), &'static str> {
     let mut position = 0;
     loop {
         let rest = bytes.get(position..).ok_or(NO_END)?;
-        position += rest.iter().position(|&byte| byte == 0xff).ok_or(NO_END)? + 1;
+        position += memchr::memchr(0xff, rest).ok_or(NO_END)? + 1;
         match *bytes.get(position).ok_or(NO_END)? {
             // A fill byte: the next may be the marker's.
             0xff => {}

@@ -193,6 +193,16 @@ pub enum Error {
         /// Height and width of the padded image.
         image: (usize, usize),
     },
+    /// An image cannot be resized.
+    #[error("cannot resize {}x{} to {}x{} pixels (height x width): {reason}", from.0, from.1, to.0, to.1)]
+    Resize {
+        /// Height and width of the image.
+        from: (usize, usize),
+        /// Height and width asked for.
+        to: (usize, usize),
+        /// Why.
+        reason: String,
+    },
     /// A parameter has a value outside its range.
     #[error("{name} is {got}, expected {expected}")]
     InvalidParameter {
@@ -308,6 +318,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A kernel refused its arguments.
+    #[error("{context}: {source}")]
+    Kernel {
+        /// What was being done.
+        context: &'static str,
+        /// The kernel's error.
+        source: kestrel_kernels::Error,
+    },
     /// candle reported an error.
     #[error("{context}: {source}")]
     Candle {
@@ -326,6 +344,11 @@ impl Error {
             path: path.to_path_buf(),
             source,
         }
+    }
+
+    /// Wraps an error of a kernel with what was being done: for `map_err`.
+    pub(crate) fn kernel(context: &'static str) -> impl FnOnce(kestrel_kernels::Error) -> Self {
+        move |source| Self::Kernel { context, source }
     }
 
     /// Wraps an error of candle with what was being done: for `map_err`.

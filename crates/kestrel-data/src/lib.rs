@@ -28,6 +28,7 @@ pub mod decode;
 pub mod download;
 mod error;
 pub mod fingerprint;
+mod jpeg;
 pub mod loader;
 mod manifest;
 pub mod pixels;

@@ -1,7 +1,7 @@
 //! `DataLoader`: batches of transformed images, made in parallel ahead of whoever trains on them.
 //!
-//! A thread makes batches in order, at most `prefetch` ahead; within a batch, rayon transforms the images side by side,
-//! each straight into its place in the batch. A batch is a function of (data set, transforms, configuration, epoch, place
+//! At most `prefetch` batches are under way at once; within a batch, rayon transforms the images side by side, each straight
+//! into its place in the batch. A batch is a function of (data set, transforms, configuration, epoch, place
 //! in the epoch), so neither the number of threads nor where an epoch was entered changes it.
 //!
 //! Shapes: `N` images of a batch, `C = 3` channels, `H, W` after the transforms.
@@ -62,6 +62,9 @@ pub struct Batch {
     pub images: Tensor,
     /// `[N]`, `u32`: each image's class.
     pub targets: Tensor,
+    /// `[N, K]`, `f32`: a probability for each of `K` classes, where MixUp or CutMix has mixed the images; `targets` are then
+    /// the images' own.
+    pub soft_targets: Option<Tensor>,
     /// `[N]`: each image's index in the data set.
     pub indices: Vec<usize>,
 }
@@ -205,6 +208,7 @@ impl DataLoader {
             Arc::clone(&self.maker),
             epoch,
             order,
+            first_batch,
             self.config.batch_size,
             self.config.prefetch,
         )

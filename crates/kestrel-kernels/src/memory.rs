@@ -14,13 +14,18 @@
 //! # fn main() {}
 //! ```
 
+mod chunks;
 pub(crate) mod huge_pages;
+mod prefetch;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use huge_pages::HUGE_PAGE;
+
+pub use chunks::fill_chunks;
+pub use prefetch::prefetch;
 
 /// Blocks from this size on are kept; smaller ones are the system allocator's.
 const LARGE: usize = 1 << SMALLEST_BITS;

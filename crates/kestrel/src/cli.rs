@@ -41,7 +41,8 @@ const EVALUATE_EXAMPLES: &str = "Examples:
 const BENCH_CASES: &str = "Each case prints one line: CASE  VARIANT  RATE img/s  (median of N).
   cnn-train   one training step of the CNN with Adam, batch 128
   cnn-eval    one evaluation pass of the CNN, batch 100
-  load-cifar  10,000 images in memory: flip, crop, normalise, batches of 128";
+  load-cifar  10,000 images in memory: flip, crop, normalise, batches of 128
+  load-folder photographs of --folder DIR: RandomResizedCrop(224), flip, normalise, batches of 64";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -76,6 +77,9 @@ pub(crate) struct EvaluateArgs {
     /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: PathBuf,
+    /// The config.toml of the run, for its eval-transforms; without it, the reference's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Which data set; auto takes what the weights were trained on.
     #[arg(long, value_enum, default_value_t = DatasetName::Auto)]
     pub(crate) dataset: DatasetName,
@@ -123,6 +127,9 @@ pub(crate) struct BenchArgs {
     /// The cases; all of them when none is named.
     #[arg(value_enum)]
     pub(crate) cases: Vec<BenchCase>,
+    /// A folder of class folders with photographs, for load-folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
     /// Times each case is measured, after one warm-up; the median is printed.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) repeats: u64,
@@ -141,8 +148,10 @@ pub(crate) enum BenchCase {
     CnnTrain,
     /// An evaluation pass.
     CnnEval,
-    /// The loader.
+    /// The loader, from memory.
     LoadCifar,
+    /// The loader, from files.
+    LoadFolder,
 }
 
 /// How much is said, and in which form.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use kestrel_data::transforms::{Compose, TransformSpec};
 use kestrel_kernels::AdamConfig;
 use kestrel_train::lr_scheduler::ReduceLROnPlateauConfig;
 use serde::{Deserialize, Serialize};
@@ -147,6 +148,14 @@ pub(crate) struct TrainOptions {
     /// As --trace.
     #[arg(skip)]
     pub(crate) trace: Option<PathBuf>,
+
+    // Lists, which only a file can hold.
+    /// The training images' transforms, in torchvision's names and order [default: those of the reference].
+    #[arg(skip)]
+    pub(crate) train_transforms: Option<Vec<TransformSpec>>,
+    /// The validation and test images' transforms [default: those of the reference].
+    #[arg(skip)]
+    pub(crate) eval_transforms: Option<Vec<TransformSpec>>,
 }
 
 /// What a run uses.
@@ -198,6 +207,10 @@ pub(crate) struct TrainConfig {
     pub(crate) log_format: Option<LogFormat>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trace: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) train_transforms: Option<Vec<TransformSpec>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) eval_transforms: Option<Vec<TransformSpec>>,
 }
 
 impl Default for TrainConfig {
@@ -241,6 +254,8 @@ impl Default for TrainConfig {
             quiet: None,
             log_format: None,
             trace: None,
+            train_transforms: None,
+            eval_transforms: None,
         }
     }
 }
@@ -341,6 +356,14 @@ impl TrainConfig {
         }
         if self.limit == Some(0) {
             bail!("limit is 0, but must be at least 1");
+        }
+        for (name, specs) in [
+            ("train-transforms", &self.train_transforms),
+            ("eval-transforms", &self.eval_transforms),
+        ] {
+            if let Some(specs) = specs {
+                Compose::from_specs(specs).with_context(|| format!("in {name}"))?;
+            }
         }
         if !(0.0..1.0).contains(&self.val_fraction) {
             bail!(

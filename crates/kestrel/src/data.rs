@@ -9,7 +9,7 @@ use indicatif::MultiProgress;
 use kestrel_data::datasets::{self, cifar10, sample};
 use kestrel_data::download::Options;
 use kestrel_data::loader::{DataLoader, LoaderConfig};
-use kestrel_data::transforms::{Compose, presets};
+use kestrel_data::transforms::{Compose, TransformSpec, presets};
 use kestrel_data::{Dataset, Splits};
 
 use crate::config::DatasetName;
@@ -129,19 +129,32 @@ with a network. With --dataset cifar10 there is never a substitute."
     )
 }
 
-/// The pipelines of a split: augmented for training, plain for everything else.
-pub(crate) fn transforms(dataset: &dyn Dataset, augment: bool) -> Result<Compose> {
-    if augment {
-        let size = dataset.image(0)?.height();
-        Ok(presets::cifar_train(size)?)
-    } else {
-        Ok(presets::cifar_eval()?)
+/// The pipeline of the training images: the configuration's, or the reference's for images of this size.
+pub(crate) fn train_transforms(specs: Option<&[TransformSpec]>, dataset: &dyn Dataset) -> Result<Compose> {
+    match specs {
+        Some(specs) => Ok(Compose::from_specs(specs)?),
+        None => Ok(presets::cifar_train(dataset.image(0)?.height())?),
     }
 }
 
+/// The pipeline of all other images: the configuration's, or the reference's.
+pub(crate) fn eval_transforms(specs: Option<&[TransformSpec]>) -> Result<Compose> {
+    match specs {
+        Some(specs) => Ok(Compose::from_specs(specs)?),
+        None => Ok(presets::cifar_eval()?),
+    }
+}
+
+/// Images to evaluate on, and how they are made ready.
+#[derive(Clone)]
+pub(crate) struct EvalImages {
+    pub(crate) dataset: Arc<dyn Dataset>,
+    pub(crate) transforms: Compose,
+}
+
 /// A loader that evaluates: every image once, in order.
-pub(crate) fn eval_loader(dataset: Arc<dyn Dataset>, batch_size: usize, prefetch: usize) -> Result<DataLoader> {
-    let transforms = transforms(dataset.as_ref(), false)?;
+pub(crate) fn eval_loader(images: EvalImages, batch_size: usize, prefetch: usize) -> Result<DataLoader> {
+    let EvalImages { dataset, transforms } = images;
     let config = LoaderConfig {
         batch_size,
         shuffle: false,

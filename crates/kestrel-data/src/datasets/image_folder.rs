@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Dataset, Splits};
-use crate::decode;
+use crate::decode::{self, Choose};
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::pixels::Image;
@@ -204,6 +204,10 @@ impl Dataset for ImageFolder {
     }
 
     fn image(&self, index: usize) -> Result<Image<'_>> {
+        self.image_part(index, &mut |_, _| None)
+    }
+
+    fn image_part(&self, index: usize, choose: Choose<'_>) -> Result<Image<'_>> {
         let file = &self.files[index];
         let bytes = fs::read(&file.path).map_err(Error::io("read", &file.path))?;
         let got = bytes.len() as u64;
@@ -214,7 +218,7 @@ impl Dataset for ImageFolder {
                 got,
             });
         }
-        decode::decode(&bytes, &file.path)
+        decode::decode_part(&bytes, &file.path, choose)
     }
 
     fn describe(&self) -> String {

@@ -178,6 +178,18 @@ impl Dataset for InMemory {
         Image::new(&self.pixels[index * size..(index + 1) * size], self.height, self.width)
     }
 
+    fn prefetch(&self, index: usize) {
+        let size = self.height * self.width * CHANNELS;
+        // A large image is read in order, which the processor notices itself.
+        if let Some(pixels) = self
+            .pixels
+            .get(index * size..(index + 1) * size)
+            .filter(|_| size <= 1 << 14)
+        {
+            kestrel_kernels::memory::prefetch(pixels);
+        }
+    }
+
     fn describe(&self) -> String {
         self.source.display().to_string()
     }

@@ -15,6 +15,7 @@ mod subset;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::decode::Choose;
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::pixels::Image;
@@ -52,6 +53,23 @@ pub trait Dataset: Send + Sync {
     /// # Panics
     /// May panic if `index >= len()`.
     fn image(&self, index: usize) -> Result<Image<'_>>;
+
+    /// The pixels of a sample where only the part that `choose` picks, told the height and the width, will be looked at.
+    ///
+    /// The image has its whole size; outside of the part it may be black. By default, all of [`Self::image`].
+    ///
+    /// # Errors
+    /// Those of [`Self::image`].
+    ///
+    /// # Panics
+    /// May panic if `index >= len()`.
+    fn image_part(&self, index: usize, _choose: Choose<'_>) -> Result<Image<'_>> {
+        self.image(index)
+    }
+
+    /// Says that a sample will be asked for soon; a data set whose pixels lie in memory fetches them into the cache. Nothing
+    /// by default.
+    fn prefetch(&self, _index: usize) {}
 
     /// Where the samples come from, for people: `CIFAR-10 train (data/cifar-10-batches-bin)`.
     fn describe(&self) -> String;

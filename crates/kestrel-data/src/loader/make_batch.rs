@@ -5,14 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use kestrel_kernels::random::{KeyedRng, Purpose};
-use rayon::prelude::*;
+use kestrel_kernels::memory::fill_chunks;
 
 use super::Batch;
 use crate::datasets::Dataset;
 use crate::error::{Error, Result};
 use crate::pixels::{CHANNELS, Image};
-use crate::transforms::Compose;
+use crate::transforms::{Compose, SampleKey};
 
 /// Everything that a batch depends on but its place in the run.
 pub(super) struct BatchMaker {
@@ -63,52 +62,58 @@ impl BatchMaker {
         }
     }
 
-    /// The batch of the samples `indices` in epoch `epoch`. `buffer` is memory to use; some comes back in it where the
-    /// batch did not keep it.
-    pub(super) fn make(&self, epoch: u64, indices: Vec<usize>, buffer: &mut Vec<f32>) -> Result<Batch> {
+    /// Runs `work` on the loader's threads, some time.
+    pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        match &self.pool {
+            Some(pool) => pool.spawn(work),
+            None => rayon::spawn(work),
+        }
+    }
+
+    /// The batch of the samples `indices` in epoch `epoch`; its images are made side by side on the loader's threads.
+    /// `number` is the batch's place in the epoch.
+    pub(super) fn make(&self, epoch: u64, number: usize, indices: Vec<usize>) -> Result<Batch> {
         let _span = tracing::debug_span!("load", epoch, images = indices.len()).entered();
         let (height, width) = self.size;
         let image_len = CHANNELS * height * width;
-        let mut data = std::mem::take(buffer);
-        data.resize(indices.len() * image_len, 0.0);
-        let mut fill = || {
-            let outputs = data.par_chunks_exact_mut(image_len.max(1));
-            // The first in the batch's order, so that the error is the same for any number of threads.
-            outputs
-                .zip(&indices)
-                .find_map_first(|(out, &index)| self.guarded(index, || self.write(epoch, index, out)).err())
-        };
-        let fault = match &self.pool {
-            Some(pool) => pool.install(fill),
-            None => fill(),
-        };
-        if let Some(error) = fault {
-            return Err(error);
-        }
-        let shape = (indices.len(), CHANNELS, height, width);
-        let images = if self.device.is_cpu() {
-            Tensor::from_vec(data, shape, &self.device)
-        } else {
-            let copied = Tensor::from_slice(&data, shape, &self.device);
-            *buffer = data;
-            copied
-        };
-        let images = images.map_err(Error::candle("cannot make a batch's images a tensor"))?;
+        // The first error in the batch's order, so that it is the same for any number of threads.
+        let mut data = fill_chunks(indices.len(), image_len, |place, out| {
+            let index = indices[place];
+            if let Some(&next) = indices.get(place + 1) {
+                self.dataset.prefetch(next);
+            }
+            self.guarded(index, || self.write(epoch, index, out))
+        })?;
+        let shape = [indices.len(), CHANNELS, height, width];
         let targets: Vec<u32> = indices.iter().map(|&index| self.dataset.label(index)).collect();
+        let soft_targets = if self.transforms.mixes_batches() {
+            let classes = self.dataset.classes().len();
+            let mut soft = one_hot(&targets, classes);
+            let key = self.key(epoch, number);
+            self.transforms.apply_to_batch(&mut data, shape, &mut soft, key)?;
+            let soft = Tensor::from_vec(soft, (targets.len(), classes), &self.device);
+            Some(soft.map_err(Error::candle("cannot make a batch's soft targets a tensor"))?)
+        } else {
+            None
+        };
+        let images = Tensor::from_vec(data, shape.as_slice(), &self.device);
+        let images = images.map_err(Error::candle("cannot make a batch's images a tensor"))?;
         let targets = Tensor::from_vec(targets, indices.len(), &self.device)
             .map_err(Error::candle("cannot make a batch's targets a tensor"))?;
         Ok(Batch {
             images,
             targets,
+            soft_targets,
             indices,
         })
     }
 
     /// Reads and transforms one sample.
     fn transformed(&self, epoch: u64, index: usize) -> Result<Image<'_>> {
-        let mut image = self.dataset.image(index)?;
-        let mut rng = KeyedRng::new(self.seed, Purpose::Transform, epoch, index as u64);
-        self.transforms.apply(&mut image, &mut rng)?;
+        let key = self.key(epoch, index);
+        let mut choose = |height, width| self.transforms.region(height, width, key);
+        let mut image = self.dataset.image_part(index, &mut choose)?;
+        self.transforms.apply(&mut image, key)?;
         Ok(image)
     }
 
@@ -125,7 +130,16 @@ impl BatchMaker {
                 got,
             });
         }
-        self.transforms.write(&image, out)
+        self.transforms.write(&image, out)?;
+        self.transforms.apply_to_tensor(out, self.size, self.key(epoch, index))
+    }
+
+    fn key(&self, epoch: u64, index: usize) -> SampleKey {
+        SampleKey {
+            seed: self.seed,
+            epoch,
+            index: index as u64,
+        }
     }
 
     /// Runs `work` on a sample; its error or its panic becomes an error that names the sample.
@@ -148,6 +162,17 @@ impl BatchMaker {
             }
         }
     }
+}
+
+/// A probability of 1 for each target's class, `[N, classes]`.
+fn one_hot(targets: &[u32], classes: usize) -> Vec<f32> {
+    let mut rows = vec![0.0; targets.len() * classes];
+    for (row, &target) in rows.chunks_exact_mut(classes.max(1)).zip(targets) {
+        if let Some(value) = row.get_mut(target as usize) {
+            *value = 1.0;
+        }
+    }
+    rows
 }
 
 /// The message of a panic.

@@ -6,6 +6,7 @@ mod decode;
 #[cfg(feature = "download")]
 mod download;
 mod golden;
+mod golden_transforms;
 mod image_folder;
 mod loader;
 mod samplers_and_splits;

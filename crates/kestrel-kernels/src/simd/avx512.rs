@@ -1,21 +1,21 @@
-//! AVX-512F: 16 lanes, 32 registers.
+//! AVX-512F and BW: 16 lanes, 32 registers.
 
 use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
 
-/// Proof that the processor has AVX-512F; [`Avx512::detect`] makes the only ones.
+/// Proof that the processor has AVX-512F and AVX-512BW; [`Avx512::detect`] makes the only ones.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Avx512(());
 
 impl Avx512 {
-    /// The proof, if it has.
+    /// The proof, if the processor has both.
     pub(super) fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx512f").then_some(Self(()))
+        (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")).then_some(Self(()))
     }
 }
 
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn with_features<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
     kernel.run(simd)
 }
@@ -28,7 +28,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: self proves that the processor has AVX-512F.
+        // SAFETY: self proves that the processor has AVX-512F and BW.
         unsafe { with_features(self, kernel) }
     }
 
@@ -124,9 +124,55 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_rgb(self, source: *const u8, n: usize) -> [__m512; 3] {
+        // SAFETY: the mask has 3 * n <= 48 bits, and the caller promises as many readable bytes; self proves AVX-512BW.
+        let bytes = unsafe { _mm512_maskz_loadu_epi8((1_u64 << (3 * n)) - 1, source.cast()) };
+        // Twelve bytes are four pixels: each quarter of the register gets its own four.
+        // SAFETY: self proves AVX-512F.
+        let quarters = unsafe { _mm512_setr_epi32(0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 12) };
+        // SAFETY: self proves AVX-512F.
+        let pixels = unsafe { _mm512_permutexvar_epi32(quarters, bytes) };
+        // A closure or an iterator would not be compiled with the instruction set.
+        [
+            self.channel(pixels, 0),
+            self.channel(pixels, 1),
+            self.channel(pixels, 2),
+        ]
+    }
+
+    #[inline(always)]
+    fn reverse_first(self, value: __m512, n: usize) -> __m512 {
+        // Lane i takes lane n - 1 - i; past n the index wraps, and the lane is not specified.
+        // SAFETY: self proves AVX-512F.
+        let down = unsafe { _mm512_setr_epi32(0, -1, -2, -3, -4, -5, -6, -7, -8, -9, -10, -11, -12, -13, -14, -15) };
+        // SAFETY: self proves AVX-512F.
+        let last = unsafe { _mm512_set1_epi32(n as i32 - 1) };
+        // SAFETY: self proves AVX-512F.
+        let index = unsafe { _mm512_add_epi32(last, down) };
+        // SAFETY: self proves AVX-512F; only the low four bits of an index are looked at.
+        unsafe { _mm512_permutexvar_ps(index, value) }
+    }
+
+    #[inline(always)]
     fn prefetch(self, address: *const f32) {
         // SAFETY: a prefetch never faults, whatever the address; SSE is part of the base machine.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+}
+
+impl Avx512 {
+    /// Byte `channel` of the four pixels of each quarter as floats.
+    #[inline(always)]
+    fn channel(self, pixels: __m512i, channel: u32) -> __m512 {
+        // Byte 3 i + channel of a quarter becomes the low byte of its lane i; 0x80 clears a byte.
+        let first = 0x8080_8000 | channel;
+        let [a, b, c, d] = [first, first + 3, first + 6, first + 9];
+        // SAFETY: self proves AVX-512F.
+        let choice = unsafe { _mm512_setr4_epi32(a as i32, b as i32, c as i32, d as i32) };
+        // SAFETY: self proves AVX-512BW.
+        let integers = unsafe { _mm512_shuffle_epi8(pixels, choice) };
+        // SAFETY: self proves AVX-512F.
+        unsafe { _mm512_cvtepi32_ps(integers) }
     }
 }
 

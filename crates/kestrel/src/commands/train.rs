@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{evaluate, predictions};
 use crate::cli::TrainArgs;
 use crate::config::{TrainConfig, TrainOptions};
-use crate::data::{self, Source};
+use crate::data::{self, EvalImages, Source};
 use crate::progress::Progress;
 use crate::{device, run_folder};
 
@@ -175,9 +175,24 @@ impl Loaders {
             prefetch: config.prefetch,
             ..LoaderConfig::default()
         };
-        let augmented = data::transforms(data.train.as_ref(), true)?;
+        let augmented = data::train_transforms(config.train_transforms.as_deref(), data.train.as_ref())?;
+        if augmented.mixes_batches() {
+            bail!("train-transforms hold MixUp or CutMix, whose soft targets the trainer's loss does not take yet");
+        }
         let train = DataLoader::new(Arc::clone(&data.train), augmented, shuffled)?.to_device(device);
-        let val = data::eval_loader(Arc::clone(&data.val), config.eval_batch_size, config.prefetch)?.to_device(device);
+        let images = EvalImages {
+            dataset: Arc::clone(&data.val),
+            transforms: data::eval_transforms(config.eval_transforms.as_deref())?,
+        };
+        let val = data::eval_loader(images, config.eval_batch_size, config.prefetch)?.to_device(device);
+        if train.image_shape() != val.image_shape() {
+            bail!(
+                "the training images come out as {:?} (channels, height, width), the validation images as {:?}; let \
+                 train-transforms and eval-transforms end at one size",
+                train.image_shape(),
+                val.image_shape()
+            );
+        }
         Ok(Self { train, val })
     }
 }
@@ -271,12 +286,16 @@ fn finish(
         .model()
         .params()
         .load_state_dict(&Weights::load(&path)?.tensors)?;
-    let evaluation = evaluate::with_bar(trainer.model(), &data.test, config.eval_batch_size, device, bars)?;
+    let images = EvalImages {
+        dataset: Arc::clone(&data.test),
+        transforms: data::eval_transforms(config.eval_transforms.as_deref())?,
+    };
+    let evaluation = evaluate::with_bar(trainer.model(), &images, config.eval_batch_size, device, bars)?;
     evaluate::print(&evaluation, info, &format!("{} test images", data.test.len()))?;
     if config.num_images > 0 {
         let picture = folder.join(run_folder::PREDICTIONS_FILE);
         let count = config.num_images.min(data.test.len());
-        predictions::save(trainer.model(), info, &data.test, count, config.seed, device, &picture)?;
+        predictions::save(trainer.model(), info, &images, count, config.seed, device, &picture)?;
         tracing::info!("Predictions: {}", picture.display());
     }
     tracing::info!("Best weights: {}", path.display());
