@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, RecvError, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::Batch;
@@ -97,7 +97,23 @@ impl Epoch {
         self.begun = self.order.len();
         for receiver in self.pending.drain(..) {
             // An error says that the batch was never begun.
-            let _ = receiver.recv();
+            let _ = receive(&receiver);
+        }
+    }
+}
+
+/// Waits for a batch. One of rayon's threads works meanwhile: it may be the only one that could make the batch.
+fn receive(receiver: &Receiver<Result<Batch>>) -> std::result::Result<Result<Batch>, RecvError> {
+    loop {
+        match receiver.try_recv() {
+            Ok(batch) => return Ok(batch),
+            Err(TryRecvError::Disconnected) => return Err(RecvError),
+            Err(TryRecvError::Empty) => match rayon::yield_now() {
+                None => return receiver.recv(),
+                Some(rayon::Yield::Executed) => {}
+                // Another thread is at it.
+                Some(rayon::Yield::Idle) => std::thread::sleep(Duration::from_micros(50)),
+            },
         }
     }
 }
@@ -108,7 +124,7 @@ impl Iterator for Epoch {
     fn next(&mut self) -> Option<Self::Item> {
         let receiver = self.pending.pop_front()?;
         let started = Instant::now();
-        let received = receiver.recv();
+        let received = receive(&receiver);
         self.waited += started.elapsed();
         let batch = received.unwrap_or_else(|_| {
             Err(Error::LoaderStopped {
