@@ -22,6 +22,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod archive;
+pub mod bad_samples;
 pub mod datasets;
 pub mod decode;
 #[cfg(feature = "download")]
@@ -35,6 +36,7 @@ pub mod sampler;
 pub mod split;
 pub mod transforms;
 
+pub use bad_samples::{BadSamplePolicy, OnBadSample};
 pub use datasets::{Dataset, InMemory, Splits, Subset};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;

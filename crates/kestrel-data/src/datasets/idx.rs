@@ -211,6 +211,7 @@ pub fn open(folder: &Path) -> Result<Splits<InMemory>> {
     };
     Ok(Splits {
         train: split("train")?,
+        val: None,
         test: split("t10k")?,
     })
 }

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// Ends after the first error. Dropping it stops and joins the thread that makes the batches.
 #[must_use = "an epoch makes batches as it is iterated over"]
 pub struct Epoch {
-    receiver: Option<Receiver<Result<Batch>>>,
+    receiver: Option<Receiver<Result<Option<Batch>>>>,
     thread: Option<JoinHandle<()>>,
     remaining: usize,
     dataset: String,
@@ -80,36 +80,39 @@ impl Iterator for Epoch {
     type Item = Result<Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.remaining == 0 {
-            return None;
+        while self.remaining > 0 {
+            let started = Instant::now();
+            let received = self.receiver.as_ref()?.recv();
+            self.waited += started.elapsed();
+            match received {
+                Ok(Ok(batch)) => {
+                    self.remaining -= 1;
+                    // A batch of which every sample is bad and skipped is none.
+                    if let Some(batch) = batch {
+                        return Some(Ok(batch));
+                    }
+                }
+                Ok(Err(error)) => {
+                    self.remaining = 0;
+                    return Some(Err(error));
+                }
+                // The thread ended early: a fault outside of any sample.
+                Err(_) => {
+                    let dataset = std::mem::take(&mut self.dataset);
+                    let message = match self.stop() {
+                        Ok(()) => "the loader's thread ended early".to_owned(),
+                        Err(payload) => panic_message(payload.as_ref()),
+                    };
+                    return Some(Err(Error::LoaderStopped { dataset, message }));
+                }
+            }
         }
-        let started = Instant::now();
-        let received = self.receiver.as_ref()?.recv();
-        self.waited += started.elapsed();
-        match received {
-            Ok(Ok(batch)) => {
-                self.remaining -= 1;
-                Some(Ok(batch))
-            }
-            Ok(Err(error)) => {
-                self.remaining = 0;
-                Some(Err(error))
-            }
-            // The thread ended early: a fault outside of any sample, such as a label that panics.
-            Err(_) => {
-                let dataset = std::mem::take(&mut self.dataset);
-                let message = match self.stop() {
-                    Ok(()) => "the loader's thread ended early".to_owned(),
-                    Err(payload) => panic_message(payload.as_ref()),
-                };
-                Some(Err(Error::LoaderStopped { dataset, message }))
-            }
-        }
+        None
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // An error ends the epoch early.
-        (usize::from(self.remaining > 0), Some(self.remaining))
+        // An error ends the epoch early, and batches of bad samples only are left out.
+        (0, Some(self.remaining))
     }
 }
 

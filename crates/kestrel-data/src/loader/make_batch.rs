@@ -9,6 +9,7 @@ use kestrel_kernels::random::{KeyedRng, Purpose};
 use rayon::prelude::*;
 
 use super::Batch;
+use crate::bad_samples::BadSamples;
 use crate::datasets::Dataset;
 use crate::error::{Error, Result};
 use crate::pixels::{CHANNELS, Image};
@@ -23,10 +24,17 @@ pub(super) struct BatchMaker {
     seed: u64,
     device: Device,
     pool: Option<Arc<rayon::ThreadPool>>,
+    pub(super) bad: Arc<BadSamples>,
 }
 
 impl BatchMaker {
-    pub(super) fn new(dataset: Arc<dyn Dataset>, transforms: Compose, seed: u64, threads: usize) -> Result<Self> {
+    pub(super) fn new(
+        dataset: Arc<dyn Dataset>,
+        transforms: Compose,
+        seed: u64,
+        threads: usize,
+        bad: Arc<BadSamples>,
+    ) -> Result<Self> {
         let pool = match threads {
             0 => None,
             _ => {
@@ -44,12 +52,24 @@ impl BatchMaker {
             seed,
             device: Device::Cpu,
             pool,
+            bad,
         };
-        this.size = this.guarded(0, || {
-            let image = this.transformed(0, 0)?;
-            Ok((image.height(), image.width()))
-        })?;
-        Ok(this)
+        for index in 0..this.dataset.len() {
+            let size = this.guarded(index, || {
+                let image = this.transformed(0, index)?;
+                Ok((image.height(), image.width()))
+            });
+            match size {
+                Ok(size) => {
+                    this.size = size;
+                    return Ok(this);
+                }
+                Err(error) => this.bad.admit(index, error)?,
+            }
+        }
+        Err(Error::EmptySplit {
+            path: this.dataset.describe().into(),
+        })
     }
 
     pub(super) fn clone_to(&self, device: &Device) -> Self {
@@ -60,30 +80,42 @@ impl BatchMaker {
             seed: self.seed,
             device: device.clone(),
             pool: self.pool.clone(),
+            bad: Arc::clone(&self.bad),
         }
     }
 
-    /// The batch of the samples `indices` in epoch `epoch`. `buffer` is memory to use; some comes back in it where the
-    /// batch did not keep it.
-    pub(super) fn make(&self, epoch: u64, indices: Vec<usize>, buffer: &mut Vec<f32>) -> Result<Batch> {
+    /// The batch of the samples `indices` in epoch `epoch`, without bad ones that are skipped; none if all are. `buffer` is
+    /// memory to use; some comes back in it where the batch did not keep it.
+    pub(super) fn make(&self, epoch: u64, mut indices: Vec<usize>, buffer: &mut Vec<f32>) -> Result<Option<Batch>> {
         let _span = tracing::debug_span!("load", epoch, images = indices.len()).entered();
         let (height, width) = self.size;
         let image_len = CHANNELS * height * width;
         let mut data = std::mem::take(buffer);
         data.resize(indices.len() * image_len, 0.0);
-        let mut fill = || {
+        let mut fill = || -> Vec<(usize, Error)> {
             let outputs = data.par_chunks_exact_mut(image_len.max(1));
-            // The first in the batch's order, so that the error is the same for any number of threads.
+            // In the batch's order, so that the error is the same for any number of threads.
             outputs
                 .zip(&indices)
-                .find_map_first(|(out, &index)| self.guarded(index, || self.write(epoch, index, out)).err())
+                .enumerate()
+                .filter_map(|(place, (out, &index))| {
+                    let fault = self.guarded(index, || self.write(epoch, index, out)).err();
+                    fault.map(|error| (place, error))
+                })
+                .collect()
         };
-        let fault = match &self.pool {
+        let faults = match &self.pool {
             Some(pool) => pool.install(fill),
             None => fill(),
         };
-        if let Some(error) = fault {
-            return Err(error);
+        let mut bad = Vec::with_capacity(faults.len());
+        for (place, error) in faults {
+            self.bad.admit(indices[place], error)?;
+            bad.push(place);
+        }
+        drop_places(&bad, image_len, &mut data, &mut indices);
+        if indices.is_empty() {
+            return Ok(None);
         }
         let shape = (indices.len(), CHANNELS, height, width);
         let images = if self.device.is_cpu() {
@@ -94,14 +126,15 @@ impl BatchMaker {
             copied
         };
         let images = images.map_err(Error::candle("cannot make a batch's images a tensor"))?;
-        let targets: Vec<u32> = indices.iter().map(|&index| self.dataset.label(index)).collect();
+        let label = |&index: &usize| self.guarded(index, || Ok(self.dataset.label(index)));
+        let targets = indices.iter().map(label).collect::<Result<Vec<u32>>>()?;
         let targets = Tensor::from_vec(targets, indices.len(), &self.device)
             .map_err(Error::candle("cannot make a batch's targets a tensor"))?;
-        Ok(Batch {
+        Ok(Some(Batch {
             images,
             targets,
             indices,
-        })
+        }))
     }
 
     /// Reads and transforms one sample.
@@ -150,8 +183,24 @@ impl BatchMaker {
     }
 }
 
+/// Takes the images at `places`, in rising order, out of a batch.
+fn drop_places(places: &[usize], image_len: usize, data: &mut Vec<f32>, indices: &mut Vec<usize>) {
+    let mut kept = 0;
+    for place in 0..indices.len() {
+        if places.binary_search(&place).is_err() {
+            if kept != place {
+                data.copy_within(place * image_len..(place + 1) * image_len, kept * image_len);
+                indices[kept] = indices[place];
+            }
+            kept += 1;
+        }
+    }
+    data.truncate(kept * image_len);
+    indices.truncate(kept);
+}
+
 /// The message of a panic.
-pub(super) fn panic_message(payload: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied())
         .unwrap_or("no message")

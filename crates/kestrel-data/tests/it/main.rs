@@ -1,11 +1,16 @@
 //! Integration tests of kestrel-data: no network but loopback, no file from outside the repository.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bad_samples;
 mod cifar10;
+mod cifar100;
 mod decode;
 #[cfg(feature = "download")]
 mod download;
+mod formats;
+mod fuzz_corpus;
 mod golden;
+mod image_files;
 mod image_folder;
 mod loader;
 mod samplers_and_splits;

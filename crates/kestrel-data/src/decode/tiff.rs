@@ -1,0 +1,166 @@
+//! TIFF: the first picture; grey, palette, RGB, CMYK, with or without alpha, in every compression that the decoder knows.
+
+use std::borrow::Cow;
+use std::io::Cursor;
+
+use tiff::decoder::{Decoder, DecodingResult, Limits};
+use tiff::tags::Tag;
+use tiff::{ColorType, TiffError};
+
+use super::{MAX_PIXELS, Source, color};
+use crate::error::{Error, Result};
+use crate::pixels::Image;
+
+/// `PlanarConfiguration`: the samples of each colour lie in a plane of their own.
+const PLANAR: u32 = 2;
+/// `ExtraSamples`: alpha that the colours are multiplied by.
+const PREMULTIPLIED: u16 = 1;
+
+pub(super) fn decode(source: &Source<'_>) -> Result<Image<'static>> {
+    let corrupt = |e: TiffError| match e {
+        TiffError::IoError(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
+            source.truncated("it ends within its pixels or its directory")
+        }
+        e => source.corrupt(e),
+    };
+    let mut limits = Limits::default();
+    limits.decoding_buffer_size = (MAX_PIXELS * 8) as usize;
+    limits.intermediate_buffer_size = (MAX_PIXELS * 8) as usize;
+    let (bytes, has_palette) = palette_as_grey(source.bytes);
+    let decoder = Decoder::new(Cursor::new(bytes.as_ref()));
+    let mut decoder = decoder.map_err(corrupt)?.with_limits(limits);
+    let (width, height) = decoder.dimensions().map_err(corrupt)?;
+    let (height, width) = source.checked_size(width.into(), height.into())?;
+    let kind = decoder.colortype().map_err(corrupt)?;
+    let planar = decoder
+        .find_tag_unsigned::<u32>(Tag::PlanarConfiguration)
+        .map_err(corrupt)?;
+    if planar == Some(PLANAR) && kind.num_samples() > 1 {
+        return Err(source.unsupported("planar"));
+    }
+    let extra = decoder
+        .find_tag_unsigned_vec::<u16>(Tag::ExtraSamples)
+        .map_err(corrupt)?;
+    if extra.is_some_and(|extra| extra.contains(&PREMULTIPLIED)) {
+        return Err(source.unsupported("alpha-premultiplied"));
+    }
+    check_bytes(source, &mut decoder, corrupt)?;
+    let samples = match decoder.read_image().map_err(corrupt)? {
+        DecodingResult::U8(samples) => Samples::Bytes(samples),
+        DecodingResult::U16(samples) => Samples::Words(samples),
+        _ => return Err(source.unsupported("neither 8-bit nor 16-bit")),
+    };
+    let pixels = match (kind, samples) {
+        (ColorType::Gray(bits @ (1 | 2 | 4 | 8)), Samples::Bytes(packed)) if has_palette => {
+            let map = decoder.get_tag_u16_vec(Tag::ColorMap).map_err(corrupt)?;
+            let plane = map.len() / 3;
+            let colors = (0..plane).map(|i| [map[i], map[plane + i], map[2 * plane + i]].map(|word| (word >> 8) as u8));
+            color::look_up(&unpacked(&packed, width, height, bits), &color::palette(colors))
+        }
+        (ColorType::Gray(bits @ (1 | 2 | 4)), Samples::Bytes(packed)) => {
+            let scale = 255 / ((1 << bits) - 1);
+            let values = unpacked(&packed, width, height, bits);
+            color::to_rgb(values.iter().map(|&value| value * scale).collect(), 1)
+        }
+        (ColorType::CMYK(8), Samples::Bytes(inks)) => {
+            let (pixels, _) = inks.as_chunks::<4>();
+            pixels.iter().flat_map(|&inks| color::inks_to_rgb(inks)).collect()
+        }
+        (ColorType::Gray(16), Samples::Words(words)) => color::to_rgb(color::clipped(words.into_iter()), 1),
+        // Grey with alpha is called a multiband of two here.
+        (
+            ColorType::Gray(8) | ColorType::RGB(8) | ColorType::RGBA(8) | ColorType::Multiband { num_samples: 2, .. },
+            Samples::Bytes(bytes),
+        ) => color::to_rgb(bytes, usize::from(kind.num_samples())),
+        (
+            ColorType::RGB(16) | ColorType::RGBA(16) | ColorType::Multiband { num_samples: 2, .. },
+            Samples::Words(words),
+        ) => color::to_rgb(color::high_bytes(words.into_iter()), usize::from(kind.num_samples())),
+        _ => return Err(source.unsupported("unusual TIFF")),
+    };
+    // The other pictures are not read, but a file that is cut within one is cut.
+    while decoder.more_images() {
+        match decoder.next_image() {
+            Ok(()) => check_bytes(source, &mut decoder, corrupt)?,
+            Err(TiffError::UnsupportedError(_)) => break,
+            Err(e) => return Err(corrupt(e)),
+        }
+    }
+    // A decoder that gave fewer samples than it announced is a damaged file's.
+    Image::new(pixels, height, width).map_err(|_| source.truncated("it has fewer pixels than it announces"))
+}
+
+/// The file with a palette picture called a grey one, so that the decoder, which knows no palettes, gives the indices; and
+/// whether it was one. Only the first directory of a file of 32-bit offsets is looked at.
+fn palette_as_grey(bytes: &[u8]) -> (Cow<'_, [u8]>, bool) {
+    const PHOTOMETRIC: u16 = 262;
+    const BLACK_IS_ZERO: u8 = 1;
+    const PALETTE: u16 = 3;
+    let little = bytes.first() == Some(&b'I');
+    let short = |at: usize| match bytes.get(at..at.checked_add(2)?) {
+        Some(&[a, b]) => Some(if little {
+            u16::from_le_bytes([a, b])
+        } else {
+            u16::from_be_bytes([a, b])
+        }),
+        _ => None,
+    };
+    let find = || {
+        let (a, b) = (usize::from(short(4)?), usize::from(short(6)?));
+        let directory = if little { b << 16 | a } else { a << 16 | b };
+        let entries = usize::from(short(directory)?);
+        let entry = (0..entries)
+            .map(|i| directory + 2 + 12 * i)
+            .find(|&at| short(at) == Some(PHOTOMETRIC))?;
+        (short(entry + 8)? == PALETTE).then_some(entry + 8)
+    };
+    match find() {
+        Some(value) => {
+            let mut grey = bytes.to_vec();
+            grey[value + usize::from(!little)] = BLACK_IS_ZERO;
+            (Cow::Owned(grey), true)
+        }
+        None => (Cow::Borrowed(bytes), false),
+    }
+}
+
+enum Samples {
+    Bytes(Vec<u8>),
+    Words(Vec<u16>),
+}
+
+/// The strips or tiles must lie within the file; a decoder may fill up what is missing.
+fn check_bytes(
+    source: &Source<'_>,
+    decoder: &mut Decoder<Cursor<&[u8]>>,
+    corrupt: impl Fn(TiffError) -> Error + Copy,
+) -> Result<()> {
+    let lists = [
+        (Tag::StripOffsets, Tag::StripByteCounts),
+        (Tag::TileOffsets, Tag::TileByteCounts),
+    ];
+    for (offsets, counts) in lists {
+        let offsets = decoder.find_tag_unsigned_vec::<u64>(offsets).map_err(corrupt)?;
+        let counts = decoder.find_tag_unsigned_vec::<u64>(counts).map_err(corrupt)?;
+        for (offset, count) in offsets.into_iter().flatten().zip(counts.into_iter().flatten()) {
+            if offset.saturating_add(count) > source.bytes.len() as u64 {
+                return Err(source.truncated("it ends within its pixels"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One value of `bits` bits a byte, from rows that each start at a whole byte.
+fn unpacked(packed: &[u8], width: usize, height: usize, bits: u8) -> Vec<u8> {
+    if bits == 8 {
+        return packed.to_vec();
+    }
+    let per_byte = usize::from(8 / bits);
+    let mask = (1u8 << bits) - 1;
+    let rows = packed.chunks_exact(width.div_ceil(per_byte)).take(height);
+    rows.flat_map(|row| {
+        (0..width).map(move |x| row[x / per_byte] >> (8 - usize::from(bits) * (x % per_byte + 1)) & mask)
+    })
+    .collect()
+}
