@@ -125,14 +125,14 @@ fn extract_into(archive: &Path, expected: &[Expected], staging: &Path) -> Result
     sync_folder(staging)
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create_new(path).map_err(Error::io("create", path))?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
         .map_err(Error::io("write", path))
 }
 
-fn sync_folder(folder: &Path) -> Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     // Only Unix can open a folder to sync it.
     if cfg!(unix) {
         File::open(folder)

@@ -29,6 +29,7 @@ pub mod decode;
 pub mod download;
 mod error;
 pub mod fingerprint;
+pub mod inspect;
 pub mod loader;
 mod manifest;
 pub mod pixels;

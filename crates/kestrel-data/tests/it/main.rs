@@ -12,6 +12,7 @@ mod fuzz_corpus;
 mod golden;
 mod image_files;
 mod image_folder;
+mod inspect;
 mod loader;
 mod samplers_and_splits;
 mod sources;
