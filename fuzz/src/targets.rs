@@ -20,7 +20,10 @@ pub(crate) fn decode_image(data: &[u8]) {
             assert!(decode::Format::sniff(data).is_some());
         }
         // `decode` catches a decoder's panic, so that a run survives it; here it is what is looked for.
-        Err(error) => assert!(error.is_bad_image() && !error.to_string().contains("panicked"), "{error}"),
+        Err(error) => assert!(
+            error.is_bad_image() && !error.to_string().contains("panicked"),
+            "{error}"
+        ),
     }
 }
 

@@ -51,7 +51,11 @@ pub(super) fn palette(colors: impl Iterator<Item = [u8; 3]>) -> [[u8; 3]; 256] {
 
 /// RGB pixels from indices.
 pub(super) fn look_up(indices: &[u8], palette: &[[u8; 3]; 256]) -> Vec<u8> {
-    indices.iter().flat_map(|&index| palette[usize::from(index)]).collect()
+    let mut pixels = Vec::with_capacity(indices.len() * CHANNELS);
+    for &index in indices {
+        pixels.extend_from_slice(&palette[usize::from(index)]);
+    }
+    pixels
 }
 
 #[cfg(test)]

@@ -26,7 +26,10 @@ pub(super) fn decode(source: &Source<'_>) -> Result<Image<'static>> {
     let mut limits = Limits::default();
     limits.decoding_buffer_size = (MAX_PIXELS * 8) as usize;
     limits.intermediate_buffer_size = (MAX_PIXELS * 8) as usize;
-    let (bytes, has_palette) = palette_as_grey(source.bytes);
+    let directory = Directory::first(source.bytes).filter(Directory::fits);
+    let directory =
+        directory.ok_or_else(|| source.truncated("it ends within its directory, or before a value of it"))?;
+    let (bytes, has_palette) = directory.palette_as_grey();
     let decoder = Decoder::new(Cursor::new(bytes.as_ref()));
     let mut decoder = decoder.map_err(corrupt)?.with_limits(limits);
     let (width, height) = decoder.dimensions().map_err(corrupt)?;
@@ -90,37 +93,80 @@ pub(super) fn decode(source: &Source<'_>) -> Result<Image<'static>> {
     Image::new(pixels, height, width).map_err(|_| source.truncated("it has fewer pixels than it announces"))
 }
 
-/// The file with a palette picture called a grey one, so that the decoder, which knows no palettes, gives the indices; and
-/// whether it was one. Only the first directory of a file of 32-bit offsets is looked at.
-fn palette_as_grey(bytes: &[u8]) -> (Cow<'_, [u8]>, bool) {
-    const PHOTOMETRIC: u16 = 262;
-    const BLACK_IS_ZERO: u8 = 1;
-    const PALETTE: u16 = 3;
-    let little = bytes.first() == Some(&b'I');
-    let short = |at: usize| match bytes.get(at..at.checked_add(2)?) {
-        Some(&[a, b]) => Some(if little {
-            u16::from_le_bytes([a, b])
-        } else {
-            u16::from_be_bytes([a, b])
-        }),
-        _ => None,
-    };
-    let find = || {
-        let (a, b) = (usize::from(short(4)?), usize::from(short(6)?));
-        let directory = if little { b << 16 | a } else { a << 16 | b };
-        let entries = usize::from(short(directory)?);
-        let entry = (0..entries)
-            .map(|i| directory + 2 + 12 * i)
-            .find(|&at| short(at) == Some(PHOTOMETRIC))?;
-        (short(entry + 8)? == PALETTE).then_some(entry + 8)
-    };
-    match find() {
-        Some(value) => {
-            let mut grey = bytes.to_vec();
-            grey[value + usize::from(!little)] = BLACK_IS_ZERO;
-            (Cow::Owned(grey), true)
+/// The first directory of a file of 32-bit offsets.
+struct Directory<'a> {
+    bytes: &'a [u8],
+    little: bool,
+    first_entry: usize,
+    entries: usize,
+}
+
+impl<'a> Directory<'a> {
+    fn first(bytes: &'a [u8]) -> Option<Self> {
+        let little = bytes.first() == Some(&b'I');
+        let mut this = Self {
+            bytes,
+            little,
+            first_entry: 0,
+            entries: 0,
+        };
+        let start = this.long(4)? as usize;
+        this.entries = usize::from(this.short(start)?);
+        this.first_entry = start + 2;
+        Some(this)
+    }
+
+    fn short(&self, at: usize) -> Option<u16> {
+        match self.bytes.get(at..at.checked_add(2)?) {
+            Some(&[a, b]) if self.little => Some(u16::from_le_bytes([a, b])),
+            Some(&[a, b]) => Some(u16::from_be_bytes([a, b])),
+            _ => None,
         }
-        None => (Cow::Borrowed(bytes), false),
+    }
+
+    fn long(&self, at: usize) -> Option<u32> {
+        let (a, b) = (u32::from(self.short(at)?), u32::from(self.short(at.checked_add(2)?)?));
+        Some(if self.little { b << 16 | a } else { a << 16 | b })
+    }
+
+    /// Where each entry starts: a tag and a type of 16 bits, a count and a value of 32.
+    fn entries(&self) -> impl Iterator<Item = usize> {
+        let first = self.first_entry;
+        (0..self.entries).map(move |entry| first + 12 * entry)
+    }
+
+    /// Whether every value can lie within the file: the decoder makes room for a text as long as its entry says.
+    fn fits(&self) -> bool {
+        self.entries().all(|at| {
+            let size = match self.short(at + 2) {
+                Some(3 | 8) => 2,
+                Some(4 | 9 | 11 | 13) => 4,
+                Some(5 | 10 | 12) => 8,
+                _ => 1,
+            };
+            let bytes = self.long(at + 4).map(|count| u64::from(count) * size);
+            bytes.is_some_and(|bytes| bytes <= self.bytes.len() as u64)
+        })
+    }
+
+    /// The file with a palette picture called a grey one, so that the decoder, which knows no palettes, gives the indices; and
+    /// whether it was one.
+    fn palette_as_grey(&self) -> (Cow<'a, [u8]>, bool) {
+        const PHOTOMETRIC: u16 = 262;
+        const BLACK_IS_ZERO: u8 = 1;
+        const PALETTE: u16 = 3;
+        let value = self
+            .entries()
+            .find(|&at| self.short(at) == Some(PHOTOMETRIC))
+            .map(|at| at + 8);
+        match value.filter(|&at| self.short(at) == Some(PALETTE)) {
+            Some(at) => {
+                let mut grey = self.bytes.to_vec();
+                grey[at + usize::from(!self.little)] = BLACK_IS_ZERO;
+                (Cow::Owned(grey), true)
+            }
+            None => (Cow::Borrowed(self.bytes), false),
+        }
     }
 }
 

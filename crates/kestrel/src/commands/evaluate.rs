@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use indicatif::MultiProgress;
-use kestrel_data::{Dataset, datasets::sample};
+use kestrel_data::{BadSamplePolicy, Dataset, datasets::sample};
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
 use kestrel_train::checkpoint::Weights;
@@ -28,7 +28,12 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         DatasetName::Auto if args.data.is_none() && info.classes == sample::CLASSES => DatasetName::FashionMnistSample,
         named => named,
     };
-    let source = data::open(dataset, args.data.as_deref(), &args.data_dir, bars)?;
+    let place = data::Place {
+        path: args.data.as_deref(),
+        data_dir: &args.data_dir,
+        bad_samples: BadSamplePolicy::default(),
+    };
+    let source = data::open(dataset, &place, bars)?;
     let split = match args.split {
         Split::Test => source.splits.test,
         Split::Train => source.splits.train,
