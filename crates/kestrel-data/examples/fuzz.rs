@@ -17,7 +17,10 @@ use std::time::{Duration, Instant};
 
 use kestrel_kernels::random::{KeyedRng, Purpose};
 
-const TARGETS: [(&str, fn(&[u8])); 4] = [
+/// Takes an input and must not panic.
+type Target = fn(&[u8]);
+
+const TARGETS: [(&str, Target); 4] = [
     ("decode_image", targets::decode_image),
     ("idx", targets::idx),
     ("cifar_binary", targets::cifar_binary),

@@ -17,8 +17,10 @@ fn decoded(bytes: &[u8]) -> Result<Image<'static>> {
     decode(bytes, Path::new("a"))
 }
 
-/// Each kind's name, file and pixels as `[H, W, 3]`.
-fn kinds<'a>(file: &SafeTensors<'a>) -> Vec<(String, &'a [u8], [usize; 2], &'a [u8])> {
+/// A kind's name, file, size, and pixels as `[H, W, 3]`.
+type Kind<'a> = (String, &'a [u8], [usize; 2], &'a [u8]);
+
+fn kinds<'a>(file: &SafeTensors<'a>) -> Vec<Kind<'a>> {
     let mut kinds: Vec<_> = file
         .names()
         .into_iter()
@@ -35,7 +37,7 @@ fn kinds<'a>(file: &SafeTensors<'a>) -> Vec<(String, &'a [u8], [usize; 2], &'a [
 }
 
 /// The largest difference from Pillow's pixels, and the mean one.
-fn differences((name, bytes, size, want): &(String, &[u8], [usize; 2], &[u8])) -> (u8, f64) {
+fn differences((name, bytes, size, want): &Kind<'_>) -> (u8, f64) {
     let image = decoded(bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert_eq!([image.height(), image.width()], *size, "{name}");
     let pixels = image.pixels();
