@@ -28,6 +28,8 @@ const TRAIN_EXAMPLES: &str = "Examples:
   kestrel train                                   CIFAR-10 (downloaded once), or the embedded sample without network
   kestrel train --data ~/cifar-10-batches-bin     the official binary folder, or its .tar.gz
   kestrel train --data pictures --epochs 20       a folder of train/<class>/* and test/<class>/*
+  kestrel train --data pictures.tar               the same in an archive, which stays packed
+  kestrel train --data table.csv --val-fraction 0.2
   kestrel train --config runs/cifar10-cnn-1/config.toml --seed 1
   kestrel train --resume runs/cifar10-cnn-1       go on after the last finished epoch
 
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     /// Loss, accuracy and accuracy by class of saved weights; optionally a picture of predictions.
     #[command(after_help = EVALUATE_EXAMPLES)]
     Evaluate(EvaluateArgs),
+    /// Look into data sets.
+    Data(DataArgs),
     /// Measure speed.
     #[command(after_help = BENCH_CASES)]
     Bench(BenchArgs),
@@ -119,6 +123,41 @@ pub(crate) enum Split {
     Test,
     /// The images trained on.
     Train,
+}
+
+/// Arguments of `data`.
+#[derive(Args, Debug)]
+pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+/// What to do with a data set.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Classes, counts, formats, sizes, mean and std, and every broken, duplicate or suspicious image.
+    #[command(after_help = "Ends with exit code 1 if an image is broken. Each image is read and decoded once.")]
+    Inspect(InspectArgs),
+}
+
+/// Arguments of `data inspect`.
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// What `train --data` takes: a folder, an archive or a table of images.
+    pub(crate) path: PathBuf,
+    /// A table for people, or one JSON object.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) format: ReportFormat,
+}
+
+/// The form of a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
 }
 
 /// Arguments of `bench`.

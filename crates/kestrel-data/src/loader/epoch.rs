@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvError, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::Batch;
-use super::make_batch::{BatchMaker, panic_message};
+use super::make_batch::{BatchMaker, Made, panic_message};
 use crate::error::{Error, Result};
 
 /// An iterator over an epoch's batches, in order.
@@ -27,7 +27,7 @@ pub struct Epoch {
     /// Samples of the order whose batch has been asked for.
     begun: usize,
     /// The batches asked for, in order.
-    pending: VecDeque<Receiver<Result<Batch>>>,
+    pending: VecDeque<Receiver<Result<Made>>>,
     stopped: Arc<AtomicBool>,
     waited: Duration,
 }
@@ -102,48 +102,69 @@ impl Epoch {
     }
 }
 
-/// Waits for a batch. One of rayon's threads works meanwhile: it may be the only one that could make the batch.
-fn receive(receiver: &Receiver<Result<Batch>>) -> std::result::Result<Result<Batch>, RecvError> {
-    loop {
-        match receiver.try_recv() {
-            Ok(batch) => return Ok(batch),
-            Err(TryRecvError::Disconnected) => return Err(RecvError),
-            Err(TryRecvError::Empty) => match rayon::yield_now() {
-                None => return receiver.recv(),
-                Some(rayon::Yield::Executed) => {}
-                // Another thread is at it.
-                Some(rayon::Yield::Idle) => std::thread::sleep(Duration::from_micros(50)),
-            },
-        }
-    }
-}
-
 impl Iterator for Epoch {
     type Item = Result<Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let receiver = self.pending.pop_front()?;
-        let started = Instant::now();
-        let received = receive(&receiver);
-        self.waited += started.elapsed();
-        let batch = received.unwrap_or_else(|_| {
-            Err(Error::LoaderStopped {
-                dataset: self.maker.dataset.describe(),
-                message: "a batch was given up".to_owned(),
-            })
-        });
-        if batch.is_ok() {
-            self.begin_batches();
-        } else {
-            self.stop();
+        loop {
+            let receiver = self.pending.pop_front()?;
+            let started = Instant::now();
+            let received = receive(&receiver);
+            self.waited += started.elapsed();
+            let made = received.unwrap_or_else(|_| {
+                Err(Error::LoaderStopped {
+                    dataset: self.maker.dataset.describe(),
+                    message: "a batch was given up".to_owned(),
+                })
+            });
+            // Bad samples count in the batches' order, and not as batches come to be made, so that the same one is too many
+            // for any number of threads.
+            let batch = made.and_then(|Made { batch, bad }| {
+                for (index, error) in bad {
+                    self.maker.bad.admit(index, error)?;
+                }
+                Ok(batch)
+            });
+            match batch {
+                Ok(batch) => {
+                    self.begin_batches();
+                    // A batch of which every sample is bad and skipped is none.
+                    if let Some(batch) = batch {
+                        return Some(Ok(batch));
+                    }
+                }
+                Err(error) => {
+                    self.stop();
+                    return Some(Err(error));
+                }
+            }
         }
-        Some(batch)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // An error ends the epoch early.
+        // An error ends the epoch early, and batches of bad samples only are left out.
         let left = self.pending.len() + (self.order.len() - self.begun).div_ceil(self.batch_size);
-        (usize::from(left > 0), Some(left))
+        (0, Some(left))
+    }
+}
+
+/// Waits for a batch. On a thread of a pool, which may be the one that the batch is to be made on, works meanwhile.
+fn receive<T>(receiver: &Receiver<T>) -> std::result::Result<T, RecvTimeoutError> {
+    const NAP: Duration = Duration::from_millis(1);
+    loop {
+        match rayon::yield_now() {
+            None => return receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(rayon::Yield::Executed) => {}
+            Some(rayon::Yield::Idle) => match receiver.recv_timeout(NAP) {
+                Err(RecvTimeoutError::Timeout) => {}
+                received => return received,
+            },
+        }
+        match receiver.try_recv() {
+            Ok(value) => return Ok(value),
+            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) => {}
+        }
     }
 }
 

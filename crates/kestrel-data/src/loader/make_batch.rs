@@ -1,13 +1,15 @@
 //! Makes one batch: reads, transforms and writes its images side by side.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
 use kestrel_kernels::memory::fill_chunks;
 
 use super::Batch;
+use crate::bad_samples::BadSamples;
 use crate::datasets::Dataset;
 use crate::error::{Error, Result};
 use crate::pixels::{CHANNELS, Image};
@@ -22,10 +24,25 @@ pub(super) struct BatchMaker {
     seed: u64,
     device: Device,
     pool: Option<Arc<rayon::ThreadPool>>,
+    pub(super) bad: Arc<BadSamples>,
+}
+
+/// What became of the samples of one batch.
+pub(super) struct Made {
+    /// The good ones; none if all are bad.
+    pub(super) batch: Option<Batch>,
+    /// The bad ones that may be skipped, in the batch's order, with their faults.
+    pub(super) bad: Vec<(usize, Error)>,
 }
 
 impl BatchMaker {
-    pub(super) fn new(dataset: Arc<dyn Dataset>, transforms: Compose, seed: u64, threads: usize) -> Result<Self> {
+    pub(super) fn new(
+        dataset: Arc<dyn Dataset>,
+        transforms: Compose,
+        seed: u64,
+        threads: usize,
+        bad: Arc<BadSamples>,
+    ) -> Result<Self> {
         let pool = match threads {
             0 => None,
             _ => {
@@ -43,12 +60,24 @@ impl BatchMaker {
             seed,
             device: Device::Cpu,
             pool,
+            bad,
         };
-        this.size = this.guarded(0, || {
-            let image = this.transformed(0, 0)?;
-            Ok((image.height(), image.width()))
-        })?;
-        Ok(this)
+        for index in 0..this.dataset.len() {
+            let size = this.guarded(index, || {
+                let image = this.transformed(0, index)?;
+                Ok((image.height(), image.width()))
+            });
+            match size {
+                Ok(size) => {
+                    this.size = size;
+                    return Ok(this);
+                }
+                Err(error) => this.bad.admit(index, error)?,
+            }
+        }
+        Err(Error::EmptySplit {
+            path: this.dataset.describe().into(),
+        })
     }
 
     pub(super) fn clone_to(&self, device: &Device) -> Self {
@@ -59,6 +88,7 @@ impl BatchMaker {
             seed: self.seed,
             device: device.clone(),
             pool: self.pool.clone(),
+            bad: Arc::clone(&self.bad),
         }
     }
 
@@ -72,20 +102,39 @@ impl BatchMaker {
 
     /// The batch of the samples `indices` in epoch `epoch`; its images are made side by side on the loader's threads.
     /// `number` is the batch's place in the epoch.
-    pub(super) fn make(&self, epoch: u64, number: usize, indices: Vec<usize>) -> Result<Batch> {
+    pub(super) fn make(&self, epoch: u64, number: usize, mut indices: Vec<usize>) -> Result<Made> {
         let _span = tracing::debug_span!("load", epoch, images = indices.len()).entered();
         let (height, width) = self.size;
         let image_len = CHANNELS * height * width;
+        let faults = Mutex::new(BTreeMap::new());
         // The first error in the batch's order, so that it is the same for any number of threads.
         let mut data = fill_chunks(indices.len(), image_len, |place, out| {
             let index = indices[place];
             if let Some(&next) = indices.get(place + 1) {
                 self.dataset.prefetch(next);
             }
-            self.guarded(index, || self.write(epoch, index, out))
+            match self.guarded(index, || self.write(epoch, index, out)) {
+                Err(error) if self.bad.may_skip(&error) => {
+                    let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
+                    faults.insert(place, error);
+                    Ok(())
+                }
+                written => written,
+            }
         })?;
+        let faults = faults.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let places: Vec<usize> = faults.keys().copied().collect();
+        let bad = faults
+            .into_iter()
+            .map(|(place, error)| (indices[place], error))
+            .collect();
+        drop_places(&places, image_len, &mut data, &mut indices);
+        if indices.is_empty() {
+            return Ok(Made { batch: None, bad });
+        }
         let shape = [indices.len(), CHANNELS, height, width];
-        let targets: Vec<u32> = indices.iter().map(|&index| self.dataset.label(index)).collect();
+        let label = |&index: &usize| self.guarded(index, || Ok(self.dataset.label(index)));
+        let targets = indices.iter().map(label).collect::<Result<Vec<u32>>>()?;
         let soft_targets = if self.transforms.mixes_batches() {
             let classes = self.dataset.classes().len();
             let mut soft = one_hot(&targets, classes);
@@ -100,12 +149,13 @@ impl BatchMaker {
         let images = images.map_err(Error::candle("cannot make a batch's images a tensor"))?;
         let targets = Tensor::from_vec(targets, indices.len(), &self.device)
             .map_err(Error::candle("cannot make a batch's targets a tensor"))?;
-        Ok(Batch {
+        let batch = Some(Batch {
             images,
             targets,
             soft_targets,
             indices,
-        })
+        });
+        Ok(Made { batch, bad })
     }
 
     /// Reads and transforms one sample.
@@ -175,8 +225,24 @@ fn one_hot(targets: &[u32], classes: usize) -> Vec<f32> {
     rows
 }
 
+/// Takes the images at `places`, in rising order, out of a batch.
+fn drop_places(places: &[usize], image_len: usize, data: &mut Vec<f32>, indices: &mut Vec<usize>) {
+    let mut kept = 0;
+    for place in 0..indices.len() {
+        if places.binary_search(&place).is_err() {
+            if kept != place {
+                data.copy_within(place * image_len..(place + 1) * image_len, kept * image_len);
+                indices[kept] = indices[place];
+            }
+            kept += 1;
+        }
+    }
+    data.truncate(kept * image_len);
+    indices.truncate(kept);
+}
+
 /// The message of a panic.
-pub(super) fn panic_message(payload: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied())
         .unwrap_or("no message")

@@ -231,7 +231,10 @@ fn panic_names_the_sample_and_nothing_hangs() {
     }
     let (good, error) = run(Fault::LabelPanics, 7);
     assert_eq!(good, 1);
-    assert!(error.to_string().contains("no label for 7"), "{error}");
+    assert!(
+        matches!(error, Error::Panicked { index: 7, .. }) && error.to_string().contains("no label for 7"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use indicatif::MultiProgress;
-use kestrel_data::datasets::sample;
+use kestrel_data::{BadSamplePolicy, datasets::sample};
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
 use kestrel_train::checkpoint::Weights;
@@ -29,7 +29,15 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         DatasetName::Auto if args.data.is_none() && info.classes == sample::CLASSES => DatasetName::FashionMnistSample,
         named => named,
     };
-    let source = data::open(dataset, args.data.as_deref(), &args.data_dir, bars)?;
+    let options = args.config.as_deref().map(TrainOptions::from_file).transpose()?;
+    let specs = options.and_then(|options| options.eval_transforms);
+    let place = data::Place {
+        path: args.data.as_deref(),
+        data_dir: &args.data_dir,
+        bad_samples: BadSamplePolicy::default(),
+        own_transforms: specs.is_some(),
+    };
+    let source = data::open(dataset, &place, bars)?;
     let split = match args.split {
         Split::Test => source.splits.test,
         Split::Train => source.splits.train,
@@ -49,10 +57,10 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         .load_state_dict(&weights.tensors)
         .with_context(|| format!("loading {}", args.weights.display()))?;
     tracing::info!("Device: {}", device::describe(&device));
-    let options = args.config.as_deref().map(TrainOptions::from_file).transpose()?;
     let images = EvalImages {
         dataset: Arc::clone(&split),
-        transforms: data::eval_transforms(options.and_then(|options| options.eval_transforms).as_deref())?,
+        transforms: data::eval_transforms(specs.as_deref())?,
+        bad_samples: BadSamplePolicy::default(),
     };
     let evaluation = with_bar(model.as_ref(), &images, args.batch_size as usize, &device, bars)?;
     let what = format!(

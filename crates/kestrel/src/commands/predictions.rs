@@ -30,6 +30,7 @@ pub(crate) fn save(
     let chosen = EvalImages {
         dataset: Arc::new(Subset::new(Arc::clone(&images.dataset), indices)?),
         transforms: images.transforms.clone(),
+        bad_samples: images.bad_samples,
     };
     let loader = data::eval_loader(chosen, count.clamp(1, 100), 1)?.to_device(device);
     let size = info.model.image_size();
