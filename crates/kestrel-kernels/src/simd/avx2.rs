@@ -151,6 +151,27 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_transposed(self, source: *const f32, step: usize) -> [__m256; 8] {
+        let mut rows = [self.zero(); 8];
+        for (i, row) in rows.iter_mut().enumerate() {
+            // SAFETY: the caller promises eight floats of row `i`.
+            *row = unsafe { self.load(source.wrapping_add(i * step)) };
+        }
+        // SAFETY: self proves AVX.
+        unsafe { transpose(rows) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_transposed(self, target: *mut f32, step: usize, columns: [__m256; 8]) {
+        // SAFETY: self proves AVX.
+        let rows = unsafe { transpose(columns) };
+        for (i, row) in rows.into_iter().enumerate() {
+            // SAFETY: the caller promises eight floats of row `i`.
+            unsafe { self.store(target.wrapping_add(i * step), row) };
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, address: *const f32) {
         // SAFETY: a prefetch never faults, whatever the address; SSE is part of the base machine.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
@@ -176,4 +197,42 @@ impl Avx2 {
         // SAFETY: self proves AVX.
         unsafe { _mm256_cvtepi32_ps(integers) }
     }
+}
+
+/// Transposes 8x8 floats.
+#[inline]
+#[target_feature(enable = "avx")]
+fn transpose(rows: [__m256; 8]) -> [__m256; 8] {
+    let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
+    let top = transpose_halves([r0, r1, r2, r3]);
+    let bottom = transpose_halves([r4, r5, r6, r7]);
+    let mut columns = [r0; 8];
+    for i in 0..4 {
+        columns[i] = _mm256_permute2f128_ps::<0x20>(top[i], bottom[i]);
+        columns[i + 4] = _mm256_permute2f128_ps::<0x31>(top[i], bottom[i]);
+    }
+    columns
+}
+
+/// Transposes the 4x4 floats of each half.
+#[inline]
+#[target_feature(enable = "avx")]
+fn transpose_halves([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+    let (ab, cd) = (interleave(a, b), interleave(c, d));
+    [
+        _mm256_castpd_ps(_mm256_unpacklo_pd(ab[0], cd[0])),
+        _mm256_castpd_ps(_mm256_unpackhi_pd(ab[0], cd[0])),
+        _mm256_castpd_ps(_mm256_unpacklo_pd(ab[1], cd[1])),
+        _mm256_castpd_ps(_mm256_unpackhi_pd(ab[1], cd[1])),
+    ]
+}
+
+/// The floats of two vectors by turns: of the lower parts of each half, and of the upper ones.
+#[inline]
+#[target_feature(enable = "avx")]
+fn interleave(a: __m256, b: __m256) -> [__m256d; 2] {
+    [
+        _mm256_castps_pd(_mm256_unpacklo_ps(a, b)),
+        _mm256_castps_pd(_mm256_unpackhi_ps(a, b)),
+    ]
 }

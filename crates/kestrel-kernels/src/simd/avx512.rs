@@ -154,6 +154,35 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_transposed(self, source: *const f32, step: usize) -> [__m512; 8] {
+        let mut rows = [self.zero(); 8];
+        for (i, row) in rows.iter_mut().enumerate() {
+            // SAFETY: the caller promises eight floats of row `i`; self proves AVX.
+            let low = unsafe { _mm256_loadu_ps(source.wrapping_add(i * step)) };
+            // SAFETY: the caller promises eight floats of row `i + 8`; self proves AVX.
+            let high = unsafe { _mm256_loadu_ps(source.wrapping_add((i + 8) * step)) };
+            // SAFETY: self proves AVX-512F.
+            *row = unsafe { join(low, high) };
+        }
+        // SAFETY: self proves AVX-512F.
+        unsafe { transpose_halves(rows) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_transposed(self, target: *mut f32, step: usize, columns: [__m512; 8]) {
+        // SAFETY: self proves AVX-512F.
+        let rows = unsafe { transpose_halves(columns) };
+        for (i, row) in rows.into_iter().enumerate() {
+            // SAFETY: self proves AVX-512F.
+            let [low, high] = unsafe { halves(row) };
+            // SAFETY: the caller promises eight floats of row `i`; self proves AVX.
+            unsafe { _mm256_storeu_ps(target.wrapping_add(i * step), low) };
+            // SAFETY: the caller promises eight floats of row `i + 8`; self proves AVX.
+            unsafe { _mm256_storeu_ps(target.wrapping_add((i + 8) * step), high) };
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, address: *const f32) {
         // SAFETY: a prefetch never faults, whatever the address; SSE is part of the base machine.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
@@ -174,6 +203,63 @@ impl Avx512 {
         // SAFETY: self proves AVX-512F.
         unsafe { _mm512_cvtepi32_ps(integers) }
     }
+}
+
+/// The vector of two halves.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn join(low: __m256, high: __m256) -> __m512 {
+    let low = _mm512_castps_pd(_mm512_castps256_ps512(low));
+    _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, _mm256_castps_pd(high)))
+}
+
+/// The two halves of a vector.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halves(row: __m512) -> [__m256; 2] {
+    let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(row));
+    [_mm512_castps512_ps256(row), _mm256_castpd_ps(high)]
+}
+
+/// Transposes the 8x8 floats of the lower halves, and those of the upper halves.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_halves(rows: [__m512; 8]) -> [__m512; 8] {
+    let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
+    let top = transpose_quarters([r0, r1, r2, r3]);
+    let bottom = transpose_quarters([r4, r5, r6, r7]);
+    // Doubles 8 to 15 are the second operand's.
+    let even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    let odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    let mut columns = [r0; 8];
+    for i in 0..4 {
+        columns[i] = _mm512_castpd_ps(_mm512_permutex2var_pd(top[i], even, bottom[i]));
+        columns[i + 4] = _mm512_castpd_ps(_mm512_permutex2var_pd(top[i], odd, bottom[i]));
+    }
+    columns
+}
+
+/// Transposes the 4x4 floats of each quarter.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_quarters([a, b, c, d]: [__m512; 4]) -> [__m512d; 4] {
+    let (ab, cd) = (interleave(a, b), interleave(c, d));
+    [
+        _mm512_unpacklo_pd(ab[0], cd[0]),
+        _mm512_unpackhi_pd(ab[0], cd[0]),
+        _mm512_unpacklo_pd(ab[1], cd[1]),
+        _mm512_unpackhi_pd(ab[1], cd[1]),
+    ]
+}
+
+/// The floats of two vectors by turns: of the lower halves of each quarter, and of the upper ones.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn interleave(a: __m512, b: __m512) -> [__m512d; 2] {
+    [
+        _mm512_castps_pd(_mm512_unpacklo_ps(a, b)),
+        _mm512_castps_pd(_mm512_unpackhi_ps(a, b)),
+    ]
 }
 
 /// The mask of the first `n` of 16 lanes.

@@ -161,6 +161,42 @@ pub trait Simd: Copy + Send + Sync + 'static {
         // SAFETY: the caller promises n writable floats and n <= LANES <= MAX_LANES; a local array overlaps nothing.
         unsafe { std::ptr::copy_nonoverlapping(lanes.as_ptr(), target, n) };
     }
+
+    /// Loads eight floats from each of `LANES` rows, `step` floats apart: vector `i` holds the `i`th float of every row.
+    ///
+    /// # Safety
+    /// Eight floats at `source + lane * step` are readable for each lane.
+    #[inline(always)]
+    unsafe fn load_transposed(self, source: *const f32, step: usize) -> [Self::V; 8] {
+        let mut columns = [self.zero(); 8];
+        for (i, column) in columns.iter_mut().enumerate() {
+            let mut lanes = [0.0; MAX_LANES];
+            for (lane, value) in lanes[..Self::LANES].iter_mut().enumerate() {
+                // SAFETY: the caller promises eight floats of each lane's row.
+                *value = unsafe { source.wrapping_add(lane * step + i).read() };
+            }
+            // SAFETY: the array holds MAX_LANES >= LANES floats.
+            *column = unsafe { self.load(lanes.as_ptr()) };
+        }
+        columns
+    }
+
+    /// Stores eight floats to each of `LANES` rows, `step` floats apart: vector `i` holds the `i`th float of every row.
+    ///
+    /// # Safety
+    /// Eight floats at `target + lane * step` are writable for each lane.
+    #[inline(always)]
+    unsafe fn store_transposed(self, target: *mut f32, step: usize, columns: [Self::V; 8]) {
+        for (i, column) in columns.into_iter().enumerate() {
+            let mut lanes = [0.0; MAX_LANES];
+            // SAFETY: the array holds MAX_LANES >= LANES floats.
+            unsafe { self.store(lanes.as_mut_ptr(), column) };
+            for (lane, &value) in lanes[..Self::LANES].iter().enumerate() {
+                // SAFETY: the caller promises eight floats of each lane's row.
+                unsafe { target.wrapping_add(lane * step + i).write(value) };
+            }
+        }
+    }
 }
 
 /// An instruction set that the kernels are written for.
