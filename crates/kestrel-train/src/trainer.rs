@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor};
 use kestrel_data::loader::{Batch, DataLoader};
 use kestrel_kernels::tape;
 use kestrel_models::{Mode, Model, StateDict};
@@ -342,13 +342,13 @@ impl Trainer {
             let span = tracing::debug_span!("step", step);
             let _guard = span.enter();
             let (loss, logits, grads) = self.forward_backward(&batch, step, accumulator.batches())?;
-            let weight = self.loss.divisor(Targets::of(&batch))?;
-            let last = accumulator.batches() + 1 == self.accumulation || step == num_steps;
-            accumulator.add(grads, weight, &params, !last)?;
+            let targets = Targets::of(&batch);
+            let last = accumulator.batches() + 1 == self.accumulation;
+            accumulator.add(grads, self.loss.divisor(targets)?, &params, !last)?;
             if last && let Some(grads) = accumulator.take() {
                 self.optimizer_step(grads, &params)?;
             }
-            let targets = batch.targets.to_device(&Device::Cpu)?.to_vec1::<u32>()?;
+            let targets = targets.classes()?;
             accuracy.add(&argmax(&logits.detach())?, &targets);
             epoch_loss.add(loss);
             recent_loss.add(loss);
@@ -377,6 +377,10 @@ impl Trainer {
             for callback in callbacks.iter_mut() {
                 callback.on_step_end(&report)?;
             }
+        }
+        // Too few batches were left for a whole step; how many is not known before, as bad samples are dropped.
+        if let Some(grads) = accumulator.take() {
+            self.optimizer_step(grads, &params)?;
         }
         let train = started.elapsed();
         let timing = EpochTiming {

@@ -4,18 +4,24 @@
 //! [`TrainConfig`] is what a run uses, whole, and what is saved beside it. Layers are laid over each other as TOML
 //! tables, so an option is named in these two places only.
 
-use std::path::{Path, PathBuf};
+mod options;
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
+use kestrel_data::transforms::{Compose, TransformSpec};
+use kestrel_data::{BadSamplePolicy, OnBadSample};
 use kestrel_kernels::AdamConfig;
 use kestrel_train::lr_scheduler::ReduceLROnPlateauConfig;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::cli::{LogFormat, LoggingArgs};
+use crate::cli::LogFormat;
 use crate::device::{CpuFeatures, DeviceChoice};
 use crate::methods::{LossName, LrInterval, OptimizerName, SchedulerName};
+
+pub(crate) use options::TrainOptions;
 
 /// A data set by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -25,218 +31,26 @@ pub(crate) enum DatasetName {
     Auto,
     /// CIFAR-10, or an error.
     Cifar10,
+    /// CIFAR-100, or an error.
+    Cifar100,
     /// The embedded sample: 6,000 + 1,000 images of Fashion-MNIST.
     FashionMnistSample,
-    /// MNIST, from --data (a folder of IDX files) or the Hugging Face hub.
+    /// MNIST, from --data (a folder of IDX files) or downloaded once.
     Mnist,
-    /// Fashion-MNIST, from --data (a folder of IDX files) or the Hugging Face hub.
+    /// Fashion-MNIST, from --data (a folder of IDX files) or downloaded once.
     FashionMnist,
 }
 
-/// What may be said of a run.
-#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(crate) struct TrainOptions {
-    /// Which data set [default: auto].
-    #[arg(long, value_enum, help_heading = "Data")]
-    pub(crate) dataset: Option<DatasetName>,
-    /// CIFAR-10's binary folder or .tar.gz, or a folder of train/CLASS/* and test/CLASS/*.
-    #[arg(long, value_name = "PATH", help_heading = "Data")]
-    pub(crate) data: Option<PathBuf>,
-    /// Where downloads are kept [default: data].
-    #[arg(long, value_name = "DIR", help_heading = "Data")]
-    pub(crate) data_dir: Option<PathBuf>,
-    /// Train on this many images only, balanced over the classes [default: all].
-    #[arg(long, value_name = "N", help_heading = "Data")]
-    pub(crate) limit: Option<usize>,
-    /// Validate on this share of the training images and leave the test split for the end; 0 validates on the test
-    /// split [default: 0].
-    #[arg(long, value_name = "F", help_heading = "Data")]
-    pub(crate) val_fraction: Option<f64>,
-    /// Images in a training batch [default: 128].
-    #[arg(long, value_name = "N", help_heading = "Data")]
-    pub(crate) batch_size: Option<usize>,
-    /// Images in an evaluation batch [default: 100].
-    #[arg(long, value_name = "N", help_heading = "Data")]
-    pub(crate) eval_batch_size: Option<usize>,
-    /// Batches made ready ahead of the step [default: 4].
-    #[arg(long, value_name = "N", help_heading = "Data")]
-    pub(crate) prefetch: Option<usize>,
-
-    /// Channels of the first block; the reference has 64 [default: 64].
-    #[arg(long, value_name = "N", help_heading = "Model")]
-    pub(crate) width: Option<usize>,
-    /// Probability of dropping a hidden unit [default: 0.5].
-    #[arg(long, value_name = "P", help_heading = "Model")]
-    pub(crate) dropout: Option<f64>,
-    /// Classes; must be the data set's, which is what it is when left out.
-    #[arg(long, value_name = "N", help_heading = "Model")]
-    pub(crate) num_classes: Option<usize>,
-
-    /// Epochs in all [default: 50].
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    pub(crate) epochs: Option<usize>,
-    /// The optimiser [default: adam].
-    #[arg(long, value_enum, help_heading = "Training")]
-    pub(crate) optimizer: Option<OptimizerName>,
-    /// Learning rate; the highest one of one-cycle [default: 0.001].
-    #[arg(long, value_name = "LR", help_heading = "Training")]
-    pub(crate) lr: Option<f64>,
-    /// Adam and Lion: decay of the gradient's mean [default: 0.9].
-    #[arg(long, value_name = "B", help_heading = "Training")]
-    pub(crate) beta1: Option<f64>,
-    /// Adam: decay of the squared gradient's mean; Lion: of the momentum [default: 0.999].
-    #[arg(long, value_name = "B", help_heading = "Training")]
-    pub(crate) beta2: Option<f64>,
-    /// Adam's and RMSprop's epsilon [default: 1e-8].
-    #[arg(long, value_name = "E", help_heading = "Training")]
-    pub(crate) eps: Option<f64>,
-    /// Weight decay: coupled L2, added to the gradient as torch.optim.Adam does; decoupled for adamw, lion and muon
-    /// [default: 0.0001].
-    #[arg(long, value_name = "W", help_heading = "Training")]
-    pub(crate) weight_decay: Option<f64>,
-    /// No weight decay on biases and on the weights of norms [default: false].
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Training")]
-    pub(crate) no_decay_norm_bias: Option<bool>,
-    /// SGD, RMSprop and Muon: share of the momentum that is kept [default: 0.9].
-    #[arg(long, value_name = "M", help_heading = "Training")]
-    pub(crate) momentum: Option<f64>,
-    /// SGD: share of the gradient that does not enter the momentum [default: 0].
-    #[arg(long, value_name = "D", help_heading = "Training")]
-    pub(crate) dampening: Option<f64>,
-    /// SGD: look ahead along the momentum [default: false].
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Training")]
-    pub(crate) nesterov: Option<bool>,
-    /// RMSprop: decay of the squared gradient's mean [default: 0.99].
-    #[arg(long, value_name = "A", help_heading = "Training")]
-    pub(crate) alpha: Option<f64>,
-    /// RMSprop: divide by the standard deviation [default: false].
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Training")]
-    pub(crate) centered: Option<bool>,
-    /// Muon: the learning rate of the convolution weights; AdamW moves the rest at --lr [default: 0.02].
-    #[arg(long, value_name = "LR", help_heading = "Training")]
-    pub(crate) muon_lr: Option<f64>,
-    /// Lookahead around the optimiser: steps between two of the slow weights; 0 for none [default: 0].
-    #[arg(long, value_name = "K", help_heading = "Training")]
-    pub(crate) lookahead: Option<u64>,
-    /// Lookahead: how far the slow weights go towards the fast ones [default: 0.5].
-    #[arg(long, value_name = "A", help_heading = "Training")]
-    pub(crate) lookahead_alpha: Option<f64>,
-    /// What the learning rate does [default: plateau].
-    #[arg(long, value_enum, help_heading = "Training")]
-    pub(crate) scheduler: Option<SchedulerName>,
-    /// What step, multi-step, cosine, cosine-restarts and one-cycle count [default: epoch].
-    #[arg(long, value_enum, value_name = "WHAT", help_heading = "Training")]
-    pub(crate) lr_interval: Option<LrInterval>,
-    /// step: epochs (or steps) between two reductions [default: 30].
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    pub(crate) lr_step_size: Option<u64>,
-    /// multi-step: when the rate is reduced, as 30,60 [default: none].
-    #[arg(long, value_name = "N,...", value_delimiter = ',', help_heading = "Training")]
-    pub(crate) milestones: Option<Vec<u64>>,
-    /// cosine: length of the half wave; cosine-restarts: of the first cycle; one-cycle: of the cycle
-    /// [default: the whole run after the warm-up].
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    pub(crate) t_max: Option<u64>,
-    /// cosine-restarts: how much longer each cycle is than the last [default: 1].
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    pub(crate) t_mult: Option<u64>,
-    /// one-cycle: the share of the run in which the rate rises [default: 0.3].
-    #[arg(long, value_name = "F", help_heading = "Training")]
-    pub(crate) pct_start: Option<f64>,
-    /// Linear warm-up before the scheduler, in epochs (or steps, with --warmup-interval step); 0 for none [default: 0].
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    pub(crate) warmup: Option<u64>,
-    /// What the warm-up counts [default: epoch].
-    #[arg(long, value_enum, value_name = "WHAT", help_heading = "Training")]
-    pub(crate) warmup_interval: Option<LrInterval>,
-    /// The share of the rate that the warm-up begins with [default: 0.1].
-    #[arg(long, value_name = "F", help_heading = "Training")]
-    pub(crate) warmup_factor: Option<f64>,
-    /// The loss [default: cross-entropy].
-    #[arg(long, value_enum, help_heading = "Training")]
-    pub(crate) loss: Option<LossName>,
-    /// Focal loss: how much less a right answer counts [default: 2].
-    #[arg(long, value_name = "G", help_heading = "Training")]
-    pub(crate) focal_gamma: Option<f64>,
-    /// Cross-entropy: share of each target that is spread over all classes [default: 0].
-    #[arg(long, value_name = "E", help_heading = "Training")]
-    pub(crate) label_smoothing: Option<f64>,
-    /// A weight for each class in the loss, as 1,0.5,2 [default: none].
-    #[arg(long, value_name = "W,...", value_delimiter = ',', help_heading = "Training")]
-    pub(crate) class_weights: Option<Vec<f64>>,
-    /// Scale the gradients down to this norm [default: none].
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    pub(crate) clip_grad_norm: Option<f64>,
-    /// Cut each gradient to this absolute value [default: none].
-    #[arg(long, value_name = "V", help_heading = "Training")]
-    pub(crate) clip_grad_value: Option<f64>,
-    /// Batches whose gradients make one step of the optimiser [default: 1].
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    pub(crate) accumulate: Option<usize>,
-    /// Validate and save an exponential moving average of the weights with this decay [default: none].
-    #[arg(long, value_name = "D", help_heading = "Training")]
-    pub(crate) ema: Option<f64>,
-    /// Validate and save the mean of the weights after each epoch from this one on (SWA) [default: none].
-    #[arg(long, value_name = "EPOCH", help_heading = "Training")]
-    pub(crate) swa_start: Option<usize>,
-    /// plateau, step, multi-step: what the rate is multiplied by [default: 0.1].
-    #[arg(long, value_name = "F", help_heading = "Training")]
-    pub(crate) lr_factor: Option<f64>,
-    /// ReduceLROnPlateau: epochs without a better validation loss that are borne [default: 3].
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    pub(crate) lr_patience: Option<u64>,
-    /// ReduceLROnPlateau: the relative improvement that counts [default: 0.0001].
-    #[arg(long, value_name = "T", help_heading = "Training")]
-    pub(crate) lr_threshold: Option<f64>,
-    /// ReduceLROnPlateau: epochs after a reduction that are not counted [default: 0].
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    pub(crate) lr_cooldown: Option<u64>,
-    /// plateau and cosine: the lowest rate [default: 0].
-    #[arg(long, value_name = "LR", help_heading = "Training")]
-    pub(crate) min_lr: Option<f64>,
-    /// ReduceLROnPlateau: a smaller reduction is not made [default: 1e-8].
-    #[arg(long, value_name = "E", help_heading = "Training")]
-    pub(crate) lr_eps: Option<f64>,
-    /// Decides the initial weights, the order, the augmentation and the dropout [default: 0].
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    pub(crate) seed: Option<u64>,
-
-    /// auto, cpu, cuda or cuda:N [default: auto].
-    #[arg(long, help_heading = "Run")]
-    pub(crate) device: Option<DeviceChoice>,
-    /// CPU threads; 0 for one a core. They change no result [default: 0].
-    #[arg(long, value_name = "N", help_heading = "Run")]
-    pub(crate) threads: Option<usize>,
-    /// The run's folder under --runs-dir [default: the data set, the network and a number].
-    #[arg(long, value_name = "NAME", help_heading = "Run")]
-    pub(crate) name: Option<String>,
-    /// Where runs are kept [default: runs].
-    #[arg(long, value_name = "DIR", help_heading = "Run")]
-    pub(crate) runs_dir: Option<PathBuf>,
-    /// Steps between two lines of the log; 0 for none [default: 100].
-    #[arg(long, value_name = "N", help_heading = "Run")]
-    pub(crate) log_every: Option<usize>,
-    /// Images in predictions.png; 0 for no picture [default: 8].
-    #[arg(long, value_name = "N", help_heading = "Run")]
-    pub(crate) num_images: Option<usize>,
-
-    // On the command line these five are every command's, and not this struct's.
-    /// As --cpu-features.
-    #[arg(skip)]
-    pub(crate) cpu_features: Option<CpuFeatures>,
-    /// As -v: 1 for debug, 2 for trace.
-    #[arg(skip)]
-    pub(crate) verbose: Option<u8>,
-    /// As -q: 1 for warnings, 2 for errors.
-    #[arg(skip)]
-    pub(crate) quiet: Option<u8>,
-    /// As --log-format.
-    #[arg(skip)]
-    pub(crate) log_format: Option<LogFormat>,
-    /// As --trace.
-    #[arg(skip)]
-    pub(crate) trace: Option<PathBuf>,
+/// How an epoch visits the training images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SamplerName {
+    /// Each once, in a fresh order.
+    Shuffled,
+    /// Drawn with replacement, every class alike.
+    ClassBalanced,
+    /// Drawn with replacement, by the weight of its class.
+    Weighted,
 }
 
 /// What a run uses.
@@ -250,6 +64,11 @@ pub(crate) struct TrainConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<usize>,
     pub(crate) val_fraction: f64,
+    pub(crate) sampler: SamplerName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) class_weights: Option<String>,
+    pub(crate) on_bad_sample: OnBadSample,
+    pub(crate) max_bad_fraction: f64,
     pub(crate) batch_size: usize,
     pub(crate) eval_batch_size: usize,
     pub(crate) prefetch: usize,
@@ -289,7 +108,7 @@ pub(crate) struct TrainConfig {
     pub(crate) focal_gamma: f64,
     pub(crate) label_smoothing: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) class_weights: Option<Vec<f64>>,
+    pub(crate) loss_class_weights: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) clip_grad_norm: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -322,6 +141,10 @@ pub(crate) struct TrainConfig {
     pub(crate) log_format: Option<LogFormat>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trace: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) train_transforms: Option<Vec<TransformSpec>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) eval_transforms: Option<Vec<TransformSpec>>,
 }
 
 impl Default for TrainConfig {
@@ -335,6 +158,10 @@ impl Default for TrainConfig {
             data_dir: "data".into(),
             limit: None,
             val_fraction: 0.0,
+            sampler: SamplerName::Shuffled,
+            class_weights: None,
+            on_bad_sample: OnBadSample::Error,
+            max_bad_fraction: BadSamplePolicy::default().max_bad_fraction,
             batch_size: 128,
             eval_batch_size: 100,
             prefetch: 4,
@@ -370,7 +197,7 @@ impl Default for TrainConfig {
             loss: LossName::CrossEntropy,
             focal_gamma: 2.0,
             label_smoothing: 0.0,
-            class_weights: None,
+            loss_class_weights: None,
             clip_grad_norm: None,
             clip_grad_value: None,
             accumulate: 1,
@@ -394,6 +221,8 @@ impl Default for TrainConfig {
             quiet: None,
             log_format: None,
             trace: None,
+            train_transforms: None,
+            eval_transforms: None,
         }
     }
 }
@@ -416,31 +245,6 @@ const HARMLESS: [&str; 15] = [
     "trace",
     "verbose",
 ];
-
-impl TrainOptions {
-    /// Reads a TOML file. An error names the file and the line.
-    pub(crate) fn from_file(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
-    }
-
-    /// What the command line says of logging, and this file where the command line says nothing.
-    pub(crate) fn logging(&self, command_line: &LoggingArgs) -> LoggingArgs {
-        let mut logging = command_line.clone();
-        if (logging.verbose, logging.quiet) == (0, 0) {
-            logging.verbose = self.verbose.unwrap_or(0);
-            logging.quiet = self.quiet.unwrap_or(0);
-        }
-        logging.log_format = logging.log_format.or(self.log_format);
-        logging.trace = logging.trace.or_else(|| self.trace.clone());
-        logging
-    }
-
-    fn table(&self) -> Result<Table> {
-        Table::try_from(self).context("the options")
-    }
-}
 
 impl TrainConfig {
     /// Lays `layers` over the defaults, the later over the earlier, and checks the values.
@@ -504,6 +308,14 @@ impl TrainConfig {
         if self.limit == Some(0) {
             bail!("limit is 0, but must be at least 1");
         }
+        for (name, specs) in [
+            ("train-transforms", &self.train_transforms),
+            ("eval-transforms", &self.eval_transforms),
+        ] {
+            if let Some(specs) = specs {
+                Compose::from_specs(specs).with_context(|| format!("in {name}"))?;
+            }
+        }
         if !(0.0..1.0).contains(&self.val_fraction) {
             bail!(
                 "val-fraction is {}, but must be at least 0 and below 1",
@@ -516,12 +328,34 @@ impl TrainConfig {
         if self.ema.is_some() && self.swa_start.is_some() {
             bail!("ema and swa-start are both given; choose one average of the weights");
         }
+        if !(0.0..=1.0).contains(&self.max_bad_fraction) {
+            bail!(
+                "max-bad-fraction is {}, but must be at least 0 and at most 1",
+                self.max_bad_fraction
+            );
+        }
+        if self.class_weights.is_some() != (self.sampler == SamplerName::Weighted) {
+            bail!("class-weights and sampler = \"weighted\" go together: give both, or neither");
+        }
         if let Some(name) = &self.name
             && (name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']))
         {
             bail!("name is {name:?}, but must be a folder's name without slashes or a leading dot");
         }
         Ok(())
+    }
+
+    /// What happens to damaged images.
+    pub(crate) fn bad_samples(&self) -> BadSamplePolicy {
+        BadSamplePolicy {
+            on_bad_sample: self.on_bad_sample,
+            max_bad_fraction: self.max_bad_fraction,
+        }
+    }
+
+    /// Whether transforms are named that are not the reference's.
+    pub(crate) fn own_transforms(&self) -> bool {
+        self.train_transforms.is_some() || self.eval_transforms.is_some()
     }
 
     /// The TOML file that gives this configuration again.

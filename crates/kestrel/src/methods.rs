@@ -1,6 +1,6 @@
 //! Optimiser, scheduler and loss by the names and options of a configuration.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
 use kestrel_kernels::update::{LionConfig, MuonConfig, RmsPropConfig};
 use kestrel_kernels::{AdamConfig, SgdConfig};
@@ -17,6 +17,7 @@ use kestrel_train::{AverageKind, GradClip, Tta, WeightAverage};
 use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
+use crate::data::class_weights;
 
 /// An optimiser by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -146,7 +147,8 @@ impl TrainConfig {
                     ..MuonConfig::default()
                 };
                 let rest = self.adam(rest, true)?;
-                Box::new(Combined::new(vec![Box::new(Muon::new(convs, muon)?), Box::new(rest)])?)
+                let muon = Muon::new(convs, muon).map_err(options(&[("lr", "muon-lr")]))?;
+                Box::new(Combined::new(vec![Box::new(muon), Box::new(rest)])?)
             }
         };
         if self.lookahead == 0 {
@@ -156,7 +158,8 @@ impl TrainConfig {
             k: self.lookahead,
             alpha: self.lookahead_alpha,
         };
-        Ok(Box::new(Lookahead::new(inner, config)?))
+        let named = options(&[("k", "lookahead"), ("alpha", "lookahead-alpha")]);
+        Ok(Box::new(Lookahead::new(inner, config).map_err(named)?))
     }
 
     fn adam(&self, params: NamedVars, decoupled: bool) -> Result<Adam> {
@@ -201,25 +204,41 @@ impl TrainConfig {
             bail!("warmup is {}, but must be shorter than the run", self.warmup);
         }
         let t_max = self.t_max.unwrap_or(whole);
+        let named = options(&[
+            ("step_size", "lr-step-size"),
+            ("gamma", "lr-factor"),
+            ("factor", "lr-factor"),
+            ("patience", "lr-patience"),
+            ("threshold", "lr-threshold"),
+            ("cooldown", "lr-cooldown"),
+            ("eps", "lr-eps"),
+            ("t_0", "t-max"),
+            ("total_steps", "t-max"),
+            ("eta_min", "min-lr"),
+            ("start_factor", "warmup-factor"),
+        ]);
         let inner = match self.scheduler {
             SchedulerName::Constant => None,
-            SchedulerName::Plateau => Some(Box::new(ReduceLROnPlateau::new(self.plateau())?) as Box<dyn LrScheduler>),
-            SchedulerName::Step => Some(self.counted(StepLr::new(self.lr_step_size, self.lr_factor)?)),
+            SchedulerName::Plateau => {
+                let plateau = ReduceLROnPlateau::new(self.plateau()).map_err(named)?;
+                Some(Box::new(plateau) as Box<dyn LrScheduler>)
+            }
+            SchedulerName::Step => Some(self.counted(StepLr::new(self.lr_step_size, self.lr_factor).map_err(named)?)),
             SchedulerName::MultiStep => {
                 let milestones = self.milestones.clone().unwrap_or_default();
-                Some(self.counted(MultiStepLr::new(milestones, self.lr_factor)?))
+                Some(self.counted(MultiStepLr::new(milestones, self.lr_factor).map_err(named)?))
             }
-            SchedulerName::Cosine => Some(self.counted(CosineAnnealingLr::new(t_max, self.min_lr)?)),
+            SchedulerName::Cosine => Some(self.counted(CosineAnnealingLr::new(t_max, self.min_lr).map_err(named)?)),
             SchedulerName::CosineRestarts => {
-                let restarts = CosineAnnealingWarmRestarts::new(t_max, self.t_mult, self.min_lr)?;
-                Some(self.counted(restarts))
+                let restarts = CosineAnnealingWarmRestarts::new(t_max, self.t_mult, self.min_lr);
+                Some(self.counted(restarts.map_err(named)?))
             }
             SchedulerName::OneCycle => {
                 let cycle = OneCycleLr {
                     pct_start: self.pct_start,
                     ..OneCycleLr::new(t_max)
                 };
-                Some(self.counted(cycle.checked()?))
+                Some(self.counted(cycle.checked().map_err(named)?))
             }
         };
         if self.warmup == 0 {
@@ -230,7 +249,7 @@ impl TrainConfig {
             interval: self.warmup_interval.interval(),
             start_factor: self.warmup_factor,
         };
-        Ok(Some(Box::new(LinearWarmup::new(config, inner)?)))
+        Ok(Some(Box::new(LinearWarmup::new(config, inner).map_err(named)?)))
     }
 
     fn counted<S: Schedule + Serialize + 'static>(&self, schedule: S) -> Box<dyn LrScheduler> {
@@ -260,19 +279,17 @@ impl TrainConfig {
     }
 
     /// The loss that is trained on.
-    pub(crate) fn loss(&self, num_classes: usize) -> Result<Box<dyn Loss>> {
-        let weights = self.class_weights.clone();
-        if let Some(weights) = &weights
-            && weights.len() != num_classes
-        {
-            bail!(
-                "class-weights has {} numbers, but there are {num_classes} classes",
-                weights.len()
-            );
-        }
+    pub(crate) fn loss(&self, classes: &[String]) -> Result<Box<dyn Loss>> {
+        const OPTION: &str = "loss-class-weights";
+        let given = self.loss_class_weights.as_deref();
+        let weights = given.map(|given| class_weights(OPTION, given, classes)).transpose()?;
+        let named = options(&[("class_weights", OPTION), ("gamma", "focal-gamma")]);
         Ok(match self.loss {
-            LossName::CrossEntropy => Box::new(CrossEntropyLoss::new(self.label_smoothing, weights)?),
-            LossName::Focal => Box::new(FocalLoss::new(self.focal_gamma, weights)?),
+            LossName::CrossEntropy => {
+                let loss = CrossEntropyLoss::new(self.label_smoothing, weights);
+                Box::new(loss.map_err(named)?)
+            }
+            LossName::Focal => Box::new(FocalLoss::new(self.focal_gamma, weights).map_err(named)?),
         })
     }
 
@@ -282,7 +299,8 @@ impl TrainConfig {
             max_value: self.clip_grad_value,
             max_norm: self.clip_grad_norm,
         };
-        Ok(clip.checked()?)
+        let named = options(&[("max_value", "clip-grad-value"), ("max_norm", "clip-grad-norm")]);
+        clip.checked().map_err(named)
     }
 
     /// The average of the weights, if one is taken.
@@ -292,7 +310,10 @@ impl TrainConfig {
             (None, Some(start_epoch)) => AverageKind::Swa { start_epoch },
             (None, None) => return Ok(None),
         };
-        Ok(Some(WeightAverage::new(kind)?))
+        let average = WeightAverage::new(kind);
+        average
+            .map(Some)
+            .map_err(options(&[("decay", "ema"), ("start_epoch", "swa-start")]))
     }
 }
 
@@ -307,6 +328,19 @@ impl<R: UpdateRule> Grouped for PerParameter<R> {
     type Config = R::Config;
 
     fn of(groups: Vec<ParamGroup<R::Config>>) -> Result<Self> {
-        Ok(PerParameter::with_groups(groups)?)
+        PerParameter::with_groups(groups).map_err(options(&[]))
+    }
+}
+
+/// Tells a value that is out of its range by the option that a person gave it with: by `renamed`, pairs of the library's
+/// name and the option's, else by the library's name in the command line's spelling.
+fn options(renamed: &'static [(&'static str, &'static str)]) -> impl Fn(kestrel_train::Error) -> anyhow::Error + Copy {
+    |error| match error {
+        kestrel_train::Error::InvalidConfig { field, expected, got } => {
+            let renamed = renamed.iter().find(|(name, _)| *name == field);
+            let option = renamed.map_or_else(|| field.replace('_', "-"), |(_, option)| (*option).to_owned());
+            anyhow!("{option} is {got}, but must be {expected}")
+        }
+        other => other.into(),
     }
 }

@@ -9,6 +9,7 @@ pub use focal::FocalLoss;
 use candle_core::{Device, Tensor};
 use kestrel_data::loader::Batch;
 
+use crate::metrics::argmax;
 use crate::{Error, Result};
 
 /// What logits `[N, C]` are compared with.
@@ -21,9 +22,23 @@ pub enum Targets<'a> {
 }
 
 impl<'a> Targets<'a> {
-    /// A batch's targets.
+    /// A batch's targets: the probabilities where its images were mixed, else the classes.
     pub fn of(batch: &'a Batch) -> Self {
-        Self::Classes(&batch.targets)
+        match &batch.soft_targets {
+            Some(soft) => Self::Soft(soft),
+            None => Self::Classes(&batch.targets),
+        }
+    }
+
+    /// Each image's class; of probabilities the likeliest, as torchvision's reference trainer counts accuracy.
+    ///
+    /// # Errors
+    /// Where a device fails.
+    pub fn classes(self) -> Result<Vec<u32>> {
+        match self {
+            Self::Classes(classes) => Ok(classes.to_device(&Device::Cpu)?.to_vec1::<u32>()?),
+            Self::Soft(soft) => argmax(soft),
+        }
     }
 
     /// The tensor.

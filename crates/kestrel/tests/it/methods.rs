@@ -108,8 +108,8 @@ fn runs_of_every_optimiser_and_scheduler_resume() {
             "2",
             "--loss",
             "focal",
-            "--class-weights",
-            "1,0.5,2",
+            "--loss-class-weights",
+            "class1=0.5,class2=2",
             "--clip-grad-norm",
             "1",
             "--scheduler",
@@ -158,25 +158,26 @@ fn a_configuration_file_gives_the_run_again() {
 #[test]
 fn values_that_methods_do_not_take_are_refused_before_a_folder_is_made() {
     let dir = folder();
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["--optimizer", "sgd", "--momentum=-1"], "momentum is -1"),
         (
             &["--optimizer", "sgd", "--nesterov", "--momentum", "0"],
             "momentum is 0",
         ),
         (&["--optimizer", "rmsprop", "--alpha", "1.5"], "alpha is 1.5"),
-        (&["--lookahead", "3", "--lookahead-alpha", "2"], "alpha is 2"),
+        (&["--lookahead", "3", "--lookahead-alpha", "2"], "lookahead-alpha is 2"),
         (&["--scheduler", "multi-step"], "milestones is []"),
-        (&["--scheduler", "step", "--lr-step-size", "0"], "step_size is 0"),
-        (&["--scheduler", "one-cycle", "--pct-start", "2"], "pct_start is 2"),
+        (&["--scheduler", "step", "--lr-step-size", "0"], "lr-step-size is 0"),
+        (&["--scheduler", "one-cycle", "--pct-start", "2"], "pct-start is 2"),
         (&["--warmup", "1"], "warmup is 1"),
         (
             &["--warmup", "1", "--warmup-interval", "step", "--warmup-factor", "0"],
-            "start_factor is 0",
+            "warmup-factor is 0",
         ),
-        (&["--class-weights", "1,2"], "2 numbers, but there are 3 classes"),
-        (&["--clip-grad-norm", "0"], "max_norm is 0"),
-        (&["--ema", "1.5"], "decay is 1.5"),
+        (&["--loss-class-weights", "cat=2"], "loss-class-weights names \"cat\""),
+        (&["--loss-class-weights", "class0=-1"], "loss-class-weights is [-1"),
+        (&["--clip-grad-norm", "0"], "clip-grad-norm is 0"),
+        (&["--ema", "1.5"], "ema is 1.5"),
     ];
     for (case, word) in cases {
         let output = kestrel(dir.path(), &train(&[&["--epochs", "1"][..], case].concat()));
