@@ -65,10 +65,7 @@ pub use error::{Error, Result};
 pub use linear::{linear, linear_relu};
 pub use max_pool2d::max_pool2d;
 pub use relu::relu;
-pub use update::{
-    AdamConfig, AdjustLr, LionConfig, MuonConfig, RmsPropConfig, RmsPropState, SgdConfig, adam_step, lion_step,
-    muon_step, rmsprop_step, sgd_step,
-};
+pub use update::{AdamConfig, SgdConfig, adam_step, sgd_step};
 
 /// The example of the README, so that it compiles.
 #[cfg(doctest)]

@@ -4,12 +4,12 @@
 //! [`TrainConfig`] is what a run uses, whole, and what is saved beside it. Layers are laid over each other as TOML
 //! tables, so an option is named in these two places only.
 
+mod names;
 mod options;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use kestrel_data::transforms::{Compose, TransformSpec};
 use kestrel_data::{BadSamplePolicy, OnBadSample};
 use kestrel_kernels::AdamConfig;
@@ -19,39 +19,9 @@ use toml::Table;
 
 use crate::cli::LogFormat;
 use crate::device::{CpuFeatures, DeviceChoice};
-use crate::methods::{LossName, LrInterval, OptimizerName, SchedulerName};
 
+pub(crate) use names::{DatasetName, LossName, LrInterval, OptimizerName, SamplerName, SchedulerName};
 pub(crate) use options::TrainOptions;
-
-/// A data set by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum DatasetName {
-    /// CIFAR-10; the embedded sample where it cannot be had.
-    Auto,
-    /// CIFAR-10, or an error.
-    Cifar10,
-    /// CIFAR-100, or an error.
-    Cifar100,
-    /// The embedded sample: 6,000 + 1,000 images of Fashion-MNIST.
-    FashionMnistSample,
-    /// MNIST, from --data (a folder of IDX files) or downloaded once.
-    Mnist,
-    /// Fashion-MNIST, from --data (a folder of IDX files) or downloaded once.
-    FashionMnist,
-}
-
-/// How an epoch visits the training images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum SamplerName {
-    /// Each once, in a fresh order.
-    Shuffled,
-    /// Drawn with replacement, every class alike.
-    ClassBalanced,
-    /// Drawn with replacement, by the weight of its class.
-    Weighted,
-}
 
 /// What a run uses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -322,12 +292,7 @@ impl TrainConfig {
                 self.val_fraction
             );
         }
-        if self.loss == LossName::Focal && self.label_smoothing != 0.0 {
-            bail!("label-smoothing is for cross-entropy, and loss is focal; leave one of them out");
-        }
-        if self.ema.is_some() && self.swa_start.is_some() {
-            bail!("ema and swa-start are both given; choose one average of the weights");
-        }
+        self.check_methods()?;
         if !(0.0..=1.0).contains(&self.max_bad_fraction) {
             bail!(
                 "max-bad-fraction is {}, but must be at least 0 and at most 1",

@@ -2,8 +2,7 @@
 
 use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
-use kestrel_kernels::update::{LionConfig, MuonConfig, RmsPropConfig};
-use kestrel_kernels::{AdamConfig, SgdConfig};
+use kestrel_kernels::update::{AdamConfig, LionConfig, MuonConfig, RmsPropConfig, SgdConfig};
 use kestrel_train::loss::{CrossEntropyLoss, FocalLoss, Loss};
 use kestrel_train::lr_scheduler::{
     CosineAnnealingLr, CosineAnnealingWarmRestarts, Interval, LinearWarmup, LinearWarmupConfig, LrScheduler,
@@ -14,81 +13,10 @@ use kestrel_train::optim::{
     Sgd, UpdateRule, no_decay_on_biases_and_norms,
 };
 use kestrel_train::{AverageKind, GradClip, Tta, WeightAverage};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::config::TrainConfig;
+use crate::config::{LossName, LrInterval, OptimizerName, SchedulerName, TrainConfig};
 use crate::data::class_weights;
-
-/// An optimiser by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum OptimizerName {
-    /// Adam with coupled weight decay.
-    Adam,
-    /// Adam with decoupled weight decay.
-    #[value(name = "adamw")]
-    #[serde(rename = "adamw")]
-    AdamW,
-    /// Gradient descent with momentum.
-    Sgd,
-    /// RMSprop.
-    #[value(name = "rmsprop")]
-    #[serde(rename = "rmsprop")]
-    RmsProp,
-    /// Lion.
-    Lion,
-    /// Muon for the convolution weights, AdamW for the rest.
-    Muon,
-}
-
-/// A scheduler by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum SchedulerName {
-    /// Reduce the rate when the validation loss stops falling.
-    Plateau,
-    /// Reduce it every --lr-step-size.
-    Step,
-    /// Reduce it at --milestones.
-    MultiStep,
-    /// Lower it along half a cosine.
-    Cosine,
-    /// The same, again and again.
-    CosineRestarts,
-    /// Raise it to --lr, then lower it to almost nothing.
-    OneCycle,
-    /// Leave it.
-    Constant,
-}
-
-/// What a schedule counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum LrInterval {
-    /// Epochs.
-    Epoch,
-    /// Steps of the optimiser.
-    Step,
-}
-
-impl LrInterval {
-    fn interval(self) -> Interval {
-        match self {
-            Self::Epoch => Interval::Epoch,
-            Self::Step => Interval::Step,
-        }
-    }
-}
-
-/// A loss by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum LossName {
-    /// Cross-entropy.
-    CrossEntropy,
-    /// Focal loss.
-    Focal,
-}
 
 /// Test-time augmentation by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -111,7 +39,70 @@ impl TtaName {
     }
 }
 
+impl LrInterval {
+    fn interval(self) -> Interval {
+        match self {
+            Self::Epoch => Interval::Epoch,
+            Self::Step => Interval::Step,
+        }
+    }
+}
+
 impl TrainConfig {
+    /// Errors where an option is set that the chosen methods do not look at: it would do nothing, in silence.
+    pub(crate) fn check_methods(&self) -> Result<()> {
+        use OptimizerName::{RmsProp, Sgd};
+        let standard = Self::default();
+        let unused = [
+            ("nesterov", self.nesterov, "optimizer sgd", self.optimizer == Sgd),
+            (
+                "dampening",
+                self.dampening != standard.dampening,
+                "optimizer sgd",
+                self.optimizer == Sgd,
+            ),
+            (
+                "alpha",
+                self.alpha != standard.alpha,
+                "optimizer rmsprop",
+                self.optimizer == RmsProp,
+            ),
+            (
+                "centered",
+                self.centered,
+                "optimizer rmsprop",
+                self.optimizer == RmsProp,
+            ),
+            (
+                "milestones",
+                self.milestones.is_some(),
+                "scheduler multi-step",
+                self.scheduler == SchedulerName::MultiStep,
+            ),
+            (
+                "focal-gamma",
+                self.focal_gamma != standard.focal_gamma,
+                "loss focal",
+                self.loss == LossName::Focal,
+            ),
+            (
+                "label-smoothing",
+                self.label_smoothing != standard.label_smoothing,
+                "loss cross-entropy",
+                self.loss == LossName::CrossEntropy,
+            ),
+        ];
+        for (option, set, method, chosen) in unused {
+            if set && !chosen {
+                bail!("{option} is for {method}; choose that, or leave {option} out");
+            }
+        }
+        if self.ema.is_some() && self.swa_start.is_some() {
+            bail!("ema and swa-start are both given; choose one average of the weights");
+        }
+        Ok(())
+    }
+
     /// The optimiser of a model's parameters.
     pub(crate) fn optimizer(&self, params: NamedVars) -> Result<Box<dyn Optimizer>> {
         let inner: Box<dyn Optimizer> = match self.optimizer {

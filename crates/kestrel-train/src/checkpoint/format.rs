@@ -1,8 +1,8 @@
 //! The two files: weights alone, and the whole state of a run.
 //!
 //! Both are safetensors files whose JSON record says what they hold. A checkpoint's tensors are named
-//! `model.<parameter>`, `optimizer.<kind>.<parameter>` and, where the weights are averaged, `average.<parameter>`; its record carries a sha256 over every tensor and the rest of
-//! the record, so that a changed bit anywhere is noticed.
+//! `model.<parameter>`, `optimizer.<kind>.<parameter>` and, where the weights are averaged, `average.<parameter>`; its
+//! record carries a sha256 over every tensor and the rest of the record, so that a changed bit anywhere is noticed.
 
 use std::path::Path;
 
@@ -211,8 +211,8 @@ impl Checkpoint {
     /// Sets a trainer to this state, so that it continues as though it had never stopped.
     ///
     /// # Errors
-    /// [`Error::CheckpointMismatch`] or a model error that lists every tensor that does not fit. The model and the
-    /// optimiser are then unchanged, or the trainer must be thrown away where the error came from the scheduler.
+    /// [`Error::CheckpointMismatch`] or a model error that lists every tensor that does not fit. The trainer
+    /// may then be set in part, and must be thrown away.
     pub fn restore(&self, trainer: &mut Trainer) -> Result<()> {
         if trainer.config().seed != self.body.seed {
             let reason = format!("its seed is {}, the run's is {}", self.body.seed, trainer.config().seed);

@@ -30,7 +30,7 @@ impl CosineAnnealingLr {
     /// [`crate::Error::InvalidConfig`].
     pub fn new(t_max: u64, eta_min: f64) -> Result<Self> {
         if t_max == 0 {
-            return Err(invalid("t_max", "at least 1", t_max));
+            return Err(invalid("t_max", "at least 1", &t_max));
         }
         check_eta_min(eta_min)?;
         Ok(Self { t_max, eta_min })
@@ -73,7 +73,7 @@ impl CosineAnnealingWarmRestarts {
     pub fn new(t_0: u64, t_mult: u64, eta_min: f64) -> Result<Self> {
         for (field, value) in [("t_0", t_0), ("t_mult", t_mult)] {
             if value == 0 {
-                return Err(invalid(field, "at least 1", value));
+                return Err(invalid(field, "at least 1", &value));
             }
         }
         check_eta_min(eta_min)?;
@@ -105,7 +105,7 @@ fn check_eta_min(eta_min: f64) -> Result<()> {
     if eta_min >= 0.0 && eta_min.is_finite() {
         return Ok(());
     }
-    Err(invalid("eta_min", "a finite number, 0 or more", eta_min))
+    Err(invalid("eta_min", "a finite number, 0 or more", &eta_min))
 }
 
 #[cfg(test)]

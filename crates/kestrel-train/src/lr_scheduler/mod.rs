@@ -84,7 +84,7 @@ fn from_state<S: for<'de> Deserialize<'de>>(state: &serde_json::Value) -> Result
     })
 }
 
-fn invalid(field: &'static str, expected: &'static str, got: impl ToString) -> Error {
+fn invalid(field: &'static str, expected: &'static str, got: &dyn ToString) -> Error {
     Error::InvalidConfig {
         field,
         expected,

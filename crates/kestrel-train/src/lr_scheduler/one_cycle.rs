@@ -61,17 +61,17 @@ impl OneCycleLr {
     /// [`crate::Error::InvalidConfig`].
     pub fn checked(self) -> Result<Self> {
         if self.total_steps == 0 {
-            return Err(invalid("total_steps", "at least 1", self.total_steps));
+            return Err(invalid("total_steps", "at least 1", &self.total_steps));
         }
         if !(0.0..=1.0).contains(&self.pct_start) {
-            return Err(invalid("pct_start", "in [0, 1]", self.pct_start));
+            return Err(invalid("pct_start", "in [0, 1]", &self.pct_start));
         }
         for (field, value) in [
             ("div_factor", self.div_factor),
             ("final_div_factor", self.final_div_factor),
         ] {
             if !(value > 0.0 && value.is_finite()) {
-                return Err(invalid(field, "a finite number, more than 0", value));
+                return Err(invalid(field, "a finite number, more than 0", &value));
             }
         }
         Ok(self)

@@ -22,7 +22,7 @@ impl StepLr {
     /// [`crate::Error::InvalidConfig`].
     pub fn new(step_size: u64, gamma: f64) -> Result<Self> {
         if step_size == 0 {
-            return Err(invalid("step_size", "at least 1", step_size));
+            return Err(invalid("step_size", "at least 1", &step_size));
         }
         check_gamma(gamma)?;
         Ok(Self { step_size, gamma })
@@ -60,7 +60,7 @@ impl MultiStepLr {
             return Err(invalid(
                 "milestones",
                 "one or more counts, each at least 1",
-                format!("{milestones:?}"),
+                &format!("{milestones:?}"),
             ));
         }
         milestones.sort_unstable();
@@ -81,7 +81,7 @@ fn check_gamma(gamma: f64) -> Result<()> {
     if gamma >= 0.0 && gamma.is_finite() {
         return Ok(());
     }
-    Err(invalid("gamma", "a finite number, 0 or more", gamma))
+    Err(invalid("gamma", "a finite number, 0 or more", &gamma))
 }
 
 #[cfg(test)]

@@ -55,13 +55,13 @@ impl LinearWarmup {
     /// [`Error::InvalidConfig`] for options outside of their ranges.
     pub fn new(config: LinearWarmupConfig, inner: Option<Box<dyn LrScheduler>>) -> Result<Self> {
         if config.total == 0 {
-            return Err(invalid("warmup", "at least 1", 0));
+            return Err(invalid("warmup", "at least 1", &0));
         }
         if !(config.start_factor > 0.0 && config.start_factor <= 1.0) {
             return Err(invalid(
                 "start_factor",
                 "more than 0 and at most 1",
-                config.start_factor,
+                &config.start_factor,
             ));
         }
         Ok(Self {

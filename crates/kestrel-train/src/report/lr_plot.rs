@@ -39,10 +39,10 @@ impl Axis {
         let low = values.clone().fold(f64::INFINITY, f64::min);
         let high = values.fold(f64::NEG_INFINITY, f64::max);
         // One value, or none, still has a place.
-        let (low, high) = if high > low {
-            (low, high)
-        } else {
-            (low.min(0.0).max(-1e300), low.min(0.0).max(-1e300) + 1.0)
+        let (low, high) = match (high > low, low.is_finite()) {
+            (true, _) => (low, high),
+            (false, true) => (low - 0.5, low + 0.5),
+            (false, false) => (0.0, 1.0),
         };
         Self { low, high, from, to }
     }

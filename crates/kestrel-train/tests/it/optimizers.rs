@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
-use kestrel_kernels::update::{AdjustLr, LionConfig, MuonConfig, RmsPropConfig};
-use kestrel_kernels::{AdamConfig, SgdConfig};
+use kestrel_kernels::update::{AdamConfig, AdjustLr, LionConfig, MuonConfig, RmsPropConfig, SgdConfig};
 use kestrel_train::optim::{
     Adam, Combined, Lion, Lookahead, LookaheadConfig, Muon, NamedVars, Optimizer, ParamGroup, RmsProp, Sgd,
     no_decay_on_biases_and_norms,

@@ -8,7 +8,7 @@ use kestrel_data::InMemory;
 use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::transforms::presets;
 use kestrel_kernels::random::{KeyedRng, Purpose};
-use kestrel_kernels::{AdamConfig, LionConfig, MuonConfig, RmsPropConfig, SgdConfig};
+use kestrel_kernels::update::{AdamConfig, LionConfig, MuonConfig, RmsPropConfig, SgdConfig};
 use kestrel_models::weights::ModelInfo;
 use kestrel_models::{CnnConfig, ModelConfig};
 use kestrel_train::checkpoint::{BEST_FILE, CHECKPOINT_FILE, Checkpoint, Checkpointer, Weights};

@@ -9,10 +9,9 @@ use kestrel_data::transforms::TransformSpec;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use super::{DatasetName, SamplerName};
+use super::{DatasetName, LossName, LrInterval, OptimizerName, SamplerName, SchedulerName};
 use crate::cli::{LogFormat, LoggingArgs};
 use crate::device::{CpuFeatures, DeviceChoice};
-use crate::methods::{LossName, LrInterval, OptimizerName, SchedulerName};
 
 /// What may be said of a run.
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]

@@ -103,6 +103,9 @@ fn values_that_make_no_run_are_refused() {
         "accumulate = 0",
         "ema = 0.9\nswa-start = 2",
         "loss = \"focal\"\nlabel-smoothing = 0.1",
+        "nesterov = true",
+        "optimizer = \"sgd\"\ncentered = true",
+        "milestones = [3]",
     ] {
         assert!(TrainConfig::from_layers(&[&options(bad)]).is_err(), "{bad}");
     }

@@ -155,6 +155,49 @@ fn a_configuration_file_gives_the_run_again() {
     assert_eq!(stdout(&output), stdout(&again));
 }
 
+/// Images and targets are mixed where the file says so, with any loss, and a stopped run goes on with the same mixtures.
+#[test]
+fn mixup_and_cutmix_train_and_resume() {
+    let dir = folder();
+    let common = r#"{ name = "ToTensor" }, { name = "Normalize", mean = [0.5, 0.5, 0.5], std = [0.25, 0.25, 0.25] }"#;
+    let mixtures = [
+        ("plain", ""),
+        ("mixup", r#", { name = "MixUp", alpha = 0.4 }"#),
+        ("cutmix", r#", { name = "CutMix" }"#),
+        (
+            "either",
+            r#", { name = "RandomChoice", transforms = [{ name = "MixUp" }, { name = "CutMix" }] }"#,
+        ),
+    ];
+    for (file, mixture) in mixtures {
+        let toml = format!("train-transforms = [{common}{mixture}]\neval-transforms = [{common}]\n");
+        fs::write(dir.path().join(file).with_extension("toml"), toml).unwrap();
+    }
+    let run = |config: &str, epochs: &str, name: &str, more: &[&str]| {
+        let config = format!("{config}.toml");
+        let run = ["--config", &config, "--epochs", epochs, "--name", name];
+        succeed(dir.path(), &train(&[&run[..], more].concat()));
+    };
+    let smooth = ["--label-smoothing", "0.1", "--loss-class-weights", "class2=2"];
+    for (config, _) in mixtures {
+        run(config, "2", config, &smooth);
+        run(config, "1", &format!("{config}-stopped"), &smooth);
+        let stopped = format!("runs/{config}-stopped");
+        succeed(dir.path(), &["train", "--resume", &stopped, "--epochs", "2"]);
+        assert!(
+            checkpoint(dir.path(), config) == checkpoint(dir.path(), &format!("{config}-stopped")),
+            "{config}"
+        );
+        if config != "plain" {
+            assert!(
+                checkpoint(dir.path(), config) != checkpoint(dir.path(), "plain"),
+                "{config}"
+            );
+        }
+    }
+    run("either", "1", "focal", &["--loss", "focal", "--accumulate", "2"]);
+}
+
 #[test]
 fn values_that_methods_do_not_take_are_refused_before_a_folder_is_made() {
     let dir = folder();

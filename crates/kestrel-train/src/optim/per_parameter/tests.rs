@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::optim::{Adam, Lion, Muon, RmsProp, Sgd};
-use kestrel_kernels::{AdamConfig, LionConfig, MuonConfig, RmsPropConfig, SgdConfig};
+use kestrel_kernels::update::{AdamConfig, LionConfig, MuonConfig, RmsPropConfig, SgdConfig};
 
 fn var(values: &[f32]) -> Var {
     Var::from_tensor(
