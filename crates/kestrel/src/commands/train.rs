@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{evaluate, predictions};
 use crate::cli::TrainArgs;
-use crate::config::{TrainConfig, TrainOptions};
+use crate::config::{OptimizerName, TrainConfig, TrainOptions};
 use crate::data::{self, EvalImages, Source};
 use crate::progress::Progress;
 use crate::{device, run_folder};
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &TrainArgs, file: &TrainOptions, bars: &MultiProgress) -
         trainer = trainer.with_average(average);
     }
     if args.find_lr {
-        return find_lr(&mut trainer, &loaders.train, args);
+        return find_lr(&mut trainer, &loaders.train, args, &config);
     }
     let folder = match &resumed {
         Some(r) => {
@@ -135,12 +135,16 @@ pub(crate) fn run(args: &TrainArgs, file: &TrainOptions, bars: &MultiProgress) -
 }
 
 /// Prints the learning rate that a range test suggests, and draws its curve.
-fn find_lr(trainer: &mut Trainer, loader: &DataLoader, args: &TrainArgs) -> Result<()> {
+fn find_lr(trainer: &mut Trainer, loader: &DataLoader, args: &TrainArgs, config: &TrainConfig) -> Result<()> {
     let curve = lr_finder::find_lr(trainer, loader, &LrFinderConfig::default())?;
     save_lr_plot(&curve, &args.find_lr_plot)?;
     tracing::info!("Learning rates: {}", args.find_lr_plot.display());
     let mut out = std::io::stdout().lock();
     match curve.suggestion {
+        Some(lr) if config.optimizer == OptimizerName::Muon => writeln!(
+            out,
+            "Suggested learning rate: {lr:.2e}  (--lr {lr:.2e} --muon-lr {lr:.2e})"
+        )?,
         Some(lr) => writeln!(out, "Suggested learning rate: {lr:.2e}  (--lr {lr:.2e})")?,
         None => bail!("the loss never falls at any learning rate; look at the data and at the model"),
     }
