@@ -222,7 +222,10 @@ fn values_that_methods_do_not_take_are_refused_before_a_folder_is_made() {
         (&["--clip-grad-norm", "0"], "clip-grad-norm is 0"),
         (&["--nesterov"], "nesterov is for optimizer sgd"),
         (&["--lr-interval", "step"], "lr-interval is for a scheduler that counts"),
-        (&["--lr-patience", "9", "--scheduler", "step"], "lr-patience is for scheduler plateau"),
+        (
+            &["--lr-patience", "9", "--scheduler", "step"],
+            "lr-patience is for scheduler plateau",
+        ),
         (&["--ema", "1.5"], "ema is 1.5"),
     ];
     for (case, word) in cases {
