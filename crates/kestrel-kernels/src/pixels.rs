@@ -240,62 +240,90 @@ impl Kernel for Rows<'_> {
         fill(s, out, (height, width), 0..first_row, black);
         fill(s, out, (height, width), first_row + rows..height, black);
         let lanes = Lanes::new(s, planes.scale);
-        for y in 0..rows {
-            let row = &window.pixels[y * window.stride..][..columns * CHANNELS];
-            let target = Row {
-                out: &mut *out,
-                plane: height * width,
-                at: (first_row + y) * width,
-                width,
-            };
-            if window.flipped {
-                target.write::<S, true>(s, row, window.start.1, &lanes);
-            } else {
-                target.write::<S, false>(s, row, window.start.1, &lanes);
+        let blocks = width.div_ceil(S::LANES);
+        for first in (0..blocks).step_by(STRIP) {
+            let count = STRIP.min(blocks - first);
+            let mut strip = [Block::default(); STRIP];
+            for (block, number) in strip.iter_mut().zip(first..first + count) {
+                *block = Block::new(S::LANES, number * S::LANES, &window);
+            }
+            let strip = &strip[..count];
+            for y in 0..rows {
+                let row = &window.pixels[y * window.stride..][..columns * CHANNELS];
+                let at = (first_row + y) * width;
+                if window.flipped {
+                    write_row::<S, true>(s, row, strip, out, (height * width, at), &lanes);
+                } else {
+                    write_row::<S, false>(s, row, strip, out, (height * width, at), &lanes);
+                }
             }
         }
     }
 }
 
-/// One row of each plane.
-struct Row<'a> {
-    out: &'a mut [MaybeUninit<f32>],
-    /// Elements of a plane.
-    plane: usize,
-    /// The row's first element in its plane.
-    at: usize,
-    width: usize,
+/// Blocks of a row that are worked out at once, for all rows.
+const STRIP: usize = 8;
+
+/// A vector's columns in each row of the output, and the pixels that they show.
+#[derive(Clone, Copy, Debug, Default)]
+struct Block {
+    /// The first column.
+    x: usize,
+    /// Number of columns.
+    columns: usize,
+    /// Lanes before the first pixel, in the order of the pixels.
+    skipped: usize,
+    /// Where in the row's bytes the first pixel is.
+    from: usize,
+    /// Number of pixels.
+    pixels: usize,
 }
 
-impl Row<'_> {
-    /// Writes the row whose visible pixels are `row` and start at column `start`.
-    #[inline(always)]
-    fn write<S: Simd, const FLIPPED: bool>(self, s: S, row: &[u8], start: usize, lanes: &Lanes<S::V>) {
-        let end = start + row.len() / CHANNELS;
-        let mut x = 0;
-        while x < self.width {
-            let count = S::LANES.min(self.width - x);
-            // The visible columns among the vector's.
-            let (first, last) = (start.max(x).min(x + count), end.max(x).min(x + count));
-            let n = last.saturating_sub(first);
-            let (skipped, from) = match n {
-                0 => (0, 0),
-                _ if FLIPPED => (x + S::LANES - last, end - last),
-                _ => (first - x, first - start),
-            };
-            let pixels = row[from * CHANNELS..][..n * CHANNELS].as_ptr();
-            let values = if FLIPPED {
-                // SAFETY: the slice above holds n pixels, and skipped + n is LANES - (first - x).
-                unsafe { s.load_rgb_reversed(pixels, skipped, n) }
-            } else {
-                // SAFETY: the slice above holds n pixels, and skipped + n is last - x, at most LANES.
-                unsafe { s.load_rgb(pixels, skipped, n) }
-            };
-            for channel in 0..CHANNELS {
-                let value = lanes.scale(s, channel, values[channel]);
-                store(s, &mut self.out[channel * self.plane + self.at + x..][..count], value);
-            }
-            x += count;
+impl Block {
+    fn new(lanes: usize, x: usize, window: &Window<'_>) -> Self {
+        let (start, end) = (window.start.1, window.start.1 + window.visible.1);
+        let columns = lanes.min(window.size.1 - x);
+        // The visible columns among the block's.
+        let (first, last) = (start.max(x).min(x + columns), end.max(x).min(x + columns));
+        let pixels = last - first;
+        let (skipped, pixel) = match pixels {
+            0 => (0, 0),
+            _ if window.flipped => (x + lanes - last, end - last),
+            _ => (first - x, first - start),
+        };
+        Self {
+            x,
+            columns,
+            skipped,
+            from: pixel * CHANNELS,
+            pixels,
+        }
+    }
+}
+
+/// Writes a strip's columns of one row of each plane, at `at` in planes of `plane` elements.
+#[inline(always)]
+fn write_row<S: Simd, const FLIPPED: bool>(
+    s: S,
+    row: &[u8],
+    strip: &[Block],
+    out: &mut [MaybeUninit<f32>],
+    (plane, at): (usize, usize),
+    lanes: &Lanes<S::V>,
+) {
+    for block in strip {
+        let pixels = row[block.from..][..block.pixels * CHANNELS].as_ptr();
+        let values = if FLIPPED {
+            // SAFETY: the slice above holds the pixels, and a block has at most LANES - skipped of them.
+            unsafe { s.load_rgb_reversed(pixels, block.skipped, block.pixels) }
+        } else {
+            // SAFETY: the same.
+            unsafe { s.load_rgb(pixels, block.skipped, block.pixels) }
+        };
+        for channel in 0..CHANNELS {
+            let value = lanes.scale(s, channel, values[channel]);
+            let start = channel * plane + at + block.x;
+            store(s, &mut out[start..start + block.columns], value);
         }
     }
 }

@@ -44,6 +44,7 @@ enum Generator {
 
 impl KeyedRng {
     /// The generator for `(seed, purpose, epoch, index)`; equal keys give equal numbers.
+    #[inline]
     pub fn new(seed: u64, purpose: Purpose, epoch: u64, index: u64) -> Self {
         let words = [seed, purpose as u64, epoch, index];
         if purpose == Purpose::Transform {
@@ -57,6 +58,7 @@ impl KeyedRng {
     }
 
     /// Another stream of the same key; equal numbers give equal streams. A key's own stream is number 0.
+    #[inline]
     pub fn stream(mut self, number: u64) -> Self {
         match &mut self.0 {
             Generator::Bulk(chacha) => chacha.set_stream(number),

@@ -35,6 +35,7 @@ pub(super) struct Threefry {
 }
 
 impl Threefry {
+    #[inline]
     pub(super) fn new(key: [u64; 4]) -> Self {
         Self {
             key,
@@ -44,12 +45,14 @@ impl Threefry {
         }
     }
 
+    #[inline]
     pub(super) fn set_stream(&mut self, stream: u64) {
         self.stream = stream;
         self.set_word_pos(self.position);
     }
 
     /// Goes on with the `word`-th 32-bit number.
+    #[inline]
     pub(super) fn set_word_pos(&mut self, word: u64) {
         self.position = word;
         if !word.is_multiple_of(BLOCK) {
@@ -74,6 +77,7 @@ impl Threefry {
         low | u64::from(self.next_u32()) << 32
     }
 
+    #[inline]
     fn block_at(&self, number: u64) -> [u64; 4] {
         block(self.key, [number, self.stream, 0, 0])
     }
