@@ -276,7 +276,7 @@ fn the_range_test_draws_and_the_views_are_averaged() {
     ];
     succeed(
         dir.path(),
-        &[&wide[..], &["--device", "cpu", "--epochs", "2", "--name", "a"]].concat(),
+        &[&wide[..], &["--device", "cpu", "--epochs", "8", "--name", "a"]].concat(),
     );
     let evaluate = |tta| {
         let weights = "runs/a/best.safetensors";
