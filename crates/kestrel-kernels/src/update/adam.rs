@@ -75,7 +75,8 @@ pub fn adam_step(
     step: u64,
     config: &AdamConfig,
 ) -> Result<()> {
-    check::tensors(OP, param, grad, &[exp_avg, exp_avg_sq])?;
+    let state = [("adam_step exp_avg", exp_avg), ("adam_step exp_avg_sq", exp_avg_sq)];
+    check::tensors(OP, param, ("adam_step grad", grad), &state)?;
     if step == 0 {
         return Err(Error::InvalidArgument {
             op: OP,
