@@ -240,7 +240,7 @@ pub enum Error {
     /// More samples were skipped than may be.
     #[error(
         "{bad} of the {samples} samples of {dataset} are bad, more than the share of {max_bad_fraction} that may be skipped; \
-         the last: {last}"
+         mend or remove them, or raise --max-bad-fraction; the last: {last}"
     )]
     TooManyBadSamples {
         /// The data set.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kestrel_data::{BadSamplePolicy, OnBadSample};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{DatasetName, TrainOptions};
@@ -105,6 +106,12 @@ pub(crate) struct EvaluateArgs {
     /// Which split.
     #[arg(long, value_enum, default_value_t = Split::Test)]
     pub(crate) split: Split,
+    /// What happens to an image that is damaged: error, or skip, which drops, logs and counts it.
+    #[arg(long, value_name = "error|skip", default_value_t = OnBadSample::Error)]
+    pub(crate) on_bad_sample: OnBadSample,
+    /// With --on-bad-sample skip: the share of the split that may be damaged.
+    #[arg(long, value_name = "F", default_value_t = BadSamplePolicy::default().max_bad_fraction)]
+    pub(crate) max_bad_fraction: f64,
     /// Images in a batch.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) batch_size: u64,

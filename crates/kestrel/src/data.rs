@@ -193,10 +193,11 @@ fn with_bar(
 fn no_cifar(error: &anyhow::Error) -> String {
     format!(
         "CIFAR-10 is not here and could not be downloaded:
-  {error:#}
+  {}
 Training on the embedded sample instead: 6,000 + 1,000 images of Fashion-MNIST, a few epochs.
 To train on CIFAR-10, name its binary folder or its cifar-10-binary.tar.gz with --data PATH, or run again
-with a network. With --dataset cifar10 there is never a substitute."
+with a network. With --dataset cifar10 there is never a substitute.",
+        crate::describe(error)
     )
 }
 

@@ -73,6 +73,35 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", describe(error));
     ExitCode::FAILURE
+}
+
+/// An error and its causes, each once: many an error's text has its cause's in it.
+fn describe(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |mut text, cause| {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow!("a.jpg is cut off").context("sample 3 of d: a.jpg is cut off");
+        assert_eq!(describe(&error), "sample 3 of d: a.jpg is cut off");
+        let error = anyhow!("no such file").context("loading w").context("evaluating");
+        assert_eq!(describe(&error), "evaluating: loading w: no such file");
+    }
 }

@@ -18,3 +18,4 @@ mod loader;
 mod samplers_and_splits;
 mod sources;
 mod transforms;
+mod undecoded;

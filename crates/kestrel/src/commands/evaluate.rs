@@ -31,10 +31,14 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
     };
     let options = args.config.as_deref().map(TrainOptions::from_file).transpose()?;
     let specs = options.and_then(|options| options.eval_transforms);
+    let bad_samples = BadSamplePolicy {
+        on_bad_sample: args.on_bad_sample,
+        max_bad_fraction: args.max_bad_fraction,
+    };
     let place = data::Place {
         path: args.data.as_deref(),
         data_dir: &args.data_dir,
-        bad_samples: BadSamplePolicy::default(),
+        bad_samples,
         own_transforms: specs.is_some(),
     };
     let source = data::open(dataset, &place, bars)?;
@@ -60,16 +64,12 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
     let images = EvalImages {
         dataset: Arc::clone(&split),
         transforms: data::eval_transforms(specs.as_deref())?,
-        bad_samples: BadSamplePolicy::default(),
+        bad_samples,
     };
     let batch_size = args.batch_size as usize;
     let evaluation = with_bar(model.as_ref(), &images, batch_size, args.tta.tta(), &device, bars)?;
-    let what = format!(
-        "{} {} images",
-        split.len(),
-        if args.split == Split::Test { "test" } else { "training" }
-    );
-    print(&evaluation, info, &what)?;
+    let name = if args.split == Split::Test { "test" } else { "training" };
+    print(&evaluation, info, name, split.len())?;
     if let Some(path) = &args.predictions {
         let count = (args.num_images as usize).min(split.len());
         predictions::save(model.as_ref(), info, &images, count, args.seed, &device, path)?;
@@ -98,16 +98,21 @@ pub(crate) fn with_bar(
     Ok(evaluation?)
 }
 
-/// Prints loss, accuracy, and accuracy by class.
-pub(crate) fn print(evaluation: &Evaluation, info: &ModelInfo, what: &str) -> Result<()> {
+/// Prints loss, accuracy, and accuracy by class, of a split of `images` images.
+pub(crate) fn print(evaluation: &Evaluation, info: &ModelInfo, split: &str, images: usize) -> Result<()> {
     let mut out = io::stdout().lock();
     let matrix = &evaluation.confusion;
-    writeln!(
+    let seen = matrix.total();
+    write!(
         out,
-        "Accuracy on the {what}: {:.2}%  (loss {:.4})",
+        "Accuracy on the {seen} {split} images: {:.2}%  (loss {:.4})",
         100.0 * evaluation.accuracy(),
         evaluation.loss
     )?;
+    match (images as u64).saturating_sub(seen) {
+        0 => writeln!(out)?,
+        skipped => writeln!(out, "; {skipped} damaged images left out")?,
+    }
     let width = info.classes.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     for (class, name) in info.classes.iter().enumerate() {
         match matrix.class_accuracy(class) {

@@ -356,7 +356,7 @@ fn finish(
         device,
         bars,
     )?;
-    evaluate::print(&evaluation, info, &format!("{} test images", data.test.len()))?;
+    evaluate::print(&evaluation, info, "test", data.test.len())?;
     if config.num_images > 0 {
         let picture = folder.join(run_folder::PREDICTIONS_FILE);
         let count = config.num_images.min(data.test.len());

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod bad_input;
+mod bad_samples;
 mod cpu_features;
 mod methods;
 mod pictures;
