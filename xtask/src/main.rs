@@ -24,6 +24,9 @@ The developers' commands:
   test [ARGUMENTS]        cargo test --release --workspace
   ci                      formatting, clippy, tests, docs, licences, typos: what the CI runs
   golden --python PYTHON  make the golden test data again with PyTorch
+  fuzz TARGET [--minutes M] [--seed N]
+                          kestrel-data's readers on mutated inputs; with --coverage first, by cargo fuzz (nightly), whose
+                          options then follow TARGET: -- -max_total_time=600
   miri [TESTS]            the kernels' small tests under Miri (nightly)
   sanitize [TESTS]        the kernels' tests under AddressSanitizer (nightly); with --valgrind first, under valgrind
 
@@ -60,6 +63,7 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode> {
         }
         Some("test") => commands::test::run(features, rest),
         Some("ci") => commands::ci::run(features, rest),
+        Some("fuzz") => commands::fuzz::run(rest),
         Some("golden") => commands::golden::run(rest),
         Some("miri") => commands::miri::run(rest),
         Some("sanitize") => commands::sanitize::run(rest),
