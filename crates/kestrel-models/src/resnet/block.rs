@@ -112,12 +112,7 @@ fn downsample(inputs: usize, outputs: usize, stride: usize, builder: &ParamBuild
     Ok(Some(ConvNorm { conv, norm }))
 }
 
-fn shortcut(
-    downsample: Option<&ConvNorm>,
-    tape: &mut Tape,
-    x: &Value,
-    mode: Mode,
-) -> kestrel_kernels::Result<Value> {
+fn shortcut(downsample: Option<&ConvNorm>, tape: &mut Tape, x: &Value, mode: Mode) -> kestrel_kernels::Result<Value> {
     match downsample {
         Some(downsample) => downsample.forward(tape, x, Activation::None, mode),
         None => Ok(x.clone()),

@@ -18,7 +18,7 @@ use candle_core::{Device, Tensor};
 use zip::{CompressionMethod, ZipArchive};
 
 use crate::{Error, Result, StateDict};
-use pickle::{Fault, Heap, Id, Object, Storage, StoredTensor};
+use pickle::{Fault, Heap, Id, Object, StoredTensor};
 
 /// The largest pickle that is read, in bytes. A ResNet's has 20 thousand.
 const PICKLE_CAP: u64 = 4 << 20;
@@ -70,7 +70,10 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
             }
         }
         let [root] = roots.as_slice() else {
-            let reason = format!("it is a zip archive with {} files called data.pkl, not one", roots.len());
+            let reason = format!(
+                "it is a zip archive with {} files called data.pkl, not one",
+                roots.len()
+            );
             return Err(format(reason));
         };
         let root = root.clone();
@@ -117,13 +120,13 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
         }
         let mut dict = StateDict::new();
         for (key, views) in by_storage {
-            let mut elements = BTreeMap::new();
+            let elements = self.entry(&format!("data/{key}"), self.len);
             for (name, tensor) in views {
-                let size = tensor.storage.dtype.map_or(0, |dtype| dtype.size_in_bytes());
-                let elements = elements
-                    .entry(size)
-                    .or_insert_with(|| self.elements(key, &tensor.storage));
-                match elements.as_ref().map_err(Clone::clone).and_then(|elements| view(elements, tensor)) {
+                match elements
+                    .as_ref()
+                    .map_err(Clone::clone)
+                    .and_then(|bytes| view(bytes, tensor))
+                {
                     Ok(tensor) => drop(dict.insert(name.to_owned(), tensor)),
                     Err(fault) => drop(faults.insert(name.to_owned(), fault)),
                 }
@@ -147,22 +150,6 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
             b"little" => Ok(()),
             _ => Err(self.format("its tensors are not little-endian")),
         }
-    }
-
-    /// The bytes of a storage.
-    fn elements(&mut self, key: &str, storage: &Storage) -> std::result::Result<Vec<u8>, String> {
-        let Some(dtype) = storage.dtype else {
-            return Err("it has an element type that is not read".to_owned());
-        };
-        let bytes = self.entry(&format!("data/{key}"), self.len)?;
-        if storage.len.checked_mul(dtype.size_in_bytes()) != Some(bytes.len()) {
-            return Err(format!(
-                "its storage has {} bytes, but is said to hold {} elements of {dtype:?}",
-                bytes.len(),
-                storage.len
-            ));
-        }
-        Ok(bytes)
     }
 
     /// A whole entry of the archive, checked against its checksum.
@@ -199,12 +186,20 @@ fn tensors(heap: &Heap, value: Id) -> std::result::Result<BTreeMap<String, &Stor
     for (key, value) in items {
         let name = match heap.get(*key)? {
             Object::Text(name) => name,
-            other => return malformed(format!("it holds a dict whose keys are a {}, not a state dict", other.kind())),
+            other => {
+                return malformed(format!(
+                    "it holds a dict whose keys are a {}, not a state dict",
+                    other.kind()
+                ));
+            }
         };
         match heap.get(*value)? {
             Object::Tensor(tensor) => drop(tensors.insert(name.clone(), tensor)),
             other => {
-                let reason = format!("{name:?} is a {}, not a tensor: save the model's state_dict() alone", other.kind());
+                let reason = format!(
+                    "{name:?} is a {}, not a tensor: save the model's state_dict() alone",
+                    other.kind()
+                );
                 return malformed(reason);
             }
         }
@@ -214,7 +209,10 @@ fn tensors(heap: &Heap, value: Id) -> std::result::Result<BTreeMap<String, &Stor
 
 /// How many bytes a tensor has by itself.
 fn bytes_of(tensor: &StoredTensor) -> Option<u64> {
-    let count = tensor.size.iter().try_fold(1usize, |count, size| count.checked_mul(*size))?;
+    let count = tensor
+        .size
+        .iter()
+        .try_fold(1usize, |count, size| count.checked_mul(*size))?;
     let width = tensor.storage.dtype.map_or(1, |dtype| dtype.size_in_bytes());
     u64::try_from(count.checked_mul(width)?).ok()
 }
@@ -234,6 +232,12 @@ fn view(bytes: &[u8], tensor: &StoredTensor) -> std::result::Result<Tensor, Stri
         return Err(format!("it has {} sizes and {} strides", size.len(), stride.len()));
     }
     let width = dtype.size_in_bytes();
+    if storage.len.checked_mul(width) != Some(bytes.len()) {
+        let (len, held) = (storage.len, bytes.len());
+        return Err(format!(
+            "its storage has {held} bytes, but is said to hold {len} elements of {dtype:?}"
+        ));
+    }
     let count: usize = size.iter().product();
     if count > 0 {
         let reach = |last: usize, (size, stride): (&usize, &usize)| last.checked_add((size - 1).checked_mul(*stride)?);

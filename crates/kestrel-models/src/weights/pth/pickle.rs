@@ -253,7 +253,11 @@ impl<'a> Machine<'a> {
             b'Q' => self.storage()?,
             b'R' => self.reduce()?,
             b'b' => self.build()?,
-            other => return malformed(format!("it has the instruction {other:#04x}, which no state dict needs")),
+            other => {
+                return malformed(format!(
+                    "it has the instruction {other:#04x}, which no state dict needs"
+                ));
+            }
         }
         Ok(false)
     }
