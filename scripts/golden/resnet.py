@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from models import formula, sample
+from models import formula
 from record import save
 
 SEED = 0
@@ -47,6 +47,15 @@ def images(batch, size):
     return torch.from_numpy(x).reshape(batch, 3, size, size)
 
 
+def sample(t, n):
+    """All of a tensor, or n elements spread over it, over all places of a convolution's kernel too."""
+    flat = t.flatten()
+    if flat.numel() <= n:
+        return flat
+    step, i = flat.numel() // n, torch.arange(n)
+    return flat[i * step + i % step]
+
+
 def trace(model, batch, size, n):
     fill(model)
     model = model.double()
@@ -62,11 +71,11 @@ def trace(model, batch, size, n):
     loss.backward()
     out["train.logits"], out["loss"] = logits.detach(), loss.detach().reshape(1)
     for name, p in model.named_parameters():
-        out[f"grad.{name}"] = sample(p.grad, False, n)
+        out[f"grad.{name}"] = sample(p.grad, n)
         out[f"grad_norm.{name}"] = p.grad.norm().reshape(1)
     for name, b in model.named_buffers():
         if not name.endswith("num_batches_tracked"):
-            out[f"buffer.{name}"] = sample(b, False, n)
+            out[f"buffer.{name}"] = sample(b, n)
     return out
 
 

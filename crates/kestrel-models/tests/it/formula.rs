@@ -55,8 +55,7 @@ pub(crate) fn fill(params: &Params, dtype: DType, conv_gain: f64) {
             (_, rank) => {
                 let gain = if rank == 4 { conv_gain } else { 1.0 };
                 let fan_in: usize = weight[1..].iter().product();
-                let scale = (gain / fan_in as f64).sqrt();
-                u.iter().map(|v| v * scale).collect()
+                u.iter().map(|v| v / (fan_in as f64 / gain).sqrt()).collect()
             }
         };
         dict.insert(name.clone(), tensor(values, dims, dtype));
