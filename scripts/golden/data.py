@@ -103,8 +103,7 @@ def jpeg(rng):
         file = io.BytesIO()
         source.save(file, "JPEG", quality=90, **options)
         tensors[f"{name}.file"] = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
-        if name != "cmyk":
-            tensors[f"{name}.rgb"] = pixels(Image.open(file).convert("RGB"))
+        tensors[f"{name}.rgb"] = pixels(Image.open(file).convert("RGB"))
     save("kestrel-data", "jpeg", tensors, SEED)
 
 

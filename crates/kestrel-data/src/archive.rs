@@ -52,12 +52,26 @@ impl Expected {
 /// [`Error::ArchiveEntry`] for an entry that is refused, [`Error::ArchiveMissing`], [`Error::Truncated`],
 /// [`Error::TooLarge`], [`Error::Io`] (also for damaged gzip or tar data).
 pub fn read(archive: &Path, expected: &[Expected]) -> Result<BTreeMap<String, Vec<u8>>> {
+    read_from(open(archive)?, archive, expected)
+}
+
+/// Reads the expected files of an archive's bytes into memory, by their path in the archive; `archive` is for errors.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_from(bytes: impl Read, archive: &Path, expected: &[Expected]) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut files = BTreeMap::new();
-    visit(archive, expected, |name, bytes| {
+    visit(bytes, archive, expected, |name, bytes| {
         files.insert(name.to_owned(), bytes);
         Ok(())
     })?;
     Ok(files)
+}
+
+fn open(archive: &Path) -> Result<BufReader<File>> {
+    File::open(archive)
+        .map(BufReader::new)
+        .map_err(Error::io("open", archive))
 }
 
 /// Extracts the expected files of an archive into the folder `destination`, which must not exist yet.
@@ -102,7 +116,7 @@ fn tempdir_beside(destination: &Path, parent: &Path) -> Result<std::path::PathBu
 
 fn extract_into(archive: &Path, expected: &[Expected], staging: &Path) -> Result<()> {
     let mut manifest = Manifest::default();
-    visit(archive, expected, |name, bytes| {
+    visit(open(archive)?, archive, expected, |name, bytes| {
         let file = name.rsplit('/').next().unwrap_or(name);
         manifest.add(file, Fingerprint::of(&bytes), bytes.len() as u64);
         write_synced(&staging.join(file), &bytes)
@@ -111,14 +125,14 @@ fn extract_into(archive: &Path, expected: &[Expected], staging: &Path) -> Result
     sync_folder(staging)
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create_new(path).map_err(Error::io("create", path))?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
         .map_err(Error::io("write", path))
 }
 
-fn sync_folder(folder: &Path) -> Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     // Only Unix can open a folder to sync it.
     if cfg!(unix) {
         File::open(folder)
@@ -128,12 +142,25 @@ fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The folder that a `.tar.gz` archive's first entry lies in, or is; none if that cannot be read.
+pub(crate) fn first_folder(archive: &Path) -> Option<String> {
+    let compressed = BufReader::new(File::open(archive).ok()?);
+    let mut tar = tar::Archive::new(GzDecoder::new(compressed).take(OVERHEAD_BYTES));
+    let entry = tar.entries().ok()?.next()?.ok()?;
+    let name = safe_name(&String::from_utf8_lossy(&entry.path_bytes())).ok()?;
+    name.split('/').next().map(str::to_owned)
+}
+
 /// Calls `file` with the path and the bytes of each expected file.
-fn visit(archive: &Path, expected: &[Expected], mut file: impl FnMut(&str, Vec<u8>) -> Result<()>) -> Result<()> {
+fn visit(
+    bytes: impl Read,
+    archive: &Path,
+    expected: &[Expected],
+    mut file: impl FnMut(&str, Vec<u8>) -> Result<()>,
+) -> Result<()> {
     let damaged = |e| Error::io("unpack", archive)(e);
     let limit = expected.iter().map(|e| e.max_size).sum::<u64>() + OVERHEAD_BYTES;
-    let compressed = BufReader::new(File::open(archive).map_err(Error::io("open", archive))?);
-    let mut tar = tar::Archive::new(GzDecoder::new(compressed).take(limit));
+    let mut tar = tar::Archive::new(GzDecoder::new(bytes).take(limit));
     let mut seen = BTreeSet::new();
     for entry in tar.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
@@ -206,7 +233,7 @@ fn visit(archive: &Path, expected: &[Expected], mut file: impl FnMut(&str, Vec<u
 }
 
 /// The entry's path without `.` parts and a last `/`; or why it is refused.
-fn safe_name(raw: &str) -> std::result::Result<String, &'static str> {
+pub(crate) fn safe_name(raw: &str) -> std::result::Result<String, &'static str> {
     if raw.starts_with('/') || raw.contains('\\') || raw.as_bytes().get(1) == Some(&b':') {
         return Err("an absolute path");
     }

@@ -109,6 +109,12 @@ pub enum Error {
         /// The folder, or the data set's source.
         path: PathBuf,
     },
+    /// A data set has no splits, where a training and a test split are needed.
+    #[error("{} is one whole without splits; hold a part back with --val-fraction", path.display())]
+    NoSplits {
+        /// The folder, archive or table.
+        path: PathBuf,
+    },
     /// Two splits do not have the same classes.
     #[error("{} has classes {got:?}, but the training split has {expected:?}; both need the same folders", path.display())]
     ClassMismatch {
@@ -128,7 +134,7 @@ pub enum Error {
         name: String,
     },
     /// A file's first bytes are of no image format that can be decoded.
-    #[error("{} is no JPEG or PNG image, by its first bytes ({found}); convert or remove it", path.display())]
+    #[error("{} is no JPEG, PNG, WebP, BMP, GIF or TIFF image, by its first bytes ({found}); convert or remove it", path.display())]
     UnsupportedFormat {
         /// The file.
         path: PathBuf,
@@ -136,7 +142,7 @@ pub enum Error {
         found: &'static str,
     },
     /// An image's pixels are of a kind that is not converted to RGB.
-    #[error("{} has {kind} pixels, which are not converted; save it as 8-bit RGB or grey", path.display())]
+    #[error("{} has {kind} pixels, which are not converted to RGB; save it as 8-bit RGB or grey", path.display())]
     UnsupportedPixels {
         /// The file.
         path: PathBuf,
@@ -193,6 +199,16 @@ pub enum Error {
         /// Height and width of the padded image.
         image: (usize, usize),
     },
+    /// An image cannot be resized.
+    #[error("cannot resize {}x{} to {}x{} pixels (height x width): {reason}", from.0, from.1, to.0, to.1)]
+    Resize {
+        /// Height and width of the image.
+        from: (usize, usize),
+        /// Height and width asked for.
+        to: (usize, usize),
+        /// Why.
+        reason: String,
+    },
     /// A parameter has a value outside its range.
     #[error("{name} is {got}, expected {expected}")]
     InvalidParameter {
@@ -220,6 +236,33 @@ pub enum Error {
         dataset: String,
         /// Why.
         source: Box<Error>,
+    },
+    /// More samples were skipped than may be.
+    #[error(
+        "{bad} of the {samples} samples of {dataset} are bad, more than the share of {max_bad_fraction} that may be skipped; \
+         the last: {last}"
+    )]
+    TooManyBadSamples {
+        /// The data set.
+        dataset: String,
+        /// Bad samples so far.
+        bad: usize,
+        /// Samples in all.
+        samples: usize,
+        /// The share that may be bad.
+        max_bad_fraction: f64,
+        /// What is wrong with the last one.
+        last: Box<Error>,
+    },
+    /// A row of a table of images is not as it should be.
+    #[error("{}: line {line}: {reason}", path.display())]
+    BadRow {
+        /// The table.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A data set or a transform panicked on a sample.
     #[error(
@@ -308,6 +351,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A kernel refused its arguments.
+    #[error("{context}: {source}")]
+    Kernel {
+        /// What was being done.
+        context: &'static str,
+        /// The kernel's error.
+        source: kestrel_kernels::Error,
+    },
     /// candle reported an error.
     #[error("{context}: {source}")]
     Candle {
@@ -319,6 +370,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether an image's own bytes are at fault: such a sample may be skipped.
+    pub fn is_bad_image(&self) -> bool {
+        match self {
+            Self::Sample { source, .. } => source.is_bad_image(),
+            Self::UnsupportedFormat { .. }
+            | Self::UnsupportedPixels { .. }
+            | Self::TruncatedImage { .. }
+            | Self::CorruptImage { .. }
+            | Self::TooLarge { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Wraps a system error with what was tried and where: for `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io {
@@ -326,6 +390,11 @@ impl Error {
             path: path.to_path_buf(),
             source,
         }
+    }
+
+    /// Wraps an error of a kernel with what was being done: for `map_err`.
+    pub(crate) fn kernel(context: &'static str) -> impl FnOnce(kestrel_kernels::Error) -> Self {
+        move |source| Self::Kernel { context, source }
     }
 
     /// Wraps an error of candle with what was being done: for `map_err`.

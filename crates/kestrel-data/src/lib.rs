@@ -22,12 +22,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod archive;
+pub mod bad_samples;
 pub mod datasets;
 pub mod decode;
 #[cfg(feature = "download")]
 pub mod download;
 mod error;
 pub mod fingerprint;
+pub mod inspect;
+mod jpeg;
 pub mod loader;
 mod manifest;
 pub mod pixels;
@@ -35,6 +38,7 @@ pub mod sampler;
 pub mod split;
 pub mod transforms;
 
+pub use bad_samples::{BadSamplePolicy, OnBadSample};
 pub use datasets::{Dataset, InMemory, Splits, Subset};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;

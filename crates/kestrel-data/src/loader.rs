@@ -1,7 +1,7 @@
 //! `DataLoader`: batches of transformed images, made in parallel ahead of whoever trains on them.
 //!
-//! A thread makes batches in order, at most `prefetch` ahead; within a batch, rayon transforms the images side by side,
-//! each straight into its place in the batch. A batch is a function of (data set, transforms, configuration, epoch, place
+//! At most `prefetch` batches are under way at once; within a batch, rayon transforms the images side by side, each straight
+//! into its place in the batch. A batch is a function of (data set, transforms, configuration, epoch, place
 //! in the epoch), so neither the number of threads nor where an epoch was entered changes it.
 //!
 //! Shapes: `N` images of a batch, `C = 3` channels, `H, W` after the transforms.
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::bad_samples::{BadSamplePolicy, BadSamples};
 use crate::datasets::Dataset;
 use crate::error::{Error, Result};
 use crate::pixels::CHANNELS;
@@ -23,9 +24,10 @@ use crate::transforms::Compose;
 
 pub use epoch::Epoch;
 use make_batch::BatchMaker;
+pub(crate) use make_batch::panic_message;
 
 /// How batches are made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoaderConfig {
     /// Images in a batch.
@@ -40,6 +42,8 @@ pub struct LoaderConfig {
     pub prefetch: usize,
     /// Threads that transform images; 0 for rayon's own pool, shared with everything else. Never changes a batch.
     pub threads: usize,
+    /// What happens to samples whose image is damaged.
+    pub bad_samples: BadSamplePolicy,
 }
 
 impl Default for LoaderConfig {
@@ -51,6 +55,7 @@ impl Default for LoaderConfig {
             seed: 0,
             prefetch: 2,
             threads: 0,
+            bad_samples: BadSamplePolicy::default(),
         }
     }
 }
@@ -62,6 +67,9 @@ pub struct Batch {
     pub images: Tensor,
     /// `[N]`, `u32`: each image's class.
     pub targets: Tensor,
+    /// `[N, K]`, `f32`: a probability for each of `K` classes, where MixUp or CutMix has mixed the images; `targets` are then
+    /// the images' own.
+    pub soft_targets: Option<Tensor>,
     /// `[N]`: each image's index in the data set.
     pub indices: Vec<usize>,
 }
@@ -101,7 +109,8 @@ impl fmt::Debug for DataLoader {
 impl DataLoader {
     /// A loader on the CPU, in the order that `config` says.
     ///
-    /// Transforms sample 0 once, to learn the images' size; every other must come out the same.
+    /// Transforms sample 0 once, to learn the images' size; every other must come out the same. Where bad samples are
+    /// skipped, the first good one.
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] for a batch size of 0, [`Error::EmptySplit`], [`Error::Sample`] or [`Error::Panicked`]
@@ -138,7 +147,8 @@ impl DataLoader {
                 path: dataset.describe().into(),
             });
         }
-        let maker = BatchMaker::new(dataset, transforms, config.seed, config.threads)?;
+        let bad = Arc::new(BadSamples::new(config.bad_samples, dataset.describe(), dataset.len())?);
+        let maker = BatchMaker::new(dataset, transforms, config.seed, config.threads, bad)?;
         Ok(Self {
             maker: Arc::new(maker),
             sampler,
@@ -170,12 +180,17 @@ impl DataLoader {
         &self.config
     }
 
+    /// How many different samples were skipped so far, in all epochs; see [`BadSamplePolicy`].
+    pub fn num_bad_samples(&self) -> usize {
+        self.maker.bad.count()
+    }
+
     /// Shape of an image after the transforms, `[C, H, W]`.
     pub fn image_shape(&self) -> [usize; 3] {
         [CHANNELS, self.maker.size.0, self.maker.size.1]
     }
 
-    /// Number of images in an epoch.
+    /// Number of images in an epoch, before bad samples are dropped.
     pub fn num_samples(&self) -> usize {
         let all = self.sampler.len();
         if self.config.drop_last {
@@ -185,7 +200,7 @@ impl DataLoader {
         }
     }
 
-    /// Number of batches in an epoch.
+    /// Number of batches in an epoch; an epoch has fewer where all samples of a batch are bad and dropped.
     pub fn num_batches(&self) -> usize {
         self.num_samples().div_ceil(self.config.batch_size)
     }
@@ -205,6 +220,7 @@ impl DataLoader {
             Arc::clone(&self.maker),
             epoch,
             order,
+            first_batch,
             self.config.batch_size,
             self.config.prefetch,
         )

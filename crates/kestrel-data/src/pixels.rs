@@ -9,10 +9,52 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use kestrel_kernels::pixels::Window;
+
 use crate::error::{Error, Result};
 
 /// Channels of every image: red, green, blue.
 pub const CHANNELS: usize = 3;
+
+/// A rectangle of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First row.
+    pub top: usize,
+    /// First column.
+    pub left: usize,
+    /// Number of rows.
+    pub height: usize,
+    /// Number of columns.
+    pub width: usize,
+}
+
+impl Region {
+    /// All of an image of this size.
+    pub fn all(height: usize, width: usize) -> Self {
+        Self {
+            top: 0,
+            left: 0,
+            height,
+            width,
+        }
+    }
+
+    /// The part that lies in an image of this size; all of the image if none does.
+    pub fn within(self, height: usize, width: usize) -> Self {
+        let clip = |start: usize, count: usize, size: usize| count.min(size.saturating_sub(start));
+        let rows = clip(self.top, self.height, height);
+        let columns = clip(self.left, self.width, width);
+        if rows == 0 || columns == 0 {
+            return Self::all(height, width);
+        }
+        Self {
+            height: rows,
+            width: columns,
+            ..self
+        }
+    }
+}
 
 /// A rectangle of the source; may reach outside of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,15 +92,15 @@ impl Rect {
 #[derive(Clone, Debug)]
 pub struct Image<'a> {
     /// `[source height, source width, 3]`.
-    pub(crate) source: Cow<'a, [u8]>,
+    source: Cow<'a, [u8]>,
     source_height: usize,
-    pub(crate) source_width: usize,
+    source_width: usize,
     /// What of the source the image shows; outside of `visible` it shows black.
-    pub(crate) window: Rect,
+    window: Rect,
     /// The part of the source that is still in the image.
-    pub(crate) visible: Rect,
+    visible: Rect,
     /// Whether the window is read from right to left.
-    pub(crate) flipped: bool,
+    flipped: bool,
 }
 
 impl<'a> Image<'a> {
@@ -92,6 +134,33 @@ impl<'a> Image<'a> {
         })
     }
 
+    /// An image of `height` x `width` pixels of which only the `region` is there: `pixels`, `[region.height, region.width, 3]`.
+    /// The rest is black.
+    ///
+    /// # Errors
+    /// [`Error::PixelCount`] if the pixels are not as many as the region asks for, [`Error::CropTooLarge`] if the region is not
+    /// within the image.
+    pub fn of_part(pixels: impl Into<Cow<'a, [u8]>>, region: Region, height: usize, width: usize) -> Result<Self> {
+        if region.within(height, width) != region {
+            let crop = (
+                region.top.saturating_add(region.height),
+                region.left.saturating_add(region.width),
+            );
+            return Err(Error::CropTooLarge {
+                crop,
+                image: (height, width),
+            });
+        }
+        let mut this = Self::new(pixels, region.height, region.width)?;
+        this.window = Rect {
+            top: -(region.top as isize),
+            left: -(region.left as isize),
+            height,
+            width,
+        };
+        Ok(this)
+    }
+
     /// Height in pixels, as seen.
     pub fn height(&self) -> usize {
         self.window.height
@@ -115,12 +184,27 @@ impl<'a> Image<'a> {
     /// # Source
     /// `torchvision.transforms.functional.pad` with fill 0, proved by `tests/golden/geometry.safetensors`.
     pub fn pad(&mut self, padding: usize) {
+        self.pad_sides(padding, padding, padding, padding);
+    }
+
+    /// Adds black pixels above, below, left and right.
+    pub fn pad_sides(&mut self, above: usize, below: usize, left: usize, right: usize) {
         // What an earlier crop cut away must not come back.
         self.visible = self.visible.intersect(&self.window);
-        self.window.top -= padding as isize;
-        self.window.left -= padding as isize;
-        self.window.height += 2 * padding;
-        self.window.width += 2 * padding;
+        let left_of_source = if self.flipped { right } else { left };
+        self.window.top -= above as isize;
+        self.window.left -= left_of_source as isize;
+        self.window.height += above + below;
+        self.window.width += left + right;
+    }
+
+    /// Takes other pixels, `[height, width, 3]`, in place of all those there are.
+    ///
+    /// # Errors
+    /// [`Error::PixelCount`] if they are not `height * width * 3`.
+    pub fn replace(&mut self, pixels: Vec<u8>, height: usize, width: usize) -> Result<()> {
+        *self = Self::new(pixels, height, width)?;
+        Ok(())
     }
 
     /// Keeps the `height` x `width` pixels whose upper left corner is at (`top`, `left`).
@@ -156,22 +240,18 @@ impl<'a> Image<'a> {
             return Cow::Borrowed(&self.source);
         }
         let mut out = vec![0; self.height() * self.width() * CHANNELS];
-        if !out.is_empty() {
-            let row_bytes = self.width() * CHANNELS;
-            for (y, row) in out.chunks_exact_mut(row_bytes).enumerate() {
-                if let Some(span) = self.row(y) {
-                    let target = &mut row[span.start * CHANNELS..][..span.source.len()];
-                    if self.flipped {
-                        for (to, from) in target
-                            .chunks_exact_mut(CHANNELS)
-                            .zip(span.source.rchunks_exact(CHANNELS))
-                        {
-                            to.copy_from_slice(from);
-                        }
-                    } else {
-                        target.copy_from_slice(span.source);
-                    }
+        let view = self.view();
+        let ((first_row, first_column), (rows, columns)) = (view.start, view.visible);
+        for y in 0..rows {
+            let source = &view.pixels[y * view.stride..][..columns * CHANNELS];
+            let at = ((first_row + y) * view.size.1 + first_column) * CHANNELS;
+            let target = &mut out[at..at + source.len()];
+            if view.flipped {
+                for (to, from) in target.chunks_exact_mut(CHANNELS).zip(source.rchunks_exact(CHANNELS)) {
+                    to.copy_from_slice(from);
                 }
+            } else {
+                target.copy_from_slice(source);
             }
         }
         Cow::Owned(out)
@@ -195,22 +275,32 @@ impl<'a> Image<'a> {
         self.source.to_mut()
     }
 
-    /// Row `y` of the image: where its visible pixels start, and these in the source's order; none if all are black.
-    pub(crate) fn row(&self, y: usize) -> Option<RowSpan<'_>> {
+    /// The image as the kernel that writes it into a batch sees it.
+    pub(crate) fn view(&self) -> Window<'_> {
         let part = self.visible.intersect(&self.window);
-        let source_y = self.window.top + y as isize;
-        if part.width == 0 || source_y < part.top || source_y >= part.bottom() {
-            return None;
-        }
-        let start = if self.flipped {
+        let start_column = if self.flipped {
             self.window.right() - part.right()
         } else {
             part.left - self.window.left
-        } as usize;
-        let offset = (source_y as usize * self.source_width + part.left as usize) * CHANNELS;
-        self.source
-            .get(offset..offset + part.width * CHANNELS)
-            .map(|source| RowSpan { start, source })
+        };
+        let empty = part.height == 0 || part.width == 0;
+        let offset = (part.top as usize * self.source_width + part.left as usize) * CHANNELS;
+        Window {
+            pixels: if empty {
+                &[]
+            } else {
+                self.source.get(offset..).unwrap_or_default()
+            },
+            stride: self.source_width * CHANNELS,
+            size: (self.window.height, self.window.width),
+            start: if empty {
+                (0, 0)
+            } else {
+                ((part.top - self.window.top) as usize, start_column as usize)
+            },
+            visible: if empty { (0, 0) } else { (part.height, part.width) },
+            flipped: self.flipped,
+        }
     }
 
     /// The same image with its own pixels.
@@ -234,14 +324,6 @@ impl<'a> Image<'a> {
         };
         !self.flipped && self.window == all && self.visible == all
     }
-}
-
-/// The visible part of a row.
-pub(crate) struct RowSpan<'a> {
-    /// Column of the first visible pixel, as seen.
-    pub(crate) start: usize,
-    /// The pixels in the source's order; to be read backwards if the image is flipped.
-    pub(crate) source: &'a [u8],
 }
 
 #[cfg(test)]

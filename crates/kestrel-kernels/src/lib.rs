@@ -45,6 +45,7 @@ pub mod dropout;
 pub mod linear;
 pub mod max_pool2d;
 pub mod memory;
+pub mod pixels;
 pub mod random;
 pub mod relu;
 pub mod simd;

@@ -3,7 +3,8 @@
 //! A training step allocates and frees the same large tensors again and again. Most allocators give such blocks back to
 //! the system, which then faults them in page by page: a third of a step's time or more. [`CachingAllocator`] keeps them
 //! in lists by size instead. Free blocks are kept up to half of the most that was ever in use at once, or 128 MiB if that is
-//! more, beyond that most: before it would be passed, all of them go back to the system.
+//! more, beyond that most: before it would be passed, all of them go back to the system. Blocks of 2 MiB and more lie on huge
+//! pages where the system has them.
 //!
 //! ```
 //! use kestrel_kernels::memory::CachingAllocator;
@@ -13,9 +14,18 @@
 //! # fn main() {}
 //! ```
 
+mod chunks;
+pub(crate) mod huge_pages;
+mod prefetch;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use huge_pages::HUGE_PAGE;
+
+pub use chunks::fill_chunks;
+pub use prefetch::prefetch;
 
 /// Blocks from this size on are kept; smaller ones are the system allocator's.
 const LARGE: usize = 1 << SMALLEST_BITS;
@@ -137,6 +147,7 @@ impl CachingAllocator {
             unsafe { System.alloc(layout) }
         };
         if !block.is_null() {
+            huge_pages::advise(block, size);
             self.count_in(size);
         }
         block
@@ -163,8 +174,9 @@ fn class_size(class: usize) -> usize {
 }
 
 fn class_layout(size: usize) -> Layout {
-    // The size is a multiple of the alignment and far below the limit of an address space.
-    Layout::from_size_align(size, ALIGN).unwrap_or(Layout::new::<u8>())
+    let align = if size < HUGE_PAGE { ALIGN } else { HUGE_PAGE };
+    // The size is a multiple of a cache line and far below the limit of an address space.
+    Layout::from_size_align(size, align).unwrap_or(Layout::new::<u8>())
 }
 
 // SAFETY: small requests go to `System` whole. A large block is at least as large and as aligned as its layout asks

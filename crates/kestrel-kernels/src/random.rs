@@ -39,6 +39,12 @@ impl KeyedRng {
         Self(ChaCha8Rng::from_seed(key))
     }
 
+    /// Another stream of the same key; equal numbers give equal streams. A key's own stream is number 0.
+    pub fn stream(mut self, number: u64) -> Self {
+        self.0.set_stream(number);
+        self
+    }
+
     /// The same stream from its `word`-th 32-bit number on, in constant time.
     pub fn starting_at(mut self, word: u64) -> Self {
         self.0.set_word_pos(u128::from(word));
@@ -113,6 +119,15 @@ mod tests {
         for start in [0, 1, 15, 16, 17, 64, 99] {
             assert_eq!(stream().starting_at(start as u64).next_u32(), words[start], "{start}");
         }
+    }
+
+    #[test]
+    fn streams_of_a_key_differ() {
+        let draw = |stream: u64| KeyedRng::new(3, Purpose::Transform, 1, 2).stream(stream).next_u32();
+        assert_eq!(draw(0), KeyedRng::new(3, Purpose::Transform, 1, 2).next_u32());
+        assert_eq!(draw(5), draw(5));
+        let draws: std::collections::BTreeSet<u32> = [0, 1, 2, 3, 1 << 40, u64::MAX].map(draw).into();
+        assert_eq!(draws.len(), 6);
     }
 
     #[test]

@@ -28,6 +28,8 @@ const TRAIN_EXAMPLES: &str = "Examples:
   kestrel train                                   CIFAR-10 (downloaded once), or the embedded sample without network
   kestrel train --data ~/cifar-10-batches-bin     the official binary folder, or its .tar.gz
   kestrel train --data pictures --epochs 20       a folder of train/<class>/* and test/<class>/*
+  kestrel train --data pictures.tar               the same in an archive, which stays packed
+  kestrel train --data table.csv --val-fraction 0.2
   kestrel train --config runs/cifar10-cnn-1/config.toml --seed 1
   kestrel train --resume runs/cifar10-cnn-1       go on after the last finished epoch
 
@@ -41,7 +43,8 @@ const EVALUATE_EXAMPLES: &str = "Examples:
 const BENCH_CASES: &str = "Each case prints one line: CASE  VARIANT  RATE img/s  (median of N).
   cnn-train   one training step of the CNN with Adam, batch 128
   cnn-eval    one evaluation pass of the CNN, batch 100
-  load-cifar  10,000 images in memory: flip, crop, normalise, batches of 128";
+  load-cifar  10,000 images in memory: flip, crop, normalise, batches of 128
+  load-folder photographs of --folder DIR: RandomResizedCrop(224), flip, normalise, batches of 64";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -52,6 +55,8 @@ pub(crate) enum Command {
     /// Loss, accuracy and accuracy by class of saved weights; optionally a picture of predictions.
     #[command(after_help = EVALUATE_EXAMPLES)]
     Evaluate(EvaluateArgs),
+    /// Look into data sets.
+    Data(DataArgs),
     /// Measure speed.
     #[command(after_help = BENCH_CASES)]
     Bench(BenchArgs),
@@ -76,6 +81,9 @@ pub(crate) struct EvaluateArgs {
     /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: PathBuf,
+    /// The config.toml of the run, for its eval-transforms; without it, the reference's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Which data set; auto takes what the weights were trained on.
     #[arg(long, value_enum, default_value_t = DatasetName::Auto)]
     pub(crate) dataset: DatasetName,
@@ -117,12 +125,50 @@ pub(crate) enum Split {
     Train,
 }
 
+/// Arguments of `data`.
+#[derive(Args, Debug)]
+pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+/// What to do with a data set.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Classes, counts, formats, sizes, mean and std, and every broken, duplicate or suspicious image.
+    #[command(after_help = "Ends with exit code 1 if an image is broken. Each image is read and decoded once.")]
+    Inspect(InspectArgs),
+}
+
+/// Arguments of `data inspect`.
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// What `train --data` takes: a folder, an archive or a table of images.
+    pub(crate) path: PathBuf,
+    /// A table for people, or one JSON object.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) format: ReportFormat,
+}
+
+/// The form of a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
 /// Arguments of `bench`.
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
     /// The cases; all of them when none is named.
     #[arg(value_enum)]
     pub(crate) cases: Vec<BenchCase>,
+    /// A folder of class folders with photographs, for load-folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
     /// Times each case is measured, after one warm-up; the median is printed.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) repeats: u64,
@@ -141,8 +187,10 @@ pub(crate) enum BenchCase {
     CnnTrain,
     /// An evaluation pass.
     CnnEval,
-    /// The loader.
+    /// The loader, from memory.
     LoadCifar,
+    /// The loader, from files.
+    LoadFolder,
 }
 
 /// How much is said, and in which form.

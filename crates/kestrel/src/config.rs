@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use kestrel_data::transforms::{Compose, TransformSpec};
+use kestrel_data::{BadSamplePolicy, OnBadSample};
 use kestrel_kernels::AdamConfig;
 use kestrel_train::lr_scheduler::ReduceLROnPlateauConfig;
 use serde::{Deserialize, Serialize};
@@ -24,12 +26,31 @@ pub(crate) enum DatasetName {
     Auto,
     /// CIFAR-10, or an error.
     Cifar10,
+    /// CIFAR-100, or an error.
+    Cifar100,
     /// The embedded sample: 6,000 + 1,000 images of Fashion-MNIST.
     FashionMnistSample,
-    /// MNIST, from --data (a folder of IDX files) or the Hugging Face hub.
+    /// MNIST, from --data (a folder of IDX files) or downloaded once.
     Mnist,
-    /// Fashion-MNIST, from --data (a folder of IDX files) or the Hugging Face hub.
+    /// Fashion-MNIST, from --data (a folder of IDX files) or downloaded once.
     FashionMnist,
+}
+
+/// How an epoch visits the training images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SamplerName {
+    /// Each once, in a fresh order.
+    #[default]
+    Shuffled,
+    /// Drawn with replacement, every class alike.
+    ClassBalanced,
+    /// Drawn with replacement, by the weight of its class.
+    Weighted,
+}
+
+fn default_max_bad_fraction() -> f64 {
+    BadSamplePolicy::default().max_bad_fraction
 }
 
 /// What may be said of a run.
@@ -39,7 +60,8 @@ pub(crate) struct TrainOptions {
     /// Which data set [default: auto].
     #[arg(long, value_enum, help_heading = "Data")]
     pub(crate) dataset: Option<DatasetName>,
-    /// CIFAR-10's binary folder or .tar.gz, or a folder of train/CLASS/* and test/CLASS/*.
+    /// The binary folder or .tar.gz of CIFAR-10 or CIFAR-100, a folder of IDX files, a folder or a .tar of
+    /// {train,val,test}/CLASS/** or of CLASS/**, or a .csv with the columns path, label and perhaps split.
     #[arg(long, value_name = "PATH", help_heading = "Data")]
     pub(crate) data: Option<PathBuf>,
     /// Where downloads are kept [default: data].
@@ -48,10 +70,23 @@ pub(crate) struct TrainOptions {
     /// Train on this many images only, balanced over the classes [default: all].
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub(crate) limit: Option<usize>,
-    /// Validate on this share of the training images and leave the test split for the end; 0 validates on the test
-    /// split [default: 0].
+    /// Validate on this share of the training images, drawn class by class, and leave the test split for the end; 0
+    /// validates on the val split if there is one, else on the test split [default: 0].
     #[arg(long, value_name = "F", help_heading = "Data")]
     pub(crate) val_fraction: Option<f64>,
+    /// How often an epoch visits an image: shuffled (each once), class-balanced (every class alike, drawn with
+    /// replacement) or weighted (by --class-weights) [default: shuffled].
+    #[arg(long, value_enum, help_heading = "Data")]
+    pub(crate) sampler: Option<SamplerName>,
+    /// For --sampler weighted: how much a class's images count against others', CLASS=WEIGHT,...; 1 where not named.
+    #[arg(long, value_name = "LIST", help_heading = "Data")]
+    pub(crate) class_weights: Option<String>,
+    /// What happens to an image that is damaged: error, or skip, which drops, logs and counts it [default: error].
+    #[arg(long, value_name = "error|skip", help_heading = "Data")]
+    pub(crate) on_bad_sample: Option<OnBadSample>,
+    /// With --on-bad-sample skip: the share of a split that may be damaged [default: 0.01].
+    #[arg(long, value_name = "F", help_heading = "Data")]
+    pub(crate) max_bad_fraction: Option<f64>,
     /// Images in a training batch [default: 128].
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub(crate) batch_size: Option<usize>,
@@ -147,6 +182,14 @@ pub(crate) struct TrainOptions {
     /// As --trace.
     #[arg(skip)]
     pub(crate) trace: Option<PathBuf>,
+
+    // Lists, which only a file can hold.
+    /// The training images' transforms, in torchvision's names and order [default: those of the reference].
+    #[arg(skip)]
+    pub(crate) train_transforms: Option<Vec<TransformSpec>>,
+    /// The validation and test images' transforms [default: those of the reference].
+    #[arg(skip)]
+    pub(crate) eval_transforms: Option<Vec<TransformSpec>>,
 }
 
 /// What a run uses.
@@ -160,6 +203,14 @@ pub(crate) struct TrainConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<usize>,
     pub(crate) val_fraction: f64,
+    #[serde(default)]
+    pub(crate) sampler: SamplerName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) class_weights: Option<String>,
+    #[serde(default)]
+    pub(crate) on_bad_sample: OnBadSample,
+    #[serde(default = "default_max_bad_fraction")]
+    pub(crate) max_bad_fraction: f64,
     pub(crate) batch_size: usize,
     pub(crate) eval_batch_size: usize,
     pub(crate) prefetch: usize,
@@ -198,6 +249,10 @@ pub(crate) struct TrainConfig {
     pub(crate) log_format: Option<LogFormat>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trace: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) train_transforms: Option<Vec<TransformSpec>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) eval_transforms: Option<Vec<TransformSpec>>,
 }
 
 impl Default for TrainConfig {
@@ -211,6 +266,10 @@ impl Default for TrainConfig {
             data_dir: "data".into(),
             limit: None,
             val_fraction: 0.0,
+            sampler: SamplerName::Shuffled,
+            class_weights: None,
+            on_bad_sample: OnBadSample::Error,
+            max_bad_fraction: default_max_bad_fraction(),
             batch_size: 128,
             eval_batch_size: 100,
             prefetch: 4,
@@ -241,6 +300,8 @@ impl Default for TrainConfig {
             quiet: None,
             log_format: None,
             trace: None,
+            train_transforms: None,
+            eval_transforms: None,
         }
     }
 }
@@ -342,11 +403,28 @@ impl TrainConfig {
         if self.limit == Some(0) {
             bail!("limit is 0, but must be at least 1");
         }
+        for (name, specs) in [
+            ("train-transforms", &self.train_transforms),
+            ("eval-transforms", &self.eval_transforms),
+        ] {
+            if let Some(specs) = specs {
+                Compose::from_specs(specs).with_context(|| format!("in {name}"))?;
+            }
+        }
         if !(0.0..1.0).contains(&self.val_fraction) {
             bail!(
                 "val-fraction is {}, but must be at least 0 and below 1",
                 self.val_fraction
             );
+        }
+        if !(0.0..=1.0).contains(&self.max_bad_fraction) {
+            bail!(
+                "max-bad-fraction is {}, but must be at least 0 and at most 1",
+                self.max_bad_fraction
+            );
+        }
+        if self.class_weights.is_some() != (self.sampler == SamplerName::Weighted) {
+            bail!("class-weights and sampler = \"weighted\" go together: give both, or neither");
         }
         if let Some(name) = &self.name
             && (name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']))
@@ -354,6 +432,19 @@ impl TrainConfig {
             bail!("name is {name:?}, but must be a folder's name without slashes or a leading dot");
         }
         Ok(())
+    }
+
+    /// What happens to damaged images.
+    pub(crate) fn bad_samples(&self) -> BadSamplePolicy {
+        BadSamplePolicy {
+            on_bad_sample: self.on_bad_sample,
+            max_bad_fraction: self.max_bad_fraction,
+        }
+    }
+
+    /// Whether transforms are named that are not the reference's.
+    pub(crate) fn own_transforms(&self) -> bool {
+        self.train_transforms.is_some() || self.eval_transforms.is_some()
     }
 
     /// The optimiser's options.

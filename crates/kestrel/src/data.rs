@@ -6,20 +6,24 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use indicatif::MultiProgress;
-use kestrel_data::datasets::{self, cifar10, sample};
-use kestrel_data::download::Options;
+use kestrel_data::datasets::{self, Opened, cifar10, cifar100, idx, sample};
+use kestrel_data::download::{Options, Progress};
 use kestrel_data::loader::{DataLoader, LoaderConfig};
-use kestrel_data::transforms::{Compose, presets};
-use kestrel_data::{Dataset, Splits};
+use kestrel_data::sampler::{Sampler, WeightedRandomSampler};
+use kestrel_data::transforms::{Compose, TransformSpec, presets};
+use kestrel_data::{BadSamplePolicy, Dataset, InMemory, Splits};
 
-use crate::config::DatasetName;
+use crate::config::{DatasetName, SamplerName, TrainConfig};
 use crate::progress;
 
 /// A data set, opened.
 pub(crate) struct Source {
     /// What to call it in a run's name.
     pub(crate) name: String,
+    /// Its splits; of a whole, all three are the whole.
     pub(crate) splits: Splits,
+    /// Whether it is one whole without splits, of which a run must hold a part back.
+    pub(crate) whole: bool,
 }
 
 impl Source {
@@ -27,6 +31,7 @@ impl Source {
         Self {
             name: name.to_owned(),
             splits: splits.into_dyn(),
+            whole: false,
         }
     }
 
@@ -38,42 +43,47 @@ impl Source {
 
 const SAMPLE: &str = "fashion-mnist-sample";
 
+/// Where a data set is looked for.
+pub(crate) struct Place<'a> {
+    /// The path that was given.
+    pub(crate) path: Option<&'a Path>,
+    /// Where downloads are kept.
+    pub(crate) data_dir: &'a Path,
+    /// What happens to damaged images.
+    pub(crate) bad_samples: BadSamplePolicy,
+    /// Whether the configuration names transforms: they may bring images of many sizes to one.
+    pub(crate) own_transforms: bool,
+}
+
 /// Opens a data set: the path that was given, else the copy under `data_dir`, else a download.
-pub(crate) fn open(name: DatasetName, path: Option<&Path>, data_dir: &Path, bars: &MultiProgress) -> Result<Source> {
+pub(crate) fn open(name: DatasetName, place: &Place<'_>, bars: &MultiProgress) -> Result<Source> {
     let span = tracing::info_span!("open data");
     let _guard = span.enter();
+    let Place { path, data_dir, .. } = *place;
     match (name, path) {
-        (DatasetName::Mnist, Some(path)) => Ok(Source::new("mnist", datasets::candle::mnist(path)?)),
-        (DatasetName::Mnist, None) => Ok(Source::new("mnist", datasets::candle::mnist_from_hub()?)),
-        (DatasetName::FashionMnist, Some(path)) => {
-            let splits = datasets::idx::open(path)?.with_classes(&sample::CLASSES.map(String::from))?;
-            Ok(Source::new("fashion-mnist", splits))
-        }
-        (DatasetName::FashionMnist, None) => Ok(Source::new(
-            "fashion-mnist",
-            datasets::candle::fashion_mnist_from_hub()?,
-        )),
+        (DatasetName::Mnist, Some(path)) => open_idx("mnist", path, &idx::DIGITS),
+        (DatasetName::FashionMnist, Some(path)) => open_idx("fashion-mnist", path, &sample::CLASSES),
+        (DatasetName::Mnist, None) => download_idx(&idx::MNIST, data_dir, bars),
+        (DatasetName::FashionMnist, None) => download_idx(&idx::FASHION_MNIST, data_dir, bars),
         (DatasetName::FashionMnistSample, Some(path)) => bail!(
             "the sample is part of the program and is not read from {}; leave out --data or --dataset",
             path.display()
         ),
         (DatasetName::FashionMnistSample, None) => Ok(Source::new(SAMPLE, sample::load()?)),
-        (DatasetName::Auto, Some(path)) => open_path(path),
-        (DatasetName::Cifar10, Some(path)) => {
-            let source = open_path(path)?;
-            let classes = source.splits.train.classes();
-            if classes != cifar10::CLASSES {
-                bail!(
-                    "{} holds the classes {}, not CIFAR-10's; leave --dataset out to train on it",
-                    path.display(),
-                    classes.join(", ")
-                );
-            }
-            Ok(source)
-        }
-        (DatasetName::Cifar10, None) => download(data_dir, &Options::default(), bars)
+        (DatasetName::Auto, Some(path)) => open_path(path, place),
+        (DatasetName::Cifar10, Some(path)) => open_as("CIFAR-10", &cifar10::CLASSES, path, place),
+        (DatasetName::Cifar100, Some(path)) => open_as("CIFAR-100", &cifar100::CLASSES, path, place),
+        (DatasetName::Cifar10, None) => download_cifar10(data_dir, &Options::default(), bars)
             .context("CIFAR-10 cannot be had; give its binary folder or its .tar.gz with --data PATH"),
-        (DatasetName::Auto, None) => match download(data_dir, &impatient(), bars) {
+        (DatasetName::Cifar100, None) => {
+            let splits = with_bar(bars, "CIFAR-100", cifar100::ARCHIVE.size, |progress| {
+                cifar100::open_or_download(data_dir, &cifar100::ARCHIVE, &Options::default(), progress)
+            });
+            let splits =
+                splits.context("CIFAR-100 cannot be had; give its binary folder or its .tar.gz with --data PATH")?;
+            Ok(Source::new("cifar100", splits))
+        }
+        (DatasetName::Auto, None) => match download_cifar10(data_dir, &impatient(), bars) {
             Ok(source) => Ok(source),
             // Only a network that does not deliver is made up for; a damaged copy must not pass in silence.
             Err(error) if matches!(error.downcast_ref(), Some(kestrel_data::Error::Download { .. })) => {
@@ -85,18 +95,54 @@ pub(crate) fn open(name: DatasetName, path: Option<&Path>, data_dir: &Path, bars
     }
 }
 
-fn open_path(path: &Path) -> Result<Source> {
-    let splits = datasets::open(path)?;
-    let name = if splits.train.classes() == cifar10::CLASSES {
-        "cifar10".to_owned()
+fn open_idx(name: &str, path: &Path, classes: &[&str]) -> Result<Source> {
+    let classes: Vec<String> = classes.iter().map(ToString::to_string).collect();
+    Ok(Source::new(name, idx::open(path)?.with_classes(&classes)?))
+}
+
+/// Opens a path that must hold the data set of these classes.
+fn open_as(name: &str, classes: &[&str], path: &Path, place: &Place<'_>) -> Result<Source> {
+    let source = open_path(path, place)?;
+    let found = source.splits.train.classes();
+    if found != classes {
+        bail!(
+            "{} holds the classes {}, not {name}'s; leave --dataset out to train on it",
+            path.display(),
+            found.join(", ")
+        );
+    }
+    Ok(source)
+}
+
+fn open_path(path: &Path, place: &Place<'_>) -> Result<Source> {
+    let files = if place.own_transforms {
+        datasets::open_undecoded(path)?
     } else {
-        path.file_name()
+        None
+    };
+    let opened = match files {
+        Some(files) => files,
+        None => datasets::open_any(path, place.bad_samples)?.map(|split| Ok(split as Arc<dyn Dataset>))?,
+    };
+    let whole = matches!(opened, Opened::Whole(_));
+    let splits = match opened {
+        Opened::Splits(splits) => splits,
+        Opened::Whole(all) => Splits {
+            train: Arc::clone(&all),
+            val: None,
+            test: all,
+        },
+    };
+    let classes = splits.train.classes();
+    let name = if classes == cifar10::CLASSES {
+        "cifar10".to_owned()
+    } else if classes == cifar100::CLASSES {
+        "cifar100".to_owned()
+    } else {
+        path.file_stem()
             .map_or("images".to_owned(), |name| name.to_string_lossy().into_owned())
     };
-    Ok(Source {
-        name,
-        splits: splits.into_dyn(),
-    })
+    Ok(Source { name, splits, whole })
 }
 
 /// Nobody should wait a minute for a network that is not there.
@@ -108,14 +154,39 @@ fn impatient() -> Options {
     }
 }
 
-fn download(data_dir: &Path, options: &Options, bars: &MultiProgress) -> Result<Source> {
-    let bar = progress::bytes(bars, "CIFAR-10", cifar10::ARCHIVE.size);
-    let result = cifar10::open_or_download(data_dir, &cifar10::ARCHIVE, options, &mut |progress| {
-        bar.set_position(progress.done);
+fn download_cifar10(data_dir: &Path, options: &Options, bars: &MultiProgress) -> Result<Source> {
+    let splits = with_bar(bars, "CIFAR-10", cifar10::ARCHIVE.size, |progress| {
+        cifar10::open_or_download(data_dir, &cifar10::ARCHIVE, options, progress)
     });
+    Ok(Source::new("cifar10", splits?))
+}
+
+fn download_idx(remote: &idx::Remote<'_>, data_dir: &Path, bars: &MultiProgress) -> Result<Source> {
+    let total = remote.files.iter().map(|file| file.size).sum();
+    let splits = with_bar(bars, remote.name, total, |progress| {
+        idx::open_or_download(data_dir, remote, &Options::default(), progress)
+    });
+    let advice = || {
+        format!(
+            "{} cannot be had; give a folder of its four files with --data PATH",
+            remote.name
+        )
+    };
+    Ok(Source::new(remote.folder, splits.with_context(advice)?))
+}
+
+/// Runs a download with a bar on the terminal.
+fn with_bar(
+    bars: &MultiProgress,
+    name: &str,
+    total: u64,
+    fetch: impl FnOnce(&mut dyn FnMut(Progress)) -> kestrel_data::Result<Splits<InMemory>>,
+) -> kestrel_data::Result<Splits<InMemory>> {
+    let bar = progress::bytes(bars, name, total);
+    let result = fetch(&mut |progress| bar.set_position(progress.done));
     bar.finish_and_clear();
     bars.remove(&bar);
-    Ok(Source::new("cifar10", result?))
+    result
 }
 
 /// One clear block for a first run without a network.
@@ -129,24 +200,84 @@ with a network. With --dataset cifar10 there is never a substitute."
     )
 }
 
-/// The pipelines of a split: augmented for training, plain for everything else.
-pub(crate) fn transforms(dataset: &dyn Dataset, augment: bool) -> Result<Compose> {
-    if augment {
-        let size = dataset.image(0)?.height();
-        Ok(presets::cifar_train(size)?)
-    } else {
-        Ok(presets::cifar_eval()?)
+/// The pipeline of the training images: the configuration's, or the reference's for images of this size.
+pub(crate) fn train_transforms(specs: Option<&[TransformSpec]>, dataset: &dyn Dataset) -> Result<Compose> {
+    match specs {
+        Some(specs) => Ok(Compose::from_specs(specs)?),
+        None => Ok(presets::cifar_train(dataset.image(0)?.height())?),
     }
 }
 
+/// The pipeline of all other images: the configuration's, or the reference's.
+pub(crate) fn eval_transforms(specs: Option<&[TransformSpec]>) -> Result<Compose> {
+    match specs {
+        Some(specs) => Ok(Compose::from_specs(specs)?),
+        None => Ok(presets::cifar_eval()?),
+    }
+}
+
+/// Images to evaluate on, and how they are made ready.
+#[derive(Clone)]
+pub(crate) struct EvalImages {
+    pub(crate) dataset: Arc<dyn Dataset>,
+    pub(crate) transforms: Compose,
+    /// What happens to damaged images that were not decoded when the data set was opened.
+    pub(crate) bad_samples: BadSamplePolicy,
+}
+
 /// A loader that evaluates: every image once, in order.
-pub(crate) fn eval_loader(dataset: Arc<dyn Dataset>, batch_size: usize, prefetch: usize) -> Result<DataLoader> {
-    let transforms = transforms(dataset.as_ref(), false)?;
+pub(crate) fn eval_loader(images: EvalImages, batch_size: usize, prefetch: usize) -> Result<DataLoader> {
+    let EvalImages {
+        dataset,
+        transforms,
+        bad_samples,
+    } = images;
     let config = LoaderConfig {
         batch_size,
         shuffle: false,
         prefetch,
+        bad_samples,
         ..LoaderConfig::default()
     };
     Ok(DataLoader::new(dataset, transforms, config)?)
+}
+
+/// The sampler of the training images that the configuration asks for; none for plain shuffling.
+pub(crate) fn sampler(dataset: &dyn Dataset, config: &TrainConfig) -> Result<Option<Arc<dyn Sampler>>> {
+    Ok(match config.sampler {
+        SamplerName::Shuffled => None,
+        SamplerName::ClassBalanced => Some(Arc::new(WeightedRandomSampler::class_balanced(dataset, config.seed)?)),
+        SamplerName::Weighted => {
+            let given = config.class_weights.as_deref().unwrap_or_default();
+            let weights = class_weights(given, dataset.classes())?;
+            Some(Arc::new(WeightedRandomSampler::by_class(
+                dataset,
+                &weights,
+                config.seed,
+            )?))
+        }
+    })
+}
+
+/// A weight for each class from `CLASS=WEIGHT,...`; 1 where a class is not named.
+fn class_weights(given: &str, classes: &[String]) -> Result<Vec<f64>> {
+    let mut weights = vec![1.0; classes.len()];
+    for pair in given.split(',').filter(|pair| !pair.trim().is_empty()) {
+        // A class's name may have an equals sign in it, a number has none.
+        let (class, weight) = pair
+            .rsplit_once('=')
+            .with_context(|| format!("class-weights has {pair:?}, expected CLASS=WEIGHT"))?;
+        let at = classes.iter().position(|name| name == class.trim()).with_context(|| {
+            format!(
+                "class-weights names {:?}, but the classes are {}",
+                class.trim(),
+                classes.join(", ")
+            )
+        })?;
+        weights[at] = weight
+            .trim()
+            .parse()
+            .with_context(|| format!("class-weights has {pair:?}, whose weight is no number"))?;
+    }
+    Ok(weights)
 }

@@ -59,6 +59,7 @@ fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
     match &cli.command {
         Command::Train(args) => commands::train::run(args, &file, bars),
         Command::Evaluate(args) => commands::evaluate::run(args, bars),
+        Command::Data(args) => commands::data::run(args, bars),
         Command::Bench(args) => commands::bench::run(args),
     }
 }

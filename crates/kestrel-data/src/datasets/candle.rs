@@ -64,6 +64,7 @@ pub fn from_candle(dataset: &vision::Dataset, classes: &[String], source: &str) 
     };
     Ok(Splits {
         train: split("train", &dataset.train_images, &dataset.train_labels)?,
+        val: None,
         test: split("test", &dataset.test_images, &dataset.test_labels)?,
     })
 }

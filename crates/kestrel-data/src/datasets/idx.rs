@@ -3,6 +3,9 @@
 //! A file is a magic number `0x00000800 + dimensions` (unsigned bytes), each dimension as 32 bits, big-endian, then the
 //! bytes. Grey images become RGB, and images of 28x28 get two black pixels on each side, so that they are 32x32.
 
+#[cfg(feature = "download")]
+mod cache;
+
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -195,11 +198,8 @@ pub fn open(folder: &Path) -> Result<Splits<InMemory>> {
     let fashion = folder
         .file_name()
         .is_some_and(|name| name.to_string_lossy().to_lowercase().contains("fashion"));
-    let classes: Vec<String> = if fashion {
-        sample::CLASSES.map(String::from).to_vec()
-    } else {
-        (0..10).map(|d| d.to_string()).collect()
-    };
+    let classes = if fashion { sample::CLASSES } else { DIGITS };
+    let classes = classes.map(String::from).to_vec();
     let file = |part: &str, kind: &str| {
         find(folder, part, kind).unwrap_or_else(|| folder.join(format!("{part}-{kind}-ubyte")))
     };
@@ -211,6 +211,7 @@ pub fn open(folder: &Path) -> Result<Splits<InMemory>> {
     };
     Ok(Splits {
         train: split("train")?,
+        val: None,
         test: split("t10k")?,
     })
 }
@@ -222,6 +223,12 @@ fn find(folder: &Path, part: &str, kind: &str) -> Option<PathBuf> {
         .flat_map(|name| [folder.join(name), folder.join(format!("{name}.gz"))])
         .find(|path| path.is_file())
 }
+
+#[cfg(feature = "download")]
+pub use cache::{FASHION_MNIST, MNIST, Remote, open_or_download};
+
+/// MNIST's class names.
+pub const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 #[cfg(test)]
 mod tests;

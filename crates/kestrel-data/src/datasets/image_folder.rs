@@ -7,15 +7,16 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Dataset, Splits};
-use crate::decode;
+use super::image_files::{self, ImageFiles};
+use super::{Dataset, Opened, Splits};
+use crate::decode::{self, Choose};
 use crate::error::{Error, Result};
-use crate::fingerprint::{Fingerprint, FingerprintHasher};
+use crate::fingerprint::Fingerprint;
 use crate::pixels::Image;
 
-/// The endings that torchvision's `ImageFolder` takes for images. A file with one of them is never skipped: if it cannot be
+/// The endings that torchvision's `ImageFolder` takes for images, and GIF's. A file with one of them is never skipped: if it cannot be
 /// decoded, that is an error.
-const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
+const EXTENSIONS: [&str; 10] = ["gif", "jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
 
 /// What was left out when a folder was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,28 +98,51 @@ impl ImageFolder {
         Ok(this)
     }
 
-    /// Opens `root/train` and `root/test`, which must have the same classes.
+    /// Opens `root/train` with `root/test`, `root/val` or both, which must have the same classes; else `root` itself, as one
+    /// whole. Without a `test` folder, `val` is the test split.
     ///
     /// # Errors
     /// Those of [`Self::open`], and [`Error::ClassMismatch`].
-    pub fn open_splits(root: &Path) -> Result<Splits<Self>> {
-        let (train, test) = (Self::open(&root.join("train"))?, Self::open(&root.join("test"))?);
-        if train.classes != test.classes {
-            return Err(Error::ClassMismatch {
-                path: test.root,
-                expected: train.classes,
-                got: test.classes,
-            });
-        }
-        Ok(Splits {
-            train: Arc::new(train),
-            test: Arc::new(test),
-        })
+    pub fn open_any(root: &Path) -> Result<Opened<Self>> {
+        let split = |name: &str| Self::open(&root.join(name)).map(Arc::new);
+        let there = |name: &str| root.join(name).is_dir();
+        let opened = match (there("train"), there("val"), there("test")) {
+            (true, val, true) => Opened::Splits(Splits {
+                train: split("train")?,
+                val: if val { Some(split("val")?) } else { None },
+                test: split("test")?,
+            }),
+            (true, true, false) => Opened::Splits(Splits {
+                train: split("train")?,
+                val: None,
+                test: split("val")?,
+            }),
+            _ => Opened::Whole(Arc::new(Self::open(root)?)),
+        };
+        opened.checked()
     }
 
-    /// Whether `root` has a `train` and a `test` folder.
+    /// Opens the splits of [`Self::open_any`].
+    ///
+    /// # Errors
+    /// Those of [`Self::open_any`], and [`Error::NoSplits`].
+    pub fn open_splits(root: &Path) -> Result<Splits<Self>> {
+        Self::open_any(root)?.splits(root)
+    }
+
+    /// Whether `root` has a `train` folder and one to evaluate on.
     pub fn is_splits(root: &Path) -> bool {
-        root.join("train").is_dir() && root.join("test").is_dir()
+        root.join("train").is_dir() && (root.join("test").is_dir() || root.join("val").is_dir())
+    }
+
+    /// Whether `root` has a folder with something in it that may be an image, so that it may be one of class folders.
+    pub(super) fn has_classes(root: &Path) -> bool {
+        let holds_image = |folder: PathBuf| {
+            let files = sorted_entries(&folder).unwrap_or_default();
+            files.iter().any(|file| file.is_file() && has_image_extension(file))
+        };
+        let folders = sorted_entries(root).unwrap_or_default();
+        folders.into_iter().any(|folder| folder.is_dir() && holds_image(folder))
     }
 
     /// The folder of the class folders.
@@ -204,17 +228,11 @@ impl Dataset for ImageFolder {
     }
 
     fn image(&self, index: usize) -> Result<Image<'_>> {
-        let file = &self.files[index];
-        let bytes = fs::read(&file.path).map_err(Error::io("read", &file.path))?;
-        let got = bytes.len() as u64;
-        if got != file.bytes {
-            return Err(Error::Changed {
-                path: file.path.clone(),
-                expected: file.bytes,
-                got,
-            });
-        }
-        decode::decode(&bytes, &file.path)
+        self.image_part(index, &mut |_, _| None)
+    }
+
+    fn image_part(&self, index: usize, choose: Choose<'_>) -> Result<Image<'_>> {
+        decode::decode_part(&self.read(index)?, &self.files[index].path, choose)
     }
 
     fn describe(&self) -> String {
@@ -227,14 +245,37 @@ impl Dataset for ImageFolder {
 
     /// Over class names, labels, and each file's path below the root and its size.
     fn fingerprint(&self) -> Result<Fingerprint> {
-        let mut hasher = FingerprintHasher::new("files", &self.classes, self.files.iter().map(|file| file.label));
-        for file in &self.files {
-            let below = file.path.strip_prefix(&self.root).unwrap_or(&file.path);
-            hasher.field(below.as_os_str().as_encoded_bytes());
-            hasher.number(file.bytes);
-        }
-        Ok(hasher.finish())
+        let below = |path: &'_ Path| path.strip_prefix(&self.root).unwrap_or(path).to_path_buf();
+        let names: Vec<PathBuf> = self.files.iter().map(|file| below(&file.path)).collect();
+        let files = self.files.iter().zip(&names);
+        let files = files.map(|(file, name)| (file.label, name.as_os_str().as_encoded_bytes(), file.bytes));
+        Ok(image_files::fingerprint(&self.classes, files))
     }
+}
+
+impl ImageFiles for ImageFolder {
+    fn path(&self, index: usize) -> PathBuf {
+        self.files[index].path.clone()
+    }
+
+    fn read(&self, index: usize) -> Result<Vec<u8>> {
+        let file = &self.files[index];
+        read_unchanged(&file.path, file.bytes)
+    }
+}
+
+/// Reads a file that had `expected` bytes when its data set was opened.
+pub(super) fn read_unchanged(path: &Path, expected: u64) -> Result<Vec<u8>> {
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let got = bytes.len() as u64;
+    if got != expected {
+        return Err(Error::Changed {
+            path: path.to_path_buf(),
+            expected,
+            got,
+        });
+    }
+    Ok(bytes)
 }
 
 /// A folder's entries, in the byte order of their names.
@@ -252,11 +293,11 @@ fn name_bytes(path: &Path) -> &[u8] {
     path.file_name().map_or(&[], OsStr::as_encoded_bytes)
 }
 
-fn is_dotfile(path: &Path) -> bool {
+pub(super) fn is_dotfile(path: &Path) -> bool {
     name_bytes(path).starts_with(b".")
 }
 
-fn has_image_extension(path: &Path) -> bool {
+pub(super) fn has_image_extension(path: &Path) -> bool {
     path.extension()
         .is_some_and(|ending| EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::{Dataset, ImageFolder, check_labels};
+use super::{Dataset, ImageFiles, check_labels};
+use crate::bad_samples::{BadSamplePolicy, BadSamples};
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::pixels::{CHANNELS, Image};
@@ -75,33 +76,40 @@ impl InMemory {
         })
     }
 
-    /// Decodes all images of a folder, in parallel.
+    /// Decodes all images of a folder, an archive or a table, in parallel; `bad_samples` says what happens to damaged ones.
     ///
     /// # Errors
     /// The first file's that cannot be read or decoded; [`Error::SizeMismatch`] for the first image that does not have the
-    /// size of image 0.
-    pub fn decode(folder: &ImageFolder) -> Result<Self> {
-        let _span = tracing::info_span!("load", source = %folder.describe()).entered();
-        let first = folder.image(0)?;
-        let (height, width) = (first.height(), first.width());
-        let image_bytes = height * width * CHANNELS;
-        if image_bytes == 0 {
-            return Err(Error::EmptySplit {
-                path: folder.path(0).to_path_buf(),
-            });
+    /// size of the first; [`Error::TooManyBadSamples`]; [`Error::EmptySplit`] if none is left.
+    pub fn decode(files: &(impl ImageFiles + ?Sized), bad_samples: BadSamplePolicy) -> Result<Self> {
+        let source = files.describe();
+        let _span = tracing::info_span!("load", source).entered();
+        let bad = BadSamples::new(bad_samples, source.clone(), files.len())?;
+        let mut first = None;
+        for index in 0..files.len() {
+            match files.image(index) {
+                Ok(image) => {
+                    first = Some((image.height(), image.width()));
+                    break;
+                }
+                Err(error) => bad.admit(index, error)?,
+            }
         }
-        let mut pixels = vec![0; folder.len() * image_bytes];
-        let fault = pixels
-            .par_chunks_exact_mut(image_bytes)
+        let (height, width) = first.ok_or_else(|| Error::EmptySplit {
+            path: source.clone().into(),
+        })?;
+        let image_bytes = height * width * CHANNELS;
+        let mut pixels = vec![0; files.len() * image_bytes];
+        let faults: Vec<(usize, Error)> = pixels
+            .par_chunks_exact_mut(image_bytes.max(1))
             .enumerate()
-            .find_map_first(|(index, out)| {
+            .filter_map(|(index, out)| {
                 let mut decode = || -> Result<()> {
-                    let image = folder.image(index)?;
+                    let image = files.image(index)?;
                     let got = (image.height(), image.width());
                     if got != (height, width) {
-                        let path = folder.path(index).to_path_buf();
                         return Err(Error::SizeMismatch {
-                            path,
+                            path: files.path(index),
                             index,
                             expected: (height, width),
                             got,
@@ -110,13 +118,32 @@ impl InMemory {
                     out.copy_from_slice(&image.pixels());
                     Ok(())
                 };
-                decode().err()
-            });
-        if let Some(error) = fault {
-            return Err(error);
+                decode().err().map(|error| (index, error))
+            })
+            .collect();
+        let mut keep = vec![true; files.len()];
+        for (index, error) in faults {
+            bad.admit(index, error)?;
+            keep[index] = false;
         }
-        let labels = (0..folder.len()).map(|index| folder.label(index)).collect();
-        let this = Self::new(pixels, height, width, labels, folder.classes().to_vec(), folder.root())?;
+        let labels = (0..files.len())
+            .filter(|&index| keep[index])
+            .map(|index| files.label(index));
+        let labels: Vec<u32> = labels.collect();
+        if labels.len() < files.len() {
+            let (skipped, all) = (files.len() - labels.len(), files.len());
+            tracing::warn!(
+                skipped,
+                "{source}: skipped {skipped} of {all} images, which are damaged"
+            );
+            let images = pixels.chunks_exact(image_bytes).zip(&keep);
+            pixels = images
+                .filter(|(_, keep)| **keep)
+                .flat_map(|(image, _)| image)
+                .copied()
+                .collect();
+        }
+        let this = Self::new(pixels, height, width, labels, files.classes().to_vec(), source)?;
         tracing::debug!(images = this.len(), height, width, "decoded");
         Ok(this)
     }
@@ -176,6 +203,18 @@ impl Dataset for InMemory {
     fn image(&self, index: usize) -> Result<Image<'_>> {
         let size = self.height * self.width * CHANNELS;
         Image::new(&self.pixels[index * size..(index + 1) * size], self.height, self.width)
+    }
+
+    fn prefetch(&self, index: usize) {
+        let size = self.height * self.width * CHANNELS;
+        // A large image is read in order, which the processor notices itself.
+        if let Some(pixels) = self
+            .pixels
+            .get(index * size..(index + 1) * size)
+            .filter(|_| size <= 1 << 14)
+        {
+            kestrel_kernels::memory::prefetch(pixels);
+        }
     }
 
     fn describe(&self) -> String {

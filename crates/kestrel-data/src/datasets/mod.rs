@@ -1,26 +1,40 @@
 //! Data sets: the [`Dataset`] trait and one module a source.
 //!
-//! [`open`] takes whatever a user's `--data PATH` names: CIFAR-10's binary folder or archive, a folder of IDX files (MNIST,
-//! Fashion-MNIST), or image folders `train/<class>/*` and `test/<class>/*`.
+//! [`open`] takes whatever a user's `--data PATH` names: the binary folder or archive of CIFAR-10 or CIFAR-100, a folder of IDX
+//! files (MNIST, Fashion-MNIST), image folders `{train,val,test}/<class>/**` or `<class>/**`, such folders in a `.tar`, or a
+//! table of images (`.csv`).
 
 #[cfg(feature = "candle-datasets")]
 pub mod candle;
 pub mod cifar10;
+pub mod cifar100;
+mod cifar_binary;
 pub mod idx;
+mod image_csv;
+mod image_files;
 mod image_folder;
+mod image_tar;
 mod in_memory;
+mod opened;
 pub mod sample;
 mod subset;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::archive;
+use crate::bad_samples::BadSamplePolicy;
+use crate::decode::Choose;
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::pixels::Image;
 
+pub use image_csv::ImageCsv;
+pub use image_files::ImageFiles;
 pub use image_folder::{ImageFolder, Skipped};
+pub use image_tar::ImageTar;
 pub use in_memory::InMemory;
+pub use opened::{Opened, Splits};
 pub use subset::Subset;
 
 /// Labelled images, read by index from any thread.
@@ -53,6 +67,23 @@ pub trait Dataset: Send + Sync {
     /// May panic if `index >= len()`.
     fn image(&self, index: usize) -> Result<Image<'_>>;
 
+    /// The pixels of a sample where only the part that `choose` picks, told the height and the width, will be looked at.
+    ///
+    /// The image has its whole size; outside of the part it may be black. By default, all of [`Self::image`].
+    ///
+    /// # Errors
+    /// Those of [`Self::image`].
+    ///
+    /// # Panics
+    /// May panic if `index >= len()`.
+    fn image_part(&self, index: usize, _choose: Choose<'_>) -> Result<Image<'_>> {
+        self.image(index)
+    }
+
+    /// Says that a sample will be asked for soon; a data set whose pixels lie in memory fetches them into the cache. Nothing
+    /// by default.
+    fn prefetch(&self, _index: usize) {}
+
     /// Where the samples come from, for people: `CIFAR-10 train (data/cifar-10-batches-bin)`.
     fn describe(&self) -> String;
 
@@ -66,61 +97,6 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// Those of reading, where the identity needs it.
     fn fingerprint(&self) -> Result<Fingerprint>;
-}
-
-/// A training split and a test split with the same classes.
-#[derive(Debug)]
-pub struct Splits<D: ?Sized = dyn Dataset> {
-    /// To train on.
-    pub train: Arc<D>,
-    /// To evaluate on.
-    pub test: Arc<D>,
-}
-
-impl<D: ?Sized> Clone for Splits<D> {
-    fn clone(&self) -> Self {
-        Self {
-            train: Arc::clone(&self.train),
-            test: Arc::clone(&self.test),
-        }
-    }
-}
-
-impl<D: Dataset + 'static> Splits<D> {
-    /// The same splits, whatever they are made of.
-    pub fn into_dyn(self) -> Splits {
-        Splits {
-            train: self.train,
-            test: self.test,
-        }
-    }
-}
-
-impl Splits<InMemory> {
-    /// The same samples with other class names.
-    ///
-    /// # Errors
-    /// [`Error::LabelOutOfRange`] if there are too few names.
-    pub fn with_classes(self, classes: &[String]) -> Result<Self> {
-        let rename = |split: Arc<InMemory>| Arc::unwrap_or_clone(split).with_classes(classes.to_vec()).map(Arc::new);
-        Ok(Self {
-            train: rename(self.train)?,
-            test: rename(self.test)?,
-        })
-    }
-
-    /// Decodes two image folders into memory.
-    ///
-    /// # Errors
-    /// Those of [`InMemory::decode`].
-    pub fn decode(folders: &Splits<ImageFolder>) -> Result<Self> {
-        let train = InMemory::decode(&folders.train)?;
-        let test = InMemory::decode(&folders.test)?;
-        Ok(Self {
-            train: Arc::new(train),
-            test: Arc::new(test),
-        })
-    }
 }
 
 /// Checks that every label is below the class count.
@@ -141,30 +117,127 @@ pub fn check_labels(path: &Path, labels: impl IntoIterator<Item = u64>, num_clas
     Ok(())
 }
 
-/// Opens what `path` names, into memory.
-///
-/// In this order: CIFAR-10 ([`cifar10::open`]: binary folder or archive), a folder of IDX files ([`idx::open`]), image
-/// folders ([`ImageFolder::open_splits`], all images of one size; CIFAR-10's class names become the short ones of
-/// [`cifar10::CLASSES`]).
+/// Opens what `path` names, into memory; a damaged image is an error.
 ///
 /// # Errors
-/// [`Error::UnknownLayout`] if it is none of them, else those of the reader that fits.
+/// Those of [`open_any`], and [`Error::NoSplits`] for a data set that is one whole.
 pub fn open(path: &Path) -> Result<Splits<InMemory>> {
-    if cifar10::is_binary(path) {
-        cifar10::open(path)
-    } else if idx::is_idx_folder(path) {
-        idx::open(path)
-    } else if ImageFolder::is_splits(path) {
-        let splits = Splits::decode(&ImageFolder::open_splits(path)?)?;
-        match cifar10::short_names(splits.train.classes()) {
-            Some(names) => splits.with_classes(&names),
-            None => Ok(splits),
-        }
-    } else {
-        Err(Error::UnknownLayout {
-            path: path.to_path_buf(),
-            expected: "cifar-10-batches-bin or cifar-10-binary.tar.gz, IDX files such as train-images-idx3-ubyte.gz, or \
-                       folders train/<class> and test/<class> of images",
-        })
+    open_any(path, BadSamplePolicy::default())?.splits(path)
+}
+
+/// Opens what `path` names, into memory.
+///
+/// In this order: CIFAR-100 and CIFAR-10 ([`cifar10::open`]: binary folder or archive), a folder of IDX files
+/// ([`idx::open`]), and what [`open_files`] opens, all images of one size; CIFAR-10's class names become the short ones of
+/// [`cifar10::CLASSES`]. `bad_samples` says what happens to damaged images.
+///
+/// # Errors
+/// [`Error::UnknownLayout`] if it is none of them, else those of the reader that fits and of [`InMemory::decode`].
+pub fn open_any(path: &Path, bad_samples: BadSamplePolicy) -> Result<Opened<InMemory>> {
+    if let Some(splits) = open_binary(path)? {
+        return Ok(Opened::Splits(splits));
     }
+    let files = open_files(path)?.ok_or_else(|| Error::UnknownLayout {
+        path: path.to_path_buf(),
+        expected: "cifar-10-batches-bin, cifar-100-binary or their .tar.gz, IDX files such as train-images-idx3-ubyte.gz, \
+                   folders train/<class> and test/<class> of images, or <class> alone, such folders in a .tar, or a .csv \
+                   with the columns path and label",
+    })?;
+    let decoded = files.map(|split| InMemory::decode(split.as_ref(), bad_samples).map(Arc::new))?;
+    decoded.map(|split| match cifar10::short_names(split.classes()) {
+        Some(names) => Arc::unwrap_or_clone(split).with_classes(names).map(Arc::new),
+        None => Ok(split),
+    })
+}
+
+/// Opens what `path` names if its pixels lie there as they are: CIFAR-10, CIFAR-100, IDX files.
+///
+/// # Errors
+/// Those of the reader that fits.
+pub fn open_binary(path: &Path) -> Result<Option<Splits<InMemory>>> {
+    match binary_reader(path) {
+        Some(open) => open(path).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads a data set into memory.
+type Reader = fn(&Path) -> Result<Splits<InMemory>>;
+
+/// The reader for what `path` names, if its pixels lie there as they are.
+fn binary_reader(path: &Path) -> Option<Reader> {
+    // An archive is told by the folder in it: both have names that may have been changed.
+    let hundred = if path.is_file() && !is_table(path) && !is_tar(path) {
+        archive::first_folder(path).is_some_and(|folder| folder == cifar100::FOLDER)
+    } else {
+        cifar100::is_binary(path)
+    };
+    if hundred {
+        Some(cifar100::open)
+    } else if cifar10::is_binary(path) {
+        Some(cifar10::open)
+    } else if idx::is_idx_folder(path) {
+        Some(idx::open)
+    } else {
+        None
+    }
+}
+
+/// Opens what `path` names with its images left in their files, to be decoded whenever one is asked for: their sizes may
+/// differ, and they need not fit in memory.
+///
+/// None if `path` names no image files, or those of CIFAR-10, whose small images of one size are better kept in memory:
+/// [`open_any`] opens these.
+///
+/// # Errors
+/// Those of [`open_files`].
+pub fn open_undecoded(path: &Path) -> Result<Option<Opened>> {
+    if binary_reader(path).is_some() {
+        return Ok(None);
+    }
+    let Some(files) = open_files(path)? else {
+        return Ok(None);
+    };
+    let opened = files.map(|split| Ok(split as Arc<dyn Dataset>))?;
+    let train = match &opened {
+        Opened::Splits(splits) => &splits.train,
+        Opened::Whole(all) => all,
+    };
+    Ok(cifar10::short_names(train.classes()).is_none().then_some(opened))
+}
+
+/// Opens what `path` names if it consists of image files, without decoding any: image folders
+/// ([`ImageFolder::open_any`]), such folders in a `.tar` ([`ImageTar::open`]), or a table ([`ImageCsv::open`]).
+///
+/// # Errors
+/// Those of the reader that fits.
+pub fn open_files(path: &Path) -> Result<Option<Opened<dyn ImageFiles>>> {
+    if is_table(path) {
+        ImageCsv::open(path)?
+            .map(|split| Ok(split as Arc<dyn ImageFiles>))
+            .map(Some)
+    } else if is_tar(path) {
+        ImageTar::open(path)?
+            .map(|split| Ok(split as Arc<dyn ImageFiles>))
+            .map(Some)
+    } else if ImageFolder::is_splits(path) || ImageFolder::has_classes(path) {
+        let opened = ImageFolder::open_any(path)?;
+        opened.map(|split| Ok(split as Arc<dyn ImageFiles>)).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+fn is_table(path: &Path) -> bool {
+    path.is_file()
+        && path
+            .extension()
+            .is_some_and(|ending| ending.eq_ignore_ascii_case("csv"))
+}
+
+fn is_tar(path: &Path) -> bool {
+    path.is_file()
+        && path
+            .extension()
+            .is_some_and(|ending| ending.eq_ignore_ascii_case("tar"))
 }

@@ -58,6 +58,7 @@ const TEST: Part = part!("Fashion-MNIST sample, test", "t10k");
 pub fn load() -> Result<Splits<InMemory>> {
     Ok(Splits {
         train: Arc::new(read(&TRAIN)?),
+        val: None,
         test: Arc::new(read(&TEST)?),
     })
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Dataset;
+use crate::decode::Choose;
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::pixels::Image;
@@ -67,6 +68,16 @@ impl Dataset for Subset {
 
     fn image(&self, index: usize) -> Result<Image<'_>> {
         self.dataset.image(self.indices[index])
+    }
+
+    fn image_part(&self, index: usize, choose: Choose<'_>) -> Result<Image<'_>> {
+        self.dataset.image_part(self.indices[index], choose)
+    }
+
+    fn prefetch(&self, index: usize) {
+        if let Some(&index) = self.indices.get(index) {
+            self.dataset.prefetch(index);
+        }
     }
 
     fn describe(&self) -> String {

@@ -1,18 +1,19 @@
 //! Makes one batch: reads, transforms and writes its images side by side.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
-use kestrel_kernels::random::{KeyedRng, Purpose};
-use rayon::prelude::*;
+use kestrel_kernels::memory::fill_chunks;
 
 use super::Batch;
+use crate::bad_samples::BadSamples;
 use crate::datasets::Dataset;
 use crate::error::{Error, Result};
 use crate::pixels::{CHANNELS, Image};
-use crate::transforms::Compose;
+use crate::transforms::{Compose, SampleKey};
 
 /// Everything that a batch depends on but its place in the run.
 pub(super) struct BatchMaker {
@@ -23,10 +24,25 @@ pub(super) struct BatchMaker {
     seed: u64,
     device: Device,
     pool: Option<Arc<rayon::ThreadPool>>,
+    pub(super) bad: Arc<BadSamples>,
+}
+
+/// What became of the samples of one batch.
+pub(super) struct Made {
+    /// The good ones; none if all are bad.
+    pub(super) batch: Option<Batch>,
+    /// The bad ones that may be skipped, in the batch's order, with their faults.
+    pub(super) bad: Vec<(usize, Error)>,
 }
 
 impl BatchMaker {
-    pub(super) fn new(dataset: Arc<dyn Dataset>, transforms: Compose, seed: u64, threads: usize) -> Result<Self> {
+    pub(super) fn new(
+        dataset: Arc<dyn Dataset>,
+        transforms: Compose,
+        seed: u64,
+        threads: usize,
+        bad: Arc<BadSamples>,
+    ) -> Result<Self> {
         let pool = match threads {
             0 => None,
             _ => {
@@ -44,12 +60,24 @@ impl BatchMaker {
             seed,
             device: Device::Cpu,
             pool,
+            bad,
         };
-        this.size = this.guarded(0, || {
-            let image = this.transformed(0, 0)?;
-            Ok((image.height(), image.width()))
-        })?;
-        Ok(this)
+        for index in 0..this.dataset.len() {
+            let size = this.guarded(index, || {
+                let image = this.transformed(0, index)?;
+                Ok((image.height(), image.width()))
+            });
+            match size {
+                Ok(size) => {
+                    this.size = size;
+                    return Ok(this);
+                }
+                Err(error) => this.bad.admit(index, error)?,
+            }
+        }
+        Err(Error::EmptySplit {
+            path: this.dataset.describe().into(),
+        })
     }
 
     pub(super) fn clone_to(&self, device: &Device) -> Self {
@@ -60,55 +88,82 @@ impl BatchMaker {
             seed: self.seed,
             device: device.clone(),
             pool: self.pool.clone(),
+            bad: Arc::clone(&self.bad),
         }
     }
 
-    /// The batch of the samples `indices` in epoch `epoch`. `buffer` is memory to use; some comes back in it where the
-    /// batch did not keep it.
-    pub(super) fn make(&self, epoch: u64, indices: Vec<usize>, buffer: &mut Vec<f32>) -> Result<Batch> {
+    /// Runs `work` on the loader's threads, some time.
+    pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        match &self.pool {
+            Some(pool) => pool.spawn(work),
+            None => rayon::spawn(work),
+        }
+    }
+
+    /// The batch of the samples `indices` in epoch `epoch`; its images are made side by side on the loader's threads.
+    /// `number` is the batch's place in the epoch.
+    pub(super) fn make(&self, epoch: u64, number: usize, mut indices: Vec<usize>) -> Result<Made> {
         let _span = tracing::debug_span!("load", epoch, images = indices.len()).entered();
         let (height, width) = self.size;
         let image_len = CHANNELS * height * width;
-        let mut data = std::mem::take(buffer);
-        data.resize(indices.len() * image_len, 0.0);
-        let mut fill = || {
-            let outputs = data.par_chunks_exact_mut(image_len.max(1));
-            // The first in the batch's order, so that the error is the same for any number of threads.
-            outputs
-                .zip(&indices)
-                .find_map_first(|(out, &index)| self.guarded(index, || self.write(epoch, index, out)).err())
-        };
-        let fault = match &self.pool {
-            Some(pool) => pool.install(fill),
-            None => fill(),
-        };
-        if let Some(error) = fault {
-            return Err(error);
+        let faults = Mutex::new(BTreeMap::new());
+        // The first error in the batch's order, so that it is the same for any number of threads.
+        let mut data = fill_chunks(indices.len(), image_len, |place, out| {
+            let index = indices[place];
+            if let Some(&next) = indices.get(place + 1) {
+                self.dataset.prefetch(next);
+            }
+            match self.guarded(index, || self.write(epoch, index, out)) {
+                Err(error) if self.bad.may_skip(&error) => {
+                    let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
+                    faults.insert(place, error);
+                    Ok(())
+                }
+                written => written,
+            }
+        })?;
+        let faults = faults.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let places: Vec<usize> = faults.keys().copied().collect();
+        let bad = faults
+            .into_iter()
+            .map(|(place, error)| (indices[place], error))
+            .collect();
+        drop_places(&places, image_len, &mut data, &mut indices);
+        if indices.is_empty() {
+            return Ok(Made { batch: None, bad });
         }
-        let shape = (indices.len(), CHANNELS, height, width);
-        let images = if self.device.is_cpu() {
-            Tensor::from_vec(data, shape, &self.device)
+        let shape = [indices.len(), CHANNELS, height, width];
+        let label = |&index: &usize| self.guarded(index, || Ok(self.dataset.label(index)));
+        let targets = indices.iter().map(label).collect::<Result<Vec<u32>>>()?;
+        let soft_targets = if self.transforms.mixes_batches() {
+            let classes = self.dataset.classes().len();
+            let mut soft = one_hot(&targets, classes);
+            let key = self.key(epoch, number);
+            self.transforms.apply_to_batch(&mut data, shape, &mut soft, key)?;
+            let soft = Tensor::from_vec(soft, (targets.len(), classes), &self.device);
+            Some(soft.map_err(Error::candle("cannot make a batch's soft targets a tensor"))?)
         } else {
-            let copied = Tensor::from_slice(&data, shape, &self.device);
-            *buffer = data;
-            copied
+            None
         };
+        let images = Tensor::from_vec(data, shape.as_slice(), &self.device);
         let images = images.map_err(Error::candle("cannot make a batch's images a tensor"))?;
-        let targets: Vec<u32> = indices.iter().map(|&index| self.dataset.label(index)).collect();
         let targets = Tensor::from_vec(targets, indices.len(), &self.device)
             .map_err(Error::candle("cannot make a batch's targets a tensor"))?;
-        Ok(Batch {
+        let batch = Some(Batch {
             images,
             targets,
+            soft_targets,
             indices,
-        })
+        });
+        Ok(Made { batch, bad })
     }
 
     /// Reads and transforms one sample.
     fn transformed(&self, epoch: u64, index: usize) -> Result<Image<'_>> {
-        let mut image = self.dataset.image(index)?;
-        let mut rng = KeyedRng::new(self.seed, Purpose::Transform, epoch, index as u64);
-        self.transforms.apply(&mut image, &mut rng)?;
+        let key = self.key(epoch, index);
+        let mut choose = |height, width| self.transforms.region(height, width, key);
+        let mut image = self.dataset.image_part(index, &mut choose)?;
+        self.transforms.apply(&mut image, key)?;
         Ok(image)
     }
 
@@ -125,7 +180,16 @@ impl BatchMaker {
                 got,
             });
         }
-        self.transforms.write(&image, out)
+        self.transforms.write(&image, out)?;
+        self.transforms.apply_to_tensor(out, self.size, self.key(epoch, index))
+    }
+
+    fn key(&self, epoch: u64, index: usize) -> SampleKey {
+        SampleKey {
+            seed: self.seed,
+            epoch,
+            index: index as u64,
+        }
     }
 
     /// Runs `work` on a sample; its error or its panic becomes an error that names the sample.
@@ -150,8 +214,35 @@ impl BatchMaker {
     }
 }
 
+/// A probability of 1 for each target's class, `[N, classes]`.
+fn one_hot(targets: &[u32], classes: usize) -> Vec<f32> {
+    let mut rows = vec![0.0; targets.len() * classes];
+    for (row, &target) in rows.chunks_exact_mut(classes.max(1)).zip(targets) {
+        if let Some(value) = row.get_mut(target as usize) {
+            *value = 1.0;
+        }
+    }
+    rows
+}
+
+/// Takes the images at `places`, in rising order, out of a batch.
+fn drop_places(places: &[usize], image_len: usize, data: &mut Vec<f32>, indices: &mut Vec<usize>) {
+    let mut kept = 0;
+    for place in 0..indices.len() {
+        if places.binary_search(&place).is_err() {
+            if kept != place {
+                data.copy_within(place * image_len..(place + 1) * image_len, kept * image_len);
+                indices[kept] = indices[place];
+            }
+            kept += 1;
+        }
+    }
+    data.truncate(kept * image_len);
+    indices.truncate(kept);
+}
+
 /// The message of a panic.
-pub(super) fn panic_message(payload: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied())
         .unwrap_or("no message")

@@ -3,19 +3,25 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kestrel_kernels::random::KeyedRng;
+use kestrel_kernels::pixels::RgbToPlanes;
 
-use super::normalize::Table;
-use super::{Normalize, RandomHorizontalFlip, Transform, TransformSpec};
+use super::key::{SampleKey, StepKey};
+use super::mix::Mixture;
+use super::{BatchTransform, Normalize, RandomHorizontalFlip, TensorTransform, Transform, TransformSpec};
 use crate::error::{Error, Result};
-use crate::pixels::{CHANNELS, Image};
+use crate::pixels::{CHANNELS, Image, Region};
 
-/// Pixel transforms, then `ToTensor`, then perhaps `Normalize`.
+/// A stage's steps, each with what keys its generator.
+type Steps<T> = Vec<(StepKey, Arc<T>)>;
+
+/// Pixel transforms, then `ToTensor`, then perhaps `Normalize`, then tensor transforms, then batch transforms.
 #[derive(Clone)]
 pub struct Compose {
-    transforms: Vec<Arc<dyn Transform>>,
+    transforms: Steps<dyn Transform>,
     normalize: Option<Normalize>,
-    table: Table,
+    planes: RgbToPlanes,
+    on_tensors: Steps<dyn TensorTransform>,
+    on_batches: Steps<dyn BatchTransform>,
 }
 
 impl fmt::Debug for Compose {
@@ -36,13 +42,17 @@ impl Compose {
         Self {
             transforms: Vec::new(),
             normalize: None,
-            table: Table::new(None),
+            planes: RgbToPlanes::new([0.0; CHANNELS], [1.0; CHANNELS]),
+            on_tensors: Vec::new(),
+            on_batches: Vec::new(),
         }
     }
 
     /// Adds a pixel transform after those already there, before `ToTensor`.
     pub fn then(mut self, transform: impl Transform + 'static) -> Self {
-        self.transforms.push(Arc::new(transform));
+        let name = transform.name();
+        let earlier = self.transforms.iter().filter(|(_, other)| other.name() == name).count();
+        self.transforms.push((StepKey::new(name, earlier), Arc::new(transform)));
         self
     }
 
@@ -50,9 +60,25 @@ impl Compose {
     pub fn normalize(self, normalize: Normalize) -> Self {
         Self {
             normalize: Some(normalize),
-            table: Table::new(Some(normalize)),
+            planes: RgbToPlanes::new(normalize.mean(), normalize.std()),
             ..self
         }
+    }
+
+    /// Adds a transform of the normalised image after those already there.
+    pub fn then_on_tensor(mut self, transform: impl TensorTransform + 'static) -> Self {
+        let name = transform.name();
+        let earlier = self.on_tensors.iter().filter(|(_, other)| other.name() == name).count();
+        self.on_tensors.push((StepKey::new(name, earlier), Arc::new(transform)));
+        self
+    }
+
+    /// Adds a transform of whole batches after those already there.
+    pub fn then_on_batch(mut self, transform: impl BatchTransform + 'static) -> Self {
+        let name = transform.name();
+        let earlier = self.on_batches.iter().filter(|(_, other)| other.name() == name).count();
+        self.on_batches.push((StepKey::new(name, earlier), Arc::new(transform)));
+        self
     }
 
     /// The mean and standard deviation that the pipeline normalises with.
@@ -62,10 +88,12 @@ impl Compose {
 
     /// The description of every step, in order.
     pub fn specs(&self) -> Vec<TransformSpec> {
-        let pixel = self.transforms.iter().map(|t| t.spec());
+        let pixel = self.transforms.iter().map(|(_, t)| t.spec());
         pixel
             .chain([TransformSpec::ToTensor])
             .chain(self.normalize.map(TransformSpec::Normalize))
+            .chain(self.on_tensors.iter().map(|(_, t)| t.spec()))
+            .chain(self.on_batches.iter().map(|(_, t)| t.spec()))
             .collect()
     }
 
@@ -73,43 +101,31 @@ impl Compose {
     ///
     /// # Errors
     /// [`Error::InvalidParameter`] for a value out of range, for a step in the wrong place (pixel transforms come first,
-    /// then `ToTensor`, then at most one `Normalize`), and for [`TransformSpec::Custom`].
+    /// then `ToTensor`, then at most one `Normalize`, then transforms of tensors, then of batches), and for
+    /// [`TransformSpec::Custom`].
     pub fn from_specs(specs: &[TransformSpec]) -> Result<Self> {
-        let misplaced = |got: &TransformSpec| Error::InvalidParameter {
-            name: "transforms",
-            expected: "pixel transforms, then ToTensor, then at most one Normalize",
-            got: format!("{got:?} out of place"),
-        };
         let mut compose = Self::new();
-        let mut is_tensor = false;
+        let mut stage = Stage::Pixels;
         for spec in specs {
-            compose = match spec {
-                TransformSpec::Normalize(normalize) if is_tensor && compose.normalize.is_none() => {
-                    normalize.check()?;
-                    compose.normalize(*normalize)
-                }
-                TransformSpec::ToTensor if !is_tensor => {
-                    is_tensor = true;
-                    compose
-                }
-                TransformSpec::RandomHorizontalFlip(flip) if !is_tensor => {
-                    compose.then(RandomHorizontalFlip::new(flip.p())?)
-                }
-                TransformSpec::RandomCrop(crop) if !is_tensor => {
-                    crop.check()?;
-                    compose.then(*crop)
-                }
-                TransformSpec::Custom { description } => {
-                    return Err(Error::InvalidParameter {
-                        name: "transforms",
-                        expected: "transforms that this crate knows",
-                        got: description.clone(),
-                    });
-                }
-                other => return Err(misplaced(other)),
+            let (of, added) = compose.with(spec)?;
+            let misplaced = match of {
+                // The first of its kind, and there is one only.
+                Stage::ToTensor => stage != Stage::Pixels,
+                Stage::Normalize => stage != Stage::ToTensor,
+                Stage::Pixels => stage != Stage::Pixels,
+                Stage::Tensors | Stage::Batches => stage == Stage::Pixels || of < stage,
             };
+            if misplaced {
+                return Err(Error::InvalidParameter {
+                    name: "transforms",
+                    expected: "transforms of pixels, then ToTensor, then at most one Normalize, then RandomErasing, then \
+                               MixUp or CutMix",
+                    got: format!("{spec:?} out of place"),
+                });
+            }
+            (compose, stage) = (added, of);
         }
-        if !is_tensor {
+        if stage == Stage::Pixels {
             let (name, expected) = ("transforms", "a ToTensor step");
             return Err(Error::InvalidParameter {
                 name,
@@ -120,14 +136,59 @@ impl Compose {
         Ok(compose)
     }
 
+    /// The pipeline with one more step, and the stage that the step belongs to.
+    fn with(self, spec: &TransformSpec) -> Result<(Stage, Self)> {
+        Ok(match spec {
+            TransformSpec::Resize(resize) => (Stage::Pixels, resize.check().map(|()| self.then(*resize))?),
+            TransformSpec::CenterCrop(crop) => (Stage::Pixels, crop.check().map(|()| self.then(*crop))?),
+            TransformSpec::RandomCrop(crop) => (Stage::Pixels, crop.check().map(|()| self.then(*crop))?),
+            TransformSpec::RandomResizedCrop(crop) => (Stage::Pixels, crop.check().map(|()| self.then(*crop))?),
+            TransformSpec::RandomHorizontalFlip(flip) => {
+                (Stage::Pixels, self.then(RandomHorizontalFlip::new(flip.p())?))
+            }
+            TransformSpec::ColorJitter(jitter) => (Stage::Pixels, jitter.check().map(|()| self.then(*jitter))?),
+            TransformSpec::RandAugment(augment) => (Stage::Pixels, augment.check().map(|()| self.then(*augment))?),
+            TransformSpec::TrivialAugmentWide(augment) => {
+                (Stage::Pixels, augment.check().map(|()| self.then(*augment))?)
+            }
+            TransformSpec::ToTensor => (Stage::ToTensor, self),
+            TransformSpec::Normalize(normalize) => (
+                Stage::Normalize,
+                normalize.check().map(|()| self.normalize(*normalize))?,
+            ),
+            TransformSpec::RandomErasing(erasing) => {
+                (Stage::Tensors, erasing.check().map(|()| self.then_on_tensor(*erasing))?)
+            }
+            TransformSpec::MixUp(mix_up) => (Stage::Batches, mix_up.check().map(|()| self.then_on_batch(*mix_up))?),
+            TransformSpec::CutMix(cut_mix) => (Stage::Batches, cut_mix.check().map(|()| self.then_on_batch(*cut_mix))?),
+            TransformSpec::RandomChoice(choice) => (
+                Stage::Batches,
+                choice.check().map(|()| self.then_on_batch(choice.clone()))?,
+            ),
+            TransformSpec::Custom { description } => {
+                return Err(Error::InvalidParameter {
+                    name: "transforms",
+                    expected: "transforms that this crate knows",
+                    got: description.clone(),
+                });
+            }
+        })
+    }
+
+    /// The part of an image of this size that [`Self::apply`] with the same key will look at; none for all of it.
+    pub fn region(&self, height: usize, width: usize, key: SampleKey) -> Option<Region> {
+        let (step, first) = self.transforms.first()?;
+        first.region(height, width, &mut key.rng(*step))
+    }
+
     /// Runs the pixel transforms; geometry only moves the image's window.
     ///
     /// # Errors
     /// The first transform's that fails.
-    pub fn apply(&self, image: &mut Image<'_>, rng: &mut KeyedRng) -> Result<()> {
+    pub fn apply(&self, image: &mut Image<'_>, key: SampleKey) -> Result<()> {
         self.transforms
             .iter()
-            .try_for_each(|transform| transform.apply(image, rng))
+            .try_for_each(|(step, transform)| transform.apply(image, &mut key.rng(*step)))
     }
 
     /// `ToTensor` and `Normalize`: writes the image into `out`, reading each pixel once.
@@ -150,30 +211,60 @@ impl Compose {
                 got: out.len(),
             });
         }
-        if plane == 0 {
-            return Ok(());
-        }
-        // A channel at a time: planes of 32x32 lie 4 KiB apart, and writing to all three at once stalls on that.
-        for (channel, plane) in out.chunks_exact_mut(plane).enumerate() {
-            let table = self.table.channel(channel);
-            for (y, row) in plane.chunks_exact_mut(width).enumerate() {
-                let Some(span) = image.row(y) else {
-                    row.fill(table[0]);
-                    continue;
-                };
-                let (pixels, _) = span.source.as_chunks::<CHANNELS>();
-                let (before, rest) = row.split_at_mut(span.start);
-                let (visible, after) = rest.split_at_mut(pixels.len());
-                before.fill(table[0]);
-                after.fill(table[0]);
-                let put = |(value, pixel): (&mut f32, &[u8; CHANNELS])| *value = table[usize::from(pixel[channel])];
-                if image.flipped {
-                    visible.iter_mut().zip(pixels.iter().rev()).for_each(put);
-                } else {
-                    visible.iter_mut().zip(pixels).for_each(put);
-                }
-            }
-        }
-        Ok(())
+        let written = self.planes.write(image.view(), out);
+        written.map_err(Error::kernel("cannot write an image into a batch"))
     }
+
+    /// Runs the transforms of the normalised image, which [`Self::write`] has written.
+    ///
+    /// # Shapes
+    /// `image` is `[3, H, W]`, `size` is `(H, W)`.
+    ///
+    /// # Errors
+    /// The first transform's that fails.
+    pub fn apply_to_tensor(&self, image: &mut [f32], size: (usize, usize), key: SampleKey) -> Result<()> {
+        self.on_tensors
+            .iter()
+            .try_for_each(|(step, transform)| transform.apply(image, size, &mut key.rng(*step)))
+    }
+
+    /// Whether batches are transformed too, so that they get a probability for each class.
+    pub fn mixes_batches(&self) -> bool {
+        !self.on_batches.is_empty()
+    }
+
+    /// Runs the transforms of a whole batch; `key.index` is the batch's number in the epoch.
+    ///
+    /// # Errors
+    /// [`Error::PixelCount`] if `images` is not as long as `shape` says, and the first transform's that fails.
+    pub fn apply_to_batch(
+        &self,
+        images: &mut [f32],
+        shape: [usize; 4],
+        targets: &mut [f32],
+        key: SampleKey,
+    ) -> Result<()> {
+        let expected = shape.iter().product();
+        if images.len() != expected {
+            return Err(Error::PixelCount {
+                path: "batch".into(),
+                expected,
+                got: images.len(),
+            });
+        }
+        let mut batch = Mixture { images, shape, targets };
+        self.on_batches
+            .iter()
+            .try_for_each(|(step, transform)| transform.apply(&mut batch, &mut key.rng(*step)))
+    }
+}
+
+/// The stages of a pipeline, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Pixels,
+    ToTensor,
+    Normalize,
+    Tensors,
+    Batches,
 }

@@ -1,7 +1,8 @@
 //! Transforms with torchvision's names and semantics, run as one pass over an image's pixels.
 //!
-//! A [`Compose`] is a list of pixel transforms, then [`ToTensor`](TransformSpec::ToTensor), then perhaps [`Normalize`]: what
-//! `torchvision.transforms.Compose` is to the reference trainers. Geometry only moves the window of an
+//! A [`Compose`] is a list of pixel transforms, then [`ToTensor`](TransformSpec::ToTensor), then perhaps [`Normalize`], then
+//! transforms of the normalised image ([`RandomErasing`]), then of whole batches ([`MixUp`], [`CutMix`]): the order that
+//! `torchvision.transforms.Compose` has in the reference trainers. Geometry only moves the window of an
 //! [`Image`], so a pipeline of flip, crop and normalise reads each pixel once, as 8 bits, and writes
 //! it once, as `f32`, into the batch.
 //!
@@ -15,38 +16,111 @@
 //! # Ok::<(), kestrel_data::Error>(())
 //! ```
 
+mod affine;
+mod auto_augment;
+mod center_crop;
+pub mod color;
+mod color_jitter;
 mod compose;
+mod key;
+mod mix;
 mod normalize;
+mod parameters;
 pub mod presets;
+mod rand_augment;
 mod random_crop;
+mod random_erasing;
 mod random_horizontal_flip;
+mod random_resized_crop;
+mod resample;
+mod resize;
 mod spec;
+mod trivial_augment_wide;
 
 use std::fmt::Debug;
 
 use kestrel_kernels::random::KeyedRng;
 
 use crate::error::Result;
-use crate::pixels::Image;
+use crate::pixels::{Image, Region};
 
+pub use auto_augment::{AugmentOp, AugmentSpace};
+pub use center_crop::CenterCrop;
+pub use color_jitter::{ColorJitter, ColorJitterDraw};
 pub use compose::Compose;
+pub use key::SampleKey;
+pub use mix::{CutMix, MixSpec, MixUp, Mixture, RandomChoice};
 pub use normalize::Normalize;
-pub use random_crop::RandomCrop;
+pub use parameters::{Factor, InterpolationMode, Size};
+pub use rand_augment::RandAugment;
+pub use random_crop::{PaddingMode, RandomCrop};
+pub use random_erasing::{ErasingValue, Noise, RandomErasing};
 pub use random_horizontal_flip::RandomHorizontalFlip;
+pub use random_resized_crop::RandomResizedCrop;
+pub use resize::Resize;
 pub use spec::TransformSpec;
+pub use trivial_augment_wide::TrivialAugmentWide;
 
 /// A step that changes an image's geometry or its 8-bit pixels.
 pub trait Transform: Debug + Send + Sync {
     /// Applies the transform to one image.
     ///
-    /// All randomness comes from `rng`, which is keyed by (seed, epoch, sample index) and shared by the pipeline's steps in
-    /// their order. So the result depends on nothing else.
+    /// All randomness comes from `rng`, which is keyed by (seed, epoch, sample index, transform), so the result depends on
+    /// nothing else.
     ///
     /// # Errors
     /// As the transform says; the loader adds the sample's index.
     fn apply(&self, image: &mut Image<'_>, rng: &mut KeyedRng) -> Result<()>;
 
+    /// The part of an image of this size that [`Self::apply`] looks at when it gets a generator in the same state; none for
+    /// all of it. What lies outside of it need not be decoded if the transform is the first.
+    fn region(&self, _height: usize, _width: usize, _rng: &mut KeyedRng) -> Option<Region> {
+        None
+    }
+
+    /// torchvision's name of the transform, or one of your own. With the transform's place among those of the same name it
+    /// keys the generator that [`Self::apply`] gets.
+    fn name(&self) -> &'static str;
+
     /// The description that a configuration and a checkpoint hold; [`TransformSpec::Custom`] for a user's own transform.
+    fn spec(&self) -> TransformSpec {
+        TransformSpec::Custom {
+            description: format!("{self:?}"),
+        }
+    }
+}
+
+/// A step that changes an image after `ToTensor` and `Normalize`.
+pub trait TensorTransform: Debug + Send + Sync {
+    /// Applies the transform to one image, `[3, H, W]` with `size` `(H, W)`; randomness as in [`Transform::apply`].
+    ///
+    /// # Errors
+    /// As the transform says; the loader adds the sample's index.
+    fn apply(&self, image: &mut [f32], size: (usize, usize), rng: &mut KeyedRng) -> Result<()>;
+
+    /// The transform's name, as [`Transform::name`].
+    fn name(&self) -> &'static str;
+
+    /// The transform's description, as [`Transform::spec`].
+    fn spec(&self) -> TransformSpec {
+        TransformSpec::Custom {
+            description: format!("{self:?}"),
+        }
+    }
+}
+
+/// A step that changes a whole batch, and its targets.
+pub trait BatchTransform: Debug + Send + Sync {
+    /// Applies the transform to a batch; `rng` is keyed by (seed, epoch, number of the batch in the epoch, transform).
+    ///
+    /// # Errors
+    /// As the transform says.
+    fn apply(&self, batch: &mut Mixture<'_>, rng: &mut KeyedRng) -> Result<()>;
+
+    /// The transform's name, as [`Transform::name`].
+    fn name(&self) -> &'static str;
+
+    /// The transform's description, as [`Transform::spec`].
     fn spec(&self) -> TransformSpec {
         TransformSpec::Custom {
             description: format!("{self:?}"),

@@ -1,4 +1,4 @@
-//! `Normalize`: the mean and the standard deviation of each channel, and the table that makes them free.
+//! `Normalize`: the mean and the standard deviation of each channel.
 
 use serde::{Deserialize, Serialize};
 
@@ -47,30 +47,5 @@ impl Normalize {
             });
         }
         Ok(())
-    }
-}
-
-/// What each of the 256 pixel values becomes in each channel: `ToTensor`, then `Normalize`, in `f32` as PyTorch does it.
-#[derive(Clone)]
-pub(super) struct Table(Box<[[f32; 256]; CHANNELS]>);
-
-impl Table {
-    pub(super) fn new(normalize: Option<Normalize>) -> Self {
-        let mut table = Box::new([[0.0; 256]; CHANNELS]);
-        for (channel, values) in table.iter_mut().enumerate() {
-            for (pixel, value) in values.iter_mut().enumerate() {
-                let x = pixel as f32 / 255.0;
-                *value = match normalize {
-                    Some(n) => (x - n.mean[channel]) / n.std[channel],
-                    None => x,
-                };
-            }
-        }
-        Self(table)
-    }
-
-    /// The 256 values of one channel.
-    pub(super) fn channel(&self, channel: usize) -> &[f32; 256] {
-        &self.0[channel]
     }
 }

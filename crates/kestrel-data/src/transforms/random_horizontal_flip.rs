@@ -47,6 +47,10 @@ impl Transform for RandomHorizontalFlip {
         Ok(())
     }
 
+    fn name(&self) -> &'static str {
+        "RandomHorizontalFlip"
+    }
+
     fn spec(&self) -> TransformSpec {
         TransformSpec::RandomHorizontalFlip(*self)
     }

@@ -360,3 +360,69 @@ fn official_archive_is_pinned() {
     assert_eq!((ARCHIVE.size, ARCHIVE.sha256.len()), (170_052_171, 64));
     assert!(ARCHIVE.urls.iter().all(|url| url.starts_with("https://")));
 }
+
+#[test]
+fn idx_files_are_fetched_checked_and_kept_by_a_manifest() {
+    use kestrel_data::Dataset;
+    use kestrel_data::datasets::idx::{self, Remote};
+
+    let images = |count: u8| {
+        [
+            &[0, 0, 8, 3, 0, 0, 0, count, 0, 0, 0, 2, 0, 0, 0, 2][..],
+            &vec![count; 4 * usize::from(count)],
+        ]
+        .concat()
+    };
+    let labels = |count: u8| [&[0, 0, 8, 1, 0, 0, 0, count][..], &vec![1; usize::from(count)]].concat();
+    let bodies = [images(3), labels(3), images(2), labels(2)];
+    let sums = bodies.each_ref().map(|body| Fingerprint::of(body).to_string());
+    // The first address of the first file lacks it.
+    let missing = Server::start(vec![answer("404 Not Found", "", 0, b"")]);
+    let server = Server::start(bodies.iter().map(|body| ok(body)).collect());
+    let (both, one) = ([missing.url.as_str(), server.url.as_str()], [server.url.as_str()]);
+    let file = |index: usize, file_name| Download {
+        urls: if index == 0 { &both } else { &one },
+        file_name,
+        size: bodies[index].len() as u64,
+        sha256: &sums[index],
+    };
+    let remote = Remote {
+        name: "Tiny",
+        folder: "tiny",
+        classes: &["a", "b"],
+        files: [file(0, "a"), file(1, "b"), file(2, "c"), file(3, "d")],
+    };
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    let mut last = None;
+    let mut open = || idx::open_or_download(&data, &remote, &options(), &mut |progress| last = Some(progress));
+    let splits = open().unwrap();
+    assert_eq!((splits.train.len(), splits.test.len()), (3, 2));
+    assert_eq!(splits.test.image(1).unwrap().pixels()[0], 2);
+    // From the cache: the server has no fifth answer.
+    assert_eq!(open().unwrap().train.classes(), ["a", "b"]);
+    let total = bodies.iter().map(|body| body.len() as u64).sum();
+    assert_eq!(last, Some(Progress { done: total, total }));
+    fs::write(data.join("tiny/d"), labels(1)).unwrap();
+    let mut ignore = |_: Progress| {};
+    let mut again = || idx::open_or_download(&data, &remote, &options(), &mut ignore);
+    assert!(matches!(again(), Err(Error::ChecksumMismatch { path, .. }) if path.ends_with("tiny/d")));
+    fs::remove_file(data.join("tiny/kestrel-manifest.txt")).unwrap();
+    assert!(matches!(again(), Err(Error::Unverified { .. })));
+}
+
+#[test]
+fn official_idx_files_are_pinned_and_mirrored() {
+    use kestrel_data::datasets::idx::{FASHION_MNIST, MNIST};
+    for file in MNIST.files.iter().chain(&FASHION_MNIST.files) {
+        assert!(
+            file.size > 4_000 && file.sha256.len() == 64 && file.urls.len() == 2,
+            "{file:?}"
+        );
+        assert!(
+            file.urls
+                .iter()
+                .all(|url| url.starts_with("https://") && url.ends_with(file.file_name))
+        );
+    }
+}

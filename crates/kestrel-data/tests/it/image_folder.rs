@@ -6,7 +6,7 @@ use std::path::Path;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use kestrel_data::datasets::{self, ImageFolder, Skipped, cifar10};
-use kestrel_data::{Dataset, Error, InMemory, Splits};
+use kestrel_data::{BadSamplePolicy, Dataset, Error, InMemory, Splits};
 
 /// Writes a PNG of one colour, making its folders.
 fn png(path: &Path, side: u32, value: u8) {
@@ -106,17 +106,20 @@ fn formats_go_by_content_and_the_rest_is_skipped_and_counted() {
             loops: 0
         }
     );
-    assert_eq!(InMemory::decode(&folder).unwrap().pixels()[0], 1);
+    assert_eq!(
+        InMemory::decode(&folder, BadSamplePolicy::default()).unwrap().pixels()[0],
+        1
+    );
 }
 
 #[test]
 fn file_that_claims_to_be_an_image_is_an_error_not_skipped() {
-    for contents in [&b""[..], b"<html>not found</html>", b"GIF89a      "] {
+    for contents in [&b""[..], b"<html>not found</html>", b"%PDF-1.7\n"] {
         let temp = tempfile::tempdir().unwrap();
         png(&temp.path().join("a/1.png"), 2, 1);
         fs::write(temp.path().join("a/2.jpg"), contents).unwrap();
         let folder = ImageFolder::open(temp.path()).unwrap();
-        let error = InMemory::decode(&folder).unwrap_err();
+        let error = InMemory::decode(&folder, BadSamplePolicy::default()).unwrap_err();
         assert!(
             matches!(&error, Error::UnsupportedFormat { path, .. } if path.ends_with("a/2.jpg")),
             "{error}"
@@ -151,7 +154,7 @@ fn first_odd_size_is_named() {
             0,
         );
     }
-    match InMemory::decode(&ImageFolder::open(temp.path()).unwrap()).unwrap_err() {
+    match InMemory::decode(&ImageFolder::open(temp.path()).unwrap(), BadSamplePolicy::default()).unwrap_err() {
         Error::SizeMismatch {
             path,
             index: 7,
@@ -233,7 +236,7 @@ fn link_loops_are_counted_and_names_need_not_be_utf8() {
     let folder = ImageFolder::open(temp.path()).unwrap();
     assert_eq!((folder.len(), folder.skipped().loops), (1, 1));
     assert_eq!(folder.classes(), ["cr\u{fffd}me"]);
-    assert_eq!(InMemory::decode(&folder).unwrap().len(), 1);
+    assert_eq!(InMemory::decode(&folder, BadSamplePolicy::default()).unwrap().len(), 1);
     // Another name that reads the same.
     png(&temp.path().join(OsStr::from_bytes(b"cr\xe8me")).join("1.png"), 2, 1);
     assert!(matches!(

@@ -231,7 +231,10 @@ fn panic_names_the_sample_and_nothing_hangs() {
     }
     let (good, error) = run(Fault::LabelPanics, 7);
     assert_eq!(good, 1);
-    assert!(error.to_string().contains("no label for 7"), "{error}");
+    assert!(
+        matches!(error, Error::Panicked { index: 7, .. }) && error.to_string().contains("no label for 7"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -307,4 +310,23 @@ fn parameters_are_checked() {
         }
     );
     assert!(toml::from_str::<LoaderConfig>("batchsize = 3").is_err());
+}
+
+/// The thread that waits for a batch may be the only one that can make it.
+#[test]
+fn an_epoch_ends_within_a_pool_of_one_thread() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let splits = kestrel_data::datasets::sample::load().unwrap();
+        let config = LoaderConfig {
+            batch_size: 64,
+            ..LoaderConfig::default()
+        };
+        let transforms = kestrel_data::transforms::presets::cifar_eval().unwrap();
+        let loader = DataLoader::new(splits.test, transforms, config).unwrap();
+        sender.send(pool.install(|| loader.epoch(0).map(Result::unwrap).count()))
+    });
+    let batches = receiver.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+    assert_eq!(batches, 1000usize.div_ceil(64));
 }

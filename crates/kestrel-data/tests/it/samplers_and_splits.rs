@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kestrel_data::datasets::Subset;
-use kestrel_data::sampler::{RandomSampler, Sampler, SequentialSampler};
+use kestrel_data::sampler::{RandomSampler, Sampler, SequentialSampler, WeightedRandomSampler};
 use kestrel_data::split::{limit, split_stratified};
 use kestrel_data::{Dataset, Error, InMemory};
 use proptest::prelude::*;
@@ -160,4 +160,58 @@ fn labels_are_checked() {
     ));
     let huge = InMemory::new(vec![], usize::MAX, 2, vec![0], classes(), "x");
     assert!(matches!(huge, Err(Error::PixelCount { .. })));
+}
+
+/// How often each label is drawn in `epochs` epochs.
+fn drawn(sampler: &WeightedRandomSampler, data: &dyn Dataset, epochs: u64) -> Vec<f64> {
+    let mut counts = vec![0.0; data.classes().len()];
+    for epoch in 0..epochs {
+        for index in sampler.order(epoch) {
+            counts[data.label(index) as usize] += 1.0;
+        }
+    }
+    counts
+}
+
+#[test]
+fn weighted_draws_follow_the_weights_and_are_a_function() {
+    let labels: Vec<u32> = (0..1000).map(|i| if i < 900 { 0 } else { 1 + i % 2 }).collect();
+    let data = dataset(&labels);
+    let balanced = WeightedRandomSampler::class_balanced(data.as_ref(), 3).unwrap();
+    assert_eq!(balanced.len(), 1000);
+    assert_eq!(balanced.order(5), balanced.order(5));
+    assert_ne!(balanced.order(5), balanced.order(6));
+    for count in drawn(&balanced, data.as_ref(), 30) {
+        // Of 30,000 draws a third each: the standard deviation is 82.
+        assert!((count - 10_000.0).abs() < 500.0, "{count}");
+    }
+    let weighted = WeightedRandomSampler::by_class(data.as_ref(), &[1.0, 9.0, 0.0], 3).unwrap();
+    let counts = drawn(&weighted, data.as_ref(), 30);
+    // 900 samples of weight 1 and 50 of weight 9.
+    assert!(
+        (counts[0] - 20_000.0).abs() < 500.0 && (counts[1] - 10_000.0).abs() < 500.0,
+        "{counts:?}"
+    );
+    assert_eq!(counts[2], 0.0);
+}
+
+#[test]
+fn weight_of_zero_is_never_drawn_at_either_end() {
+    let sampler = WeightedRandomSampler::new(&[0.0, 1e-300, 0.0, 1e300, 0.0], 1000, 0).unwrap();
+    assert!(sampler.order(0).iter().all(|index| [1, 3].contains(index)));
+    for weights in [
+        &[][..],
+        &[0.0],
+        &[-1.0, 2.0],
+        &[f64::NAN],
+        &[f64::INFINITY],
+        &[f64::MAX, f64::MAX],
+    ] {
+        assert!(matches!(
+            WeightedRandomSampler::new(weights, 1, 0),
+            Err(Error::InvalidParameter { .. })
+        ));
+    }
+    let data = dataset(&[0, 1]);
+    assert!(WeightedRandomSampler::by_class(data.as_ref(), &[1.0], 0).is_err());
 }

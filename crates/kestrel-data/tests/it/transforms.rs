@@ -1,8 +1,11 @@
 //! Transforms: draws, descriptions and a user's own.
 
-use kestrel_data::pixels::Image;
+use kestrel_data::loader::{DataLoader, LoaderConfig};
+use kestrel_data::pixels::{Image, Region};
 use kestrel_data::transforms::{
-    Compose, Normalize, RandomCrop, RandomHorizontalFlip, Transform, TransformSpec, presets,
+    CenterCrop, ColorJitter, Compose, CutMix, ErasingValue, Factor, InterpolationMode, MixSpec, MixUp, Noise,
+    Normalize, PaddingMode, RandAugment, RandomChoice, RandomCrop, RandomErasing, RandomHorizontalFlip,
+    RandomResizedCrop, Resize, SampleKey, Transform, TransformSpec, TrivialAugmentWide, presets,
 };
 use kestrel_data::{Error, Result};
 use kestrel_kernels::random::{KeyedRng, Purpose};
@@ -11,6 +14,14 @@ use serde::{Deserialize, Serialize};
 
 fn rng(index: u64) -> KeyedRng {
     KeyedRng::new(1, Purpose::Transform, 0, index)
+}
+
+fn key(index: u64) -> SampleKey {
+    SampleKey {
+        seed: 1,
+        epoch: 0,
+        index,
+    }
 }
 
 #[test]
@@ -24,7 +35,7 @@ fn flip_and_crop_draw_uniformly() {
     let n = 20_000;
     for index in 0..n {
         let mut image = Image::new(source.as_slice(), 4, 4).unwrap();
-        train.apply(&mut image, &mut rng(index)).unwrap();
+        train.apply(&mut image, key(index)).unwrap();
         let pixels = image.pixels().into_owned();
         // Where both columns are visible, their order tells the flip.
         if let Some(row) = pixels.chunks_exact(6).find(|row| row[0] == 1 && row[3] == 1) {
@@ -175,6 +186,10 @@ impl Transform for Invert {
         image.pixels_mut().iter_mut().for_each(|value| *value = 255 - *value);
         Ok(())
     }
+
+    fn name(&self) -> &'static str {
+        "Invert"
+    }
 }
 
 #[test]
@@ -184,7 +199,7 @@ fn users_transform_runs_between_others() {
         .then(Invert)
         .then(RandomCrop::new(3));
     let mut image = Image::new(vec![255; 3], 1, 1).unwrap();
-    compose.apply(&mut image, &mut rng(0)).unwrap();
+    compose.apply(&mut image, key(0)).unwrap();
     let mut out = vec![0.0; 27];
     compose.write(&image, &mut out).unwrap();
     assert_eq!(out.iter().filter(|&&value| value == 0.0).count(), 3);
@@ -194,4 +209,304 @@ fn users_transform_runs_between_others() {
             description: "Invert".into()
         }
     );
+}
+
+/// Every random transform, one after another.
+fn everything() -> Compose {
+    let jitter = ColorJitter {
+        brightness: Some(Factor::Around(0.4)),
+        contrast: Some(Factor::Between([0.5, 1.5])),
+        saturation: Some(Factor::Around(0.4)),
+        hue: Some(Factor::Around(0.1)),
+    };
+    let mix = RandomChoice::new(vec![
+        MixSpec::MixUp(MixUp::new(0.2).unwrap()),
+        MixSpec::CutMix(CutMix::new(1.0).unwrap()),
+    ]);
+    Compose::new()
+        .then(RandomResizedCrop::new(40).interpolation(InterpolationMode::Bicubic))
+        .then(RandomHorizontalFlip::new(0.5).unwrap())
+        .then(jitter)
+        .then(RandAugment::default())
+        .then(TrivialAugmentWide::default())
+        .then(Resize::exact(36, 34))
+        .then(CenterCrop::new(32))
+        .then(RandomCrop::new(32).padding(4).padding_mode(PaddingMode::Reflect))
+        .normalize(Normalize::new([0.5; 3], [0.25; 3]).unwrap())
+        .then_on_tensor(RandomErasing {
+            value: ErasingValue::Noise(Noise::Random),
+            ..RandomErasing::default()
+        })
+        .then_on_batch(mix.unwrap())
+}
+
+#[test]
+fn every_description_round_trips_and_builds_the_same_pipeline() {
+    let specs = everything().specs();
+    assert_eq!(specs.len(), 12);
+    let text = toml::to_string(&Config {
+        transforms: specs.clone(),
+    })
+    .unwrap();
+    let read: Config = toml::from_str(&text).unwrap();
+    assert_eq!(read.transforms, specs, "{text}");
+    assert_eq!(Compose::from_specs(&read.transforms).unwrap().specs(), specs);
+}
+
+#[test]
+fn parameters_out_of_range_are_refused() {
+    for bad in [
+        r#"{ name = "Resize", size = 0 }"#,
+        r#"{ name = "Resize", size = [3, 70000] }"#,
+        r#"{ name = "CenterCrop", size = 0 }"#,
+        r#"{ name = "RandomResizedCrop", size = 8, scale = [0.5, 0.1] }"#,
+        r#"{ name = "RandomResizedCrop", size = 8, ratio = [0.0, 1.0] }"#,
+        r#"{ name = "ColorJitter", hue = 0.6 }"#,
+        r#"{ name = "ColorJitter", brightness = [-1.0, 1.0] }"#,
+        r#"{ name = "RandAugment", magnitude = 31 }"#,
+        r#"{ name = "TrivialAugmentWide", num_magnitude_bins = 1 }"#,
+    ] {
+        let read: Config = toml::from_str(&format!("transforms = [{bad}, {{ name = \"ToTensor\" }}]")).unwrap();
+        assert!(
+            matches!(
+                Compose::from_specs(&read.transforms),
+                Err(Error::InvalidParameter { .. })
+            ),
+            "{bad}"
+        );
+    }
+    for bad in [
+        r#"{ name = "RandomErasing", p = 1.5 }"#,
+        r#"{ name = "RandomErasing", scale = [0.5, 2.0] }"#,
+        r#"{ name = "MixUp", alpha = 0.0 }"#,
+        r#"{ name = "RandomChoice", transforms = [] }"#,
+    ] {
+        let read: Config = toml::from_str(&format!("transforms = [{{ name = \"ToTensor\" }}, {bad}]")).unwrap();
+        assert!(
+            matches!(
+                Compose::from_specs(&read.transforms),
+                Err(Error::InvalidParameter { .. })
+            ),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn an_added_step_leaves_the_draws_of_the_others() {
+    let draw = |compose: Compose, index| {
+        let mut image = Image::new((0..=191).collect::<Vec<u8>>(), 8, 8).unwrap();
+        compose.apply(&mut image, key(index)).unwrap();
+        image.pixels().into_owned()
+    };
+    let crop = || RandomCrop::new(8).padding(3);
+    let mut differ = 0;
+    for index in 0..50 {
+        let alone = draw(Compose::new().then(crop()), index);
+        // A flip that never happens draws all the same.
+        let after = draw(
+            Compose::new()
+                .then(RandomHorizontalFlip::new(0.0).unwrap())
+                .then(crop()),
+            index,
+        );
+        let before = draw(
+            Compose::new()
+                .then(crop())
+                .then(RandomHorizontalFlip::new(0.0).unwrap()),
+            index,
+        );
+        assert!(alone == after && alone == before, "{index}");
+        // Two of one name draw apart.
+        let flips = Compose::new()
+            .then(RandomHorizontalFlip::new(0.5).unwrap())
+            .then(RandomHorizontalFlip::new(0.5).unwrap());
+        let source: Vec<u8> = (0..=191).collect();
+        differ += usize::from(draw(flips, index) != source);
+    }
+    assert!((10..=40).contains(&differ), "{differ} of 50 pairs of flips differ");
+}
+
+#[test]
+fn random_resized_crop_draws_as_torchvision_does() {
+    let crop = RandomResizedCrop::new(8);
+    let (height, width) = (300, 500);
+    let mut rng = rng(0);
+    let n = 4000;
+    let (mut area, mut log_ratio, mut top, mut free) = (0.0, 0.0, 0.0, 0.0);
+    for _ in 0..n {
+        let part = crop.draw(height, width, &mut rng);
+        assert!(part.top + part.height <= height && part.left + part.width <= width);
+        let share = (part.height * part.width) as f64 / (height * width) as f64;
+        let ratio = part.width as f64 / part.height as f64;
+        assert!(
+            (0.075..=1.0).contains(&share) && (0.74..=1.35).contains(&ratio),
+            "{part:?}"
+        );
+        area += share;
+        log_ratio += ratio.ln();
+        if part.height < height {
+            top += part.top as f64 / (height - part.height) as f64;
+            free += 1.0;
+        }
+    }
+    // 6000 draws of torchvision's get_params have a mean share of 0.355 and a mean logarithm of 0.034 here: the largest parts
+    // do not fit and are drawn again.
+    let (area, log_ratio) = (area / f64::from(n), log_ratio / f64::from(n));
+    assert!((area - 0.355).abs() < 0.012, "{area}");
+    assert!((log_ratio - 0.034).abs() < 0.02, "{log_ratio}");
+    assert!((top / free - 0.5).abs() < 0.03, "{top} of {free}");
+}
+
+#[test]
+fn a_part_that_never_fits_is_the_middle() {
+    let strip = RandomResizedCrop::new(8).scale([0.9, 1.0]);
+    let mut rng = rng(0);
+    let wide = strip.draw(10, 100, &mut rng);
+    assert_eq!(
+        wide,
+        Region {
+            top: 0,
+            left: 43,
+            height: 10,
+            width: 13
+        }
+    );
+    let tall = strip.draw(100, 10, &mut rng);
+    assert_eq!(
+        tall,
+        Region {
+            top: 43,
+            left: 0,
+            height: 13,
+            width: 10
+        }
+    );
+}
+
+#[test]
+fn erasing_happens_as_often_and_as_large_as_asked() {
+    let erasing = RandomErasing {
+        p: 0.25,
+        value: ErasingValue::Value(1.0),
+        ..RandomErasing::default()
+    };
+    let compose = Compose::new().then_on_tensor(erasing);
+    let (mut erased, mut share) = (0, 0.0);
+    for index in 0..4000 {
+        let mut image = vec![0.0; 3 * 20 * 30];
+        compose.apply_to_tensor(&mut image, (20, 30), key(index)).unwrap();
+        let ones = image.iter().filter(|&&value| value == 1.0).count();
+        erased += usize::from(ones > 0);
+        share += ones as f64 / image.len() as f64;
+    }
+    assert!((f64::from(erased as u32) / 4000.0 - 0.25).abs() < 0.03, "{erased}");
+    // Evenly from 0.02 to 0.33, less those that do not fit.
+    let mean = share / f64::from(erased as u32);
+    assert!((0.13..0.2).contains(&mean), "{mean}");
+}
+
+#[test]
+fn color_jitter_draws_within_its_ranges_in_any_order() {
+    let jitter = ColorJitter {
+        brightness: Some(Factor::Around(1.5)),
+        contrast: Some(Factor::Between([0.5, 0.75])),
+        saturation: Some(Factor::Around(0.0)),
+        hue: Some(Factor::Around(0.2)),
+    };
+    let mut orders = std::collections::BTreeSet::new();
+    let mut brightness = 0.0;
+    for index in 0..500 {
+        let draw = jitter.draw(&mut rng(index));
+        orders.insert(draw.order);
+        let [Some(b), Some(c), None, Some(h)] = draw.factors else {
+            panic!("{draw:?}")
+        };
+        assert!((0.0..2.5).contains(&b) && (0.5..0.75).contains(&c) && (-0.2..0.2).contains(&h));
+        brightness += b;
+    }
+    assert_eq!(orders.len(), 24);
+    assert!((brightness / 500.0 - 1.25).abs() < 0.1);
+}
+
+#[test]
+fn mixing_keeps_probabilities_and_draws_from_beta() {
+    for (alpha, variance) in [(1.0, 1.0 / 12.0), (0.2, 0.25 / 1.4), (4.0, 0.25 / 9.0)] {
+        let compose = Compose::new().then_on_batch(MixUp::new(alpha).unwrap());
+        let (mut sum, mut squares) = (0.0, 0.0);
+        let n = 4000;
+        for index in 0..n {
+            let (mut images, mut targets) = (vec![0.0, 1.0], vec![1.0, 0.0, 0.0, 1.0]);
+            compose
+                .apply_to_batch(&mut images, [2, 1, 1, 1], &mut targets, key(index))
+                .unwrap();
+            let lam = f64::from(targets[0]);
+            assert!((targets[0] + targets[1] - 1.0).abs() < 1e-6);
+            assert!((images[0] + images[1] - 1.0).abs() < 1e-6 && (f64::from(images[1]) - lam).abs() < 1e-6);
+            sum += lam;
+            squares += lam * lam;
+        }
+        let mean = sum / n as f64;
+        let got = squares / n as f64 - mean * mean;
+        assert!(
+            (mean - 0.5).abs() < 0.03 && (got / variance - 1.0).abs() < 0.1,
+            "{alpha}: {mean} {got}"
+        );
+    }
+}
+
+#[test]
+fn augmentations_draw_every_operation_and_keep_the_size() {
+    for compose in [
+        Compose::new().then(RandAugment::default()),
+        Compose::new().then(TrivialAugmentWide::default()),
+    ] {
+        let source: Vec<u8> = (0..12 * 9 * 3).map(|i: u32| (i * 37 % 251) as u8).collect();
+        let mut results = std::collections::BTreeSet::new();
+        for index in 0..300 {
+            let mut image = Image::new(source.as_slice(), 12, 9).unwrap();
+            compose.apply(&mut image, key(index)).unwrap();
+            assert_eq!((image.height(), image.width()), (12, 9));
+            results.insert(image.pixels().into_owned());
+        }
+        assert!(results.len() > 100, "{}", results.len());
+    }
+}
+
+#[test]
+fn batches_of_every_transform_do_not_depend_on_threads_or_on_the_start() {
+    let test = kestrel_data::datasets::sample::load().unwrap().test;
+    let test: std::sync::Arc<dyn kestrel_data::Dataset> = std::sync::Arc::new(
+        kestrel_data::split::limit(&(test as std::sync::Arc<dyn kestrel_data::Dataset>), 200).unwrap(),
+    );
+    let run = |threads, prefetch, first| {
+        let config = LoaderConfig {
+            batch_size: 48,
+            shuffle: true,
+            seed: 5,
+            prefetch,
+            threads,
+            ..LoaderConfig::default()
+        };
+        let loader = DataLoader::new(test.clone(), everything(), config).unwrap();
+        let batches = loader.epoch_from(3, first).map(|batch| {
+            let batch = batch.unwrap();
+            let bits = |tensor: &candle_core::Tensor| -> Vec<u32> {
+                let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                values.into_iter().map(f32::to_bits).collect()
+            };
+            let soft = batch.soft_targets.unwrap();
+            assert_eq!(soft.dims(), [batch.indices.len(), 10]);
+            (bits(&batch.images), bits(&soft), batch.indices)
+        });
+        batches.collect::<Vec<_>>()
+    };
+    let straight = run(1, 1, 0);
+    assert_eq!(straight.len(), 5);
+    for (threads, prefetch) in [(2, 2), (32, 5), (0, 3)] {
+        assert!(run(threads, prefetch, 0) == straight, "{threads} threads");
+    }
+    for first in 1..5 {
+        assert!(run(2, 2, first) == straight[first..], "from batch {first}");
+    }
 }

@@ -112,8 +112,127 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_rgb(self, source: *const u8, n: usize) -> [__m256; 3] {
+        let mut copy = [0; 24];
+        let whole = if n == 8 {
+            source
+        } else {
+            // SAFETY: the caller promises 3 * n <= 24 readable bytes; a local array overlaps nothing.
+            unsafe { std::ptr::copy_nonoverlapping(source, copy.as_mut_ptr(), 3 * n) };
+            copy.as_ptr()
+        };
+        // SAFETY: 24 bytes at `whole` are readable: the caller's, or the array's.
+        let low = unsafe { _mm_loadu_si128(whole.cast()) };
+        // SAFETY: byte 8 of 24.
+        let second = unsafe { whole.add(8) };
+        // SAFETY: bytes 8 to 24 of the same 24.
+        let high = unsafe { _mm_loadu_si128(second.cast()) };
+        // SAFETY: self proves AVX2.
+        let pixels = unsafe { _mm256_set_m128i(high, low) };
+        // A closure or an iterator would not be compiled with the instruction set.
+        [
+            self.channel(pixels, 0),
+            self.channel(pixels, 1),
+            self.channel(pixels, 2),
+        ]
+    }
+
+    #[inline(always)]
+    fn reverse_first(self, value: __m256, n: usize) -> __m256 {
+        // Lane i takes lane n - 1 - i; past n the index wraps, and the lane is not specified.
+        // SAFETY: self proves AVX.
+        let down = unsafe { _mm256_setr_epi32(0, -1, -2, -3, -4, -5, -6, -7) };
+        // SAFETY: self proves AVX.
+        let last = unsafe { _mm256_set1_epi32(n as i32 - 1) };
+        // SAFETY: self proves AVX2.
+        let index = unsafe { _mm256_add_epi32(last, down) };
+        // SAFETY: self proves AVX2; only the low three bits of an index are looked at.
+        unsafe { _mm256_permutevar8x32_ps(value, index) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_transposed(self, source: *const f32, step: usize) -> [__m256; 8] {
+        let mut rows = [self.zero(); 8];
+        for (i, row) in rows.iter_mut().enumerate() {
+            // SAFETY: the caller promises eight floats of row `i`.
+            *row = unsafe { self.load(source.wrapping_add(i * step)) };
+        }
+        // SAFETY: self proves AVX.
+        unsafe { transpose(rows) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_transposed(self, target: *mut f32, step: usize, columns: [__m256; 8]) {
+        // SAFETY: self proves AVX.
+        let rows = unsafe { transpose(columns) };
+        for (i, row) in rows.into_iter().enumerate() {
+            // SAFETY: the caller promises eight floats of row `i`.
+            unsafe { self.store(target.wrapping_add(i * step), row) };
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, address: *const f32) {
         // SAFETY: a prefetch never faults, whatever the address; SSE is part of the base machine.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
+}
+
+impl Avx2 {
+    /// Byte `channel` of the four pixels of each half as floats; they start at byte 0 of the low half, at byte 4 of the high.
+    #[inline(always)]
+    fn channel(self, pixels: __m256i, channel: u32) -> __m256 {
+        // Byte 3 i + channel of the pixels becomes the low byte of lane i; 0x80 clears a byte.
+        let first = 0x8080_8000 | channel;
+        let [a, b, c, d] = [first, first + 3, first + 6, first + 9];
+        let [e, f, g, h] = [first + 4, first + 7, first + 10, first + 13];
+        // SAFETY: self proves AVX.
+        let choice = unsafe {
+            _mm256_setr_epi32(
+                a as i32, b as i32, c as i32, d as i32, e as i32, f as i32, g as i32, h as i32,
+            )
+        };
+        // SAFETY: self proves AVX2.
+        let integers = unsafe { _mm256_shuffle_epi8(pixels, choice) };
+        // SAFETY: self proves AVX.
+        unsafe { _mm256_cvtepi32_ps(integers) }
+    }
+}
+
+/// Transposes 8x8 floats.
+#[inline]
+#[target_feature(enable = "avx")]
+fn transpose(rows: [__m256; 8]) -> [__m256; 8] {
+    let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
+    let top = transpose_halves([r0, r1, r2, r3]);
+    let bottom = transpose_halves([r4, r5, r6, r7]);
+    let mut columns = [r0; 8];
+    for i in 0..4 {
+        columns[i] = _mm256_permute2f128_ps::<0x20>(top[i], bottom[i]);
+        columns[i + 4] = _mm256_permute2f128_ps::<0x31>(top[i], bottom[i]);
+    }
+    columns
+}
+
+/// Transposes the 4x4 floats of each half.
+#[inline]
+#[target_feature(enable = "avx")]
+fn transpose_halves([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+    let (ab, cd) = (interleave(a, b), interleave(c, d));
+    [
+        _mm256_castpd_ps(_mm256_unpacklo_pd(ab[0], cd[0])),
+        _mm256_castpd_ps(_mm256_unpackhi_pd(ab[0], cd[0])),
+        _mm256_castpd_ps(_mm256_unpacklo_pd(ab[1], cd[1])),
+        _mm256_castpd_ps(_mm256_unpackhi_pd(ab[1], cd[1])),
+    ]
+}
+
+/// The floats of two vectors by turns: of the lower parts of each half, and of the upper ones.
+#[inline]
+#[target_feature(enable = "avx")]
+fn interleave(a: __m256, b: __m256) -> [__m256d; 2] {
+    [
+        _mm256_castps_pd(_mm256_unpacklo_ps(a, b)),
+        _mm256_castps_pd(_mm256_unpackhi_ps(a, b)),
+    ]
 }

@@ -1,21 +1,21 @@
-//! AVX-512F: 16 lanes, 32 registers.
+//! AVX-512F and BW: 16 lanes, 32 registers.
 
 use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
 
-/// Proof that the processor has AVX-512F; [`Avx512::detect`] makes the only ones.
+/// Proof that the processor has AVX-512F and AVX-512BW; [`Avx512::detect`] makes the only ones.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Avx512(());
 
 impl Avx512 {
-    /// The proof, if it has.
+    /// The proof, if the processor has both.
     pub(super) fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx512f").then_some(Self(()))
+        (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")).then_some(Self(()))
     }
 }
 
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn with_features<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
     kernel.run(simd)
 }
@@ -28,7 +28,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: self proves that the processor has AVX-512F.
+        // SAFETY: self proves that the processor has AVX-512F and BW.
         unsafe { with_features(self, kernel) }
     }
 
@@ -124,10 +124,142 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_rgb(self, source: *const u8, n: usize) -> [__m512; 3] {
+        // SAFETY: the mask has 3 * n <= 48 bits, and the caller promises as many readable bytes; self proves AVX-512BW.
+        let bytes = unsafe { _mm512_maskz_loadu_epi8((1_u64 << (3 * n)) - 1, source.cast()) };
+        // Twelve bytes are four pixels: each quarter of the register gets its own four.
+        // SAFETY: self proves AVX-512F.
+        let quarters = unsafe { _mm512_setr_epi32(0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 12) };
+        // SAFETY: self proves AVX-512F.
+        let pixels = unsafe { _mm512_permutexvar_epi32(quarters, bytes) };
+        // A closure or an iterator would not be compiled with the instruction set.
+        [
+            self.channel(pixels, 0),
+            self.channel(pixels, 1),
+            self.channel(pixels, 2),
+        ]
+    }
+
+    #[inline(always)]
+    fn reverse_first(self, value: __m512, n: usize) -> __m512 {
+        // Lane i takes lane n - 1 - i; past n the index wraps, and the lane is not specified.
+        // SAFETY: self proves AVX-512F.
+        let down = unsafe { _mm512_setr_epi32(0, -1, -2, -3, -4, -5, -6, -7, -8, -9, -10, -11, -12, -13, -14, -15) };
+        // SAFETY: self proves AVX-512F.
+        let last = unsafe { _mm512_set1_epi32(n as i32 - 1) };
+        // SAFETY: self proves AVX-512F.
+        let index = unsafe { _mm512_add_epi32(last, down) };
+        // SAFETY: self proves AVX-512F; only the low four bits of an index are looked at.
+        unsafe { _mm512_permutexvar_ps(index, value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_transposed(self, source: *const f32, step: usize) -> [__m512; 8] {
+        let mut rows = [self.zero(); 8];
+        for (i, row) in rows.iter_mut().enumerate() {
+            // SAFETY: the caller promises eight floats of row `i`; self proves AVX.
+            let low = unsafe { _mm256_loadu_ps(source.wrapping_add(i * step)) };
+            // SAFETY: the caller promises eight floats of row `i + 8`; self proves AVX.
+            let high = unsafe { _mm256_loadu_ps(source.wrapping_add((i + 8) * step)) };
+            // SAFETY: self proves AVX-512F.
+            *row = unsafe { join(low, high) };
+        }
+        // SAFETY: self proves AVX-512F.
+        unsafe { transpose_halves(rows) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_transposed(self, target: *mut f32, step: usize, columns: [__m512; 8]) {
+        // SAFETY: self proves AVX-512F.
+        let rows = unsafe { transpose_halves(columns) };
+        for (i, row) in rows.into_iter().enumerate() {
+            // SAFETY: self proves AVX-512F.
+            let [low, high] = unsafe { halves(row) };
+            // SAFETY: the caller promises eight floats of row `i`; self proves AVX.
+            unsafe { _mm256_storeu_ps(target.wrapping_add(i * step), low) };
+            // SAFETY: the caller promises eight floats of row `i + 8`; self proves AVX.
+            unsafe { _mm256_storeu_ps(target.wrapping_add((i + 8) * step), high) };
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, address: *const f32) {
         // SAFETY: a prefetch never faults, whatever the address; SSE is part of the base machine.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
+}
+
+impl Avx512 {
+    /// Byte `channel` of the four pixels of each quarter as floats.
+    #[inline(always)]
+    fn channel(self, pixels: __m512i, channel: u32) -> __m512 {
+        // Byte 3 i + channel of a quarter becomes the low byte of its lane i; 0x80 clears a byte.
+        let first = 0x8080_8000 | channel;
+        let [a, b, c, d] = [first, first + 3, first + 6, first + 9];
+        // SAFETY: self proves AVX-512F.
+        let choice = unsafe { _mm512_setr4_epi32(a as i32, b as i32, c as i32, d as i32) };
+        // SAFETY: self proves AVX-512BW.
+        let integers = unsafe { _mm512_shuffle_epi8(pixels, choice) };
+        // SAFETY: self proves AVX-512F.
+        unsafe { _mm512_cvtepi32_ps(integers) }
+    }
+}
+
+/// The vector of two halves.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn join(low: __m256, high: __m256) -> __m512 {
+    let low = _mm512_castps_pd(_mm512_castps256_ps512(low));
+    _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, _mm256_castps_pd(high)))
+}
+
+/// The two halves of a vector.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halves(row: __m512) -> [__m256; 2] {
+    let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(row));
+    [_mm512_castps512_ps256(row), _mm256_castpd_ps(high)]
+}
+
+/// Transposes the 8x8 floats of the lower halves, and those of the upper halves.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_halves(rows: [__m512; 8]) -> [__m512; 8] {
+    let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
+    let top = transpose_quarters([r0, r1, r2, r3]);
+    let bottom = transpose_quarters([r4, r5, r6, r7]);
+    // Doubles 8 to 15 are the second operand's.
+    let even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    let odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    let mut columns = [r0; 8];
+    for i in 0..4 {
+        columns[i] = _mm512_castpd_ps(_mm512_permutex2var_pd(top[i], even, bottom[i]));
+        columns[i + 4] = _mm512_castpd_ps(_mm512_permutex2var_pd(top[i], odd, bottom[i]));
+    }
+    columns
+}
+
+/// Transposes the 4x4 floats of each quarter.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_quarters([a, b, c, d]: [__m512; 4]) -> [__m512d; 4] {
+    let (ab, cd) = (interleave(a, b), interleave(c, d));
+    [
+        _mm512_unpacklo_pd(ab[0], cd[0]),
+        _mm512_unpackhi_pd(ab[0], cd[0]),
+        _mm512_unpacklo_pd(ab[1], cd[1]),
+        _mm512_unpackhi_pd(ab[1], cd[1]),
+    ]
+}
+
+/// The floats of two vectors by turns: of the lower halves of each quarter, and of the upper ones.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn interleave(a: __m512, b: __m512) -> [__m512d; 2] {
+    [
+        _mm512_castps_pd(_mm512_unpacklo_ps(a, b)),
+        _mm512_castps_pd(_mm512_unpackhi_ps(a, b)),
+    ]
 }
 
 /// The mask of the first `n` of 16 lanes.

@@ -8,7 +8,7 @@
 //! |---|---|---|---|
 //! | `Portable` | any; plain Rust that the compiler vectorises | 4 | 4 rows of 2 vectors |
 //! | `Avx2` | x86-64 with AVX2 and FMA | 8 | 6 rows of 2 vectors |
-//! | `Avx512` | x86-64 with AVX-512F | 16 | 12 rows of 2 vectors |
+//! | `Avx512` | x86-64 with AVX-512F and BW | 16 | 12 rows of 2 vectors |
 //! | `Neon` | AArch64 | 4 | 12 rows of 2 vectors |
 
 #[cfg(target_arch = "x86_64")]
@@ -96,6 +96,37 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `LANES` floats at `target` are writable.
     unsafe fn store(self, target: *mut f32, value: Self::V);
 
+    /// The first `n` of `LANES` pixels of interleaved red, green and blue bytes, as three vectors of floats; the other lanes
+    /// are 0.
+    ///
+    /// # Safety
+    /// `n <= LANES`, and `3 * n` bytes at `source` are readable.
+    #[inline(always)]
+    unsafe fn load_rgb(self, source: *const u8, n: usize) -> [Self::V; 3] {
+        let mut lanes = [[0.0; MAX_LANES]; 3];
+        for lane in 0..n {
+            for (channel, lanes) in lanes.iter_mut().enumerate() {
+                // SAFETY: 3 * lane + channel < 3 * n, and the caller promises that many bytes.
+                let byte = unsafe { source.add(3 * lane + channel) };
+                // SAFETY: the same.
+                lanes[lane] = f32::from(unsafe { byte.read() });
+            }
+        }
+        // SAFETY: each array holds MAX_LANES >= LANES floats.
+        lanes.map(|lanes| unsafe { self.load(lanes.as_ptr()) })
+    }
+
+    /// The first `n` lanes in reverse order; the other lanes are not specified.
+    #[inline(always)]
+    fn reverse_first(self, value: Self::V, n: usize) -> Self::V {
+        let mut lanes = [0.0; MAX_LANES];
+        // SAFETY: the array holds MAX_LANES >= LANES floats.
+        unsafe { self.store(lanes.as_mut_ptr(), value) };
+        lanes[..n.min(MAX_LANES)].reverse();
+        // SAFETY: the array holds MAX_LANES >= LANES floats.
+        unsafe { self.load(lanes.as_ptr()) }
+    }
+
     /// Asks for the cache line at `address`, which may be any address.
     fn prefetch(self, address: *const f32);
 
@@ -130,6 +161,42 @@ pub trait Simd: Copy + Send + Sync + 'static {
         // SAFETY: the caller promises n writable floats and n <= LANES <= MAX_LANES; a local array overlaps nothing.
         unsafe { std::ptr::copy_nonoverlapping(lanes.as_ptr(), target, n) };
     }
+
+    /// Loads eight floats from each of `LANES` rows, `step` floats apart: vector `i` holds the `i`th float of every row.
+    ///
+    /// # Safety
+    /// Eight floats at `source + lane * step` are readable for each lane.
+    #[inline(always)]
+    unsafe fn load_transposed(self, source: *const f32, step: usize) -> [Self::V; 8] {
+        let mut columns = [self.zero(); 8];
+        for (i, column) in columns.iter_mut().enumerate() {
+            let mut lanes = [0.0; MAX_LANES];
+            for (lane, value) in lanes[..Self::LANES].iter_mut().enumerate() {
+                // SAFETY: the caller promises eight floats of each lane's row.
+                *value = unsafe { source.wrapping_add(lane * step + i).read() };
+            }
+            // SAFETY: the array holds MAX_LANES >= LANES floats.
+            *column = unsafe { self.load(lanes.as_ptr()) };
+        }
+        columns
+    }
+
+    /// Stores eight floats to each of `LANES` rows, `step` floats apart: vector `i` holds the `i`th float of every row.
+    ///
+    /// # Safety
+    /// Eight floats at `target + lane * step` are writable for each lane.
+    #[inline(always)]
+    unsafe fn store_transposed(self, target: *mut f32, step: usize, columns: [Self::V; 8]) {
+        for (i, column) in columns.into_iter().enumerate() {
+            let mut lanes = [0.0; MAX_LANES];
+            // SAFETY: the array holds MAX_LANES >= LANES floats.
+            unsafe { self.store(lanes.as_mut_ptr(), column) };
+            for (lane, &value) in lanes[..Self::LANES].iter().enumerate() {
+                // SAFETY: the caller promises eight floats of each lane's row.
+                unsafe { target.wrapping_add(lane * step + i).write(value) };
+            }
+        }
+    }
 }
 
 /// An instruction set that the kernels are written for.
@@ -140,7 +207,7 @@ pub enum Isa {
     Portable,
     /// x86-64 with AVX2 and FMA: 8 lanes.
     Avx2,
-    /// x86-64 with AVX-512F (and AVX2, FMA): 16 lanes.
+    /// x86-64 with AVX-512F and BW (and AVX2, FMA): 16 lanes.
     Avx512,
     /// AArch64 with NEON: 4 lanes.
     Neon,

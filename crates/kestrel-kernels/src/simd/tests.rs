@@ -89,6 +89,48 @@ fn operations_equal_scalar_arithmetic() {
     }
 }
 
+/// Rows of eight floats, [`STEP`] apart: read as columns, and written back to rows.
+struct Transposition<'a>(&'a [f32; MAX_LANES * STEP]);
+
+const STEP: usize = 11;
+
+impl Kernel for Transposition<'_> {
+    type Output = (usize, [[f32; MAX_LANES]; 8], [f32; MAX_LANES * STEP]);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Self::Output {
+        // SAFETY: the array holds MAX_LANES >= LANES rows of STEP >= 8 floats.
+        let vectors = unsafe { s.load_transposed(self.0.as_ptr(), STEP) };
+        let columns = vectors.map(|column| {
+            let mut lanes = [0.0; MAX_LANES];
+            // SAFETY: the array holds MAX_LANES >= LANES floats.
+            unsafe { s.store(lanes.as_mut_ptr(), column) };
+            lanes
+        });
+        let mut rows = [-1.0; MAX_LANES * STEP];
+        // SAFETY: the array holds MAX_LANES >= LANES rows of STEP >= 8 floats.
+        unsafe { s.store_transposed(rows.as_mut_ptr(), STEP, vectors) };
+        (S::LANES, columns, rows)
+    }
+}
+
+#[test]
+fn rows_of_eight_are_transposed_and_back() {
+    let source = std::array::from_fn(|i| i as f32);
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let (lanes, columns, rows) = isa.dispatch(Transposition(&source));
+        for (i, column) in columns.iter().enumerate() {
+            for (lane, &value) in column[..lanes].iter().enumerate() {
+                assert_eq!(value, source[lane * STEP + i], "{isa}, column {i}, lane {lane}");
+            }
+        }
+        for (at, &value) in rows.iter().enumerate() {
+            let written = at / STEP < lanes && at % STEP < 8;
+            assert_eq!(value, if written { source[at] } else { -1.0 }, "{isa}, float {at}");
+        }
+    }
+}
+
 #[test]
 fn names_round_trip_and_an_unknown_one_is_refused() {
     for isa in Isa::ALL {

@@ -382,3 +382,19 @@ fn the_end_of_a_net_agrees_with_candles_graph() -> Result<()> {
     }
     Ok(())
 }
+
+/// The center of a convolution's sums is the running mean, which may be anywhere at first.
+#[test]
+fn a_running_mean_far_from_the_mean_costs_no_digits() -> Result<()> {
+    for far in [0.0, 1e2, -1e4] {
+        check(
+            &|vars, tape| {
+                let x = tape.leaf(&vars.get("x", &[3, 6, 6, 8], 0.0, 1.0))?;
+                vars.get("conv.mean", &[16], far, 1.0);
+                vars.conv(tape, "conv", &x, 16, true, Activation::Relu)
+            },
+            1e-5,
+        )?;
+    }
+    Ok(())
+}

@@ -6,5 +6,6 @@ mod errors;
 mod golden;
 mod gradients;
 mod inputs;
+mod net_sizes;
 mod plain_loops;
 mod threads;

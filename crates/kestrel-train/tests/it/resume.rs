@@ -147,16 +147,16 @@ fn the_thread_count_changes_nothing() {
 
 #[test]
 fn training_learns_and_reduces_the_rate() {
-    let dir = tempfile::tempdir().unwrap();
     let mut trainer = trainer(8, 0.01);
-    fit(&mut trainer, dir.path(), &mut Nothing).unwrap();
+    let (train, val) = (loader(1, 240, true), loader(2, 9, false));
+    trainer.fit(&train, &val, &mut []).unwrap();
     let history = &trainer.progress().history;
     assert_eq!(history.len(), 8);
     let least = history.iter().map(|e| e.train_loss).fold(f64::INFINITY, f64::min);
     assert!(least < 0.7 * history[0].train_loss, "{history:?}");
     assert!(history[7].lr < history[0].lr, "{history:?}");
-    assert_eq!(trainer.progress().step, 8 * 4);
-    assert_eq!(trainer.progress().samples_seen, 8 * 27);
+    assert_eq!(trainer.progress().step, 8 * 30);
+    assert_eq!(trainer.progress().samples_seen, 8 * 240);
     let best = history.iter().map(|e| e.val_accuracy).fold(0.0, f64::max);
     assert_eq!(trainer.progress().best_accuracy, Some(best));
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use indicatif::MultiProgress;
-use kestrel_data::{Dataset, datasets::sample};
+use kestrel_data::{BadSamplePolicy, datasets::sample};
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
 use kestrel_train::checkpoint::Weights;
@@ -14,8 +14,9 @@ use kestrel_train::{Evaluation, evaluate};
 
 use super::predictions;
 use crate::cli::{EvaluateArgs, Split};
-use crate::config::DatasetName;
-use crate::{data, device, progress};
+use crate::config::{DatasetName, TrainOptions};
+use crate::data::{self, EvalImages};
+use crate::{device, progress};
 
 /// Runs the command.
 pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
@@ -28,7 +29,15 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         DatasetName::Auto if args.data.is_none() && info.classes == sample::CLASSES => DatasetName::FashionMnistSample,
         named => named,
     };
-    let source = data::open(dataset, args.data.as_deref(), &args.data_dir, bars)?;
+    let options = args.config.as_deref().map(TrainOptions::from_file).transpose()?;
+    let specs = options.and_then(|options| options.eval_transforms);
+    let place = data::Place {
+        path: args.data.as_deref(),
+        data_dir: &args.data_dir,
+        bad_samples: BadSamplePolicy::default(),
+        own_transforms: specs.is_some(),
+    };
+    let source = data::open(dataset, &place, bars)?;
     let split = match args.split {
         Split::Test => source.splits.test,
         Split::Train => source.splits.train,
@@ -48,7 +57,12 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         .load_state_dict(&weights.tensors)
         .with_context(|| format!("loading {}", args.weights.display()))?;
     tracing::info!("Device: {}", device::describe(&device));
-    let evaluation = with_bar(model.as_ref(), &split, args.batch_size as usize, &device, bars)?;
+    let images = EvalImages {
+        dataset: Arc::clone(&split),
+        transforms: data::eval_transforms(specs.as_deref())?,
+        bad_samples: BadSamplePolicy::default(),
+    };
+    let evaluation = with_bar(model.as_ref(), &images, args.batch_size as usize, &device, bars)?;
     let what = format!(
         "{} {} images",
         split.len(),
@@ -57,7 +71,7 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
     print(&evaluation, info, &what)?;
     if let Some(path) = &args.predictions {
         let count = (args.num_images as usize).min(split.len());
-        predictions::save(model.as_ref(), info, &split, count, args.seed, &device, path)?;
+        predictions::save(model.as_ref(), info, &images, count, args.seed, &device, path)?;
         tracing::info!("Predictions: {}", path.display());
     }
     Ok(())
@@ -66,12 +80,12 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
 /// Evaluates with a bar on the terminal.
 pub(crate) fn with_bar(
     model: &dyn Model,
-    dataset: &Arc<dyn Dataset>,
+    images: &EvalImages,
     batch_size: usize,
     device: &Device,
     bars: &MultiProgress,
 ) -> Result<Evaluation> {
-    let loader = data::eval_loader(Arc::clone(dataset), batch_size, 2)?.to_device(device);
+    let loader = data::eval_loader(images.clone(), batch_size, 2)?.to_device(device);
     let bar = progress::steps(bars, "Evaluation", loader.num_batches() as u64);
     let evaluation = evaluate(model, &loader, &mut |done, _| {
         bar.set_position(done as u64);

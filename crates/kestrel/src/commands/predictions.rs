@@ -5,29 +5,33 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use candle_core::Device;
-use kestrel_data::{Dataset, Subset};
+use kestrel_data::Subset;
 use kestrel_kernels::random::{KeyedRng, Purpose};
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
 use kestrel_train::predict_probabilities;
 use kestrel_train::report::{Prediction, denormalize, save_prediction_grid};
 
-use crate::data;
+use crate::data::{self, EvalImages};
 
-/// Writes a picture of `count` images of a data set, chosen by `seed`, with what the model says of them.
+/// Writes a picture of `count` images, chosen by `seed`, with what the model says of them.
 pub(crate) fn save(
     model: &dyn Model,
     info: &ModelInfo,
-    dataset: &Arc<dyn Dataset>,
+    images: &EvalImages,
     count: usize,
     seed: u64,
     device: &Device,
     path: &Path,
 ) -> Result<()> {
-    let mut indices: Vec<usize> = (0..dataset.len()).collect();
+    let mut indices: Vec<usize> = (0..images.dataset.len()).collect();
     KeyedRng::new(seed, Purpose::Shuffle, 0, u64::MAX).shuffle(&mut indices);
     indices.truncate(count);
-    let chosen: Arc<dyn Dataset> = Arc::new(Subset::new(Arc::clone(dataset), indices)?);
+    let chosen = EvalImages {
+        dataset: Arc::new(Subset::new(Arc::clone(&images.dataset), indices)?),
+        transforms: images.transforms.clone(),
+        bad_samples: images.bad_samples,
+    };
     let loader = data::eval_loader(chosen, count.clamp(1, 100), 1)?.to_device(device);
     let size = info.model.image_size();
     let name = |class: usize| {

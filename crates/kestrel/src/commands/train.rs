@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{evaluate, predictions};
 use crate::cli::TrainArgs;
 use crate::config::{TrainConfig, TrainOptions};
-use crate::data::{self, Source};
+use crate::data::{self, EvalImages, Source};
 use crate::progress::Progress;
 use crate::{device, run_folder};
 
@@ -60,7 +60,13 @@ pub(crate) fn run(args: &TrainArgs, file: &TrainOptions, bars: &MultiProgress) -
     first.cpu_features.choose()?;
     device::set_threads(first.threads)?;
     let device = first.device.open()?;
-    let source = data::open(first.dataset, first.data.as_deref(), &first.data_dir, bars)?;
+    let place = data::Place {
+        path: first.data.as_deref(),
+        data_dir: &first.data_dir,
+        bad_samples: first.bad_samples(),
+        own_transforms: first.own_transforms(),
+    };
+    let source = data::open(first.dataset, &place, bars)?;
     let config = match &resumed {
         None if source.is_sample() => TrainConfig::from_layers(&[&sample_preset(), file, &args.options])?,
         _ => first,
@@ -141,15 +147,30 @@ fn open_checkpoint(path: &Path) -> Result<Resumed> {
 }
 
 fn split_data(source: &Source, config: &TrainConfig) -> Result<Data> {
-    let test = Arc::clone(&source.splits.test);
     let mut train = Arc::clone(&source.splits.train);
-    let val: Arc<dyn Dataset> = if config.val_fraction > 0.0 {
+    let mut test = Arc::clone(&source.splits.test);
+    let mut val = source.splits.val.as_ref().map_or_else(|| Arc::clone(&test), Arc::clone);
+    let mut val_is_test = source.splits.val.is_none();
+    if config.val_fraction > 0.0 {
+        if source.splits.val.is_some() {
+            bail!(
+                "the data set has a val split, so val-fraction has nothing to do; leave it out, or remove the folder val"
+            );
+        }
         let (rest, held_out) = split::split_stratified(&train, config.val_fraction, config.seed)?;
         train = Arc::new(rest);
-        Arc::new(held_out)
-    } else {
-        Arc::clone(&test)
-    };
+        val = Arc::new(held_out);
+        // Of one whole, the part held back is all that there is to evaluate on.
+        val_is_test = source.whole;
+        if source.whole {
+            test = Arc::clone(&val);
+        }
+    } else if source.whole {
+        bail!(
+            "{} is one whole without a test split; hold a part back with --val-fraction, such as 0.2",
+            source.name
+        );
+    }
     if let Some(limit) = config.limit {
         train = Arc::new(split::limit(&train, limit)?);
     }
@@ -157,7 +178,7 @@ fn split_data(source: &Source, config: &TrainConfig) -> Result<Data> {
         train,
         val,
         test,
-        val_is_test: config.val_fraction == 0.0,
+        val_is_test,
     })
 }
 
@@ -173,11 +194,33 @@ impl Loaders {
             shuffle: true,
             seed: config.seed,
             prefetch: config.prefetch,
+            bad_samples: config.bad_samples(),
             ..LoaderConfig::default()
         };
-        let augmented = data::transforms(data.train.as_ref(), true)?;
-        let train = DataLoader::new(Arc::clone(&data.train), augmented, shuffled)?.to_device(device);
-        let val = data::eval_loader(Arc::clone(&data.val), config.eval_batch_size, config.prefetch)?.to_device(device);
+        let augmented = data::train_transforms(config.train_transforms.as_deref(), data.train.as_ref())?;
+        if augmented.mixes_batches() {
+            bail!("train-transforms hold MixUp or CutMix, whose soft targets the trainer's loss does not take yet");
+        }
+        let dataset = Arc::clone(&data.train);
+        let train = match data::sampler(dataset.as_ref(), config)? {
+            Some(sampler) => DataLoader::with_sampler(dataset, augmented, sampler, shuffled)?,
+            None => DataLoader::new(dataset, augmented, shuffled)?,
+        }
+        .to_device(device);
+        let images = EvalImages {
+            dataset: Arc::clone(&data.val),
+            transforms: data::eval_transforms(config.eval_transforms.as_deref())?,
+            bad_samples: config.bad_samples(),
+        };
+        let val = data::eval_loader(images, config.eval_batch_size, config.prefetch)?.to_device(device);
+        if train.image_shape() != val.image_shape() {
+            bail!(
+                "the training images come out as {:?} (channels, height, width), the validation images as {:?}; let \
+                 train-transforms and eval-transforms end at one size",
+                train.image_shape(),
+                val.image_shape()
+            );
+        }
         Ok(Self { train, val })
     }
 }
@@ -225,13 +268,18 @@ fn describe(source: &Source, data: &Data, folder: &Path, device: &Device, info: 
         data.test.len(),
         info.classes.len()
     );
-    if data.val_is_test {
+    if source.whole {
+        tracing::info!(
+            "Validation: {} images held back, class by class; they are the test split too, as the data set has none",
+            data.val.len()
+        );
+    } else if data.val_is_test {
         tracing::info!(
             "Validation: the test split, as in the reference program; --val-fraction holds back training images instead"
         );
     } else {
         tracing::info!(
-            "Validation: {} images held back from the training split; the test split is kept for the end",
+            "Validation: {} images that are neither trained on nor the test split, which is kept for the end",
             data.val.len()
         );
     }
@@ -271,12 +319,17 @@ fn finish(
         .model()
         .params()
         .load_state_dict(&Weights::load(&path)?.tensors)?;
-    let evaluation = evaluate::with_bar(trainer.model(), &data.test, config.eval_batch_size, device, bars)?;
+    let images = EvalImages {
+        dataset: Arc::clone(&data.test),
+        transforms: data::eval_transforms(config.eval_transforms.as_deref())?,
+        bad_samples: config.bad_samples(),
+    };
+    let evaluation = evaluate::with_bar(trainer.model(), &images, config.eval_batch_size, device, bars)?;
     evaluate::print(&evaluation, info, &format!("{} test images", data.test.len()))?;
     if config.num_images > 0 {
         let picture = folder.join(run_folder::PREDICTIONS_FILE);
         let count = config.num_images.min(data.test.len());
-        predictions::save(trainer.model(), info, &data.test, count, config.seed, device, &picture)?;
+        predictions::save(trainer.model(), info, &images, count, config.seed, device, &picture)?;
         tracing::info!("Predictions: {}", picture.display());
     }
     tracing::info!("Best weights: {}", path.display());

@@ -94,3 +94,44 @@ fn values_that_make_no_run_are_refused() {
         assert!(TrainConfig::from_layers(&[&options(bad)]).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn transforms_come_from_the_file_and_round_trip() {
+    let file = options(
+        r#"
+        epochs = 2
+        eval-transforms = [{ name = "ToTensor" }, { name = "Normalize", mean = [0.5, 0.5, 0.5], std = [0.25, 0.25, 0.25] }]
+
+        [[train-transforms]]
+        name = "RandomResizedCrop"
+        size = 32
+        scale = [0.5, 1.0]
+
+        [[train-transforms]]
+        name = "RandAugment"
+        num_ops = 1
+
+        [[train-transforms]]
+        name = "ToTensor"
+
+        [[train-transforms]]
+        name = "RandomErasing"
+        value = "random"
+        "#,
+    );
+    let config = TrainConfig::from_layers(&[&file]).unwrap();
+    assert_eq!(config.train_transforms.as_ref().map(Vec::len), Some(4));
+    let again = TrainConfig::from_layers(&[&options(&config.to_toml().unwrap())]).unwrap();
+    assert_eq!(again, config);
+    let json = serde_json::to_value(&config).unwrap();
+    assert_eq!(serde_json::from_value::<TrainConfig>(json).unwrap(), config);
+
+    let misplaced = options("train-transforms = [{ name = \"RandomErasing\" }, { name = \"ToTensor\" }]");
+    let error = format!("{:#}", TrainConfig::from_layers(&[&misplaced]).unwrap_err());
+    assert!(
+        error.contains("train-transforms") && error.contains("RandomErasing"),
+        "{error}"
+    );
+    let resumed = config.resumed(&options("eval-transforms = [{ name = \"ToTensor\" }]"));
+    assert!(resumed.unwrap_err().to_string().contains("eval-transforms"));
+}

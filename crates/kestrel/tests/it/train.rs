@@ -128,7 +128,8 @@ fn a_held_back_part_keeps_the_test_split_for_the_end() {
     );
     let log = stderr(&output);
     assert!(
-        log.contains("4 images held back") && log.contains("8 training and 6 test images"),
+        log.contains("Validation: 4 images that are neither trained on nor the test split")
+            && log.contains("8 training and 6 test images"),
         "{log}"
     );
     assert!(stdout(&output).contains("6 test images"));

@@ -19,6 +19,9 @@ use std::sync::Arc;
 
 const OP: &str = "batch_norm";
 
+/// The square of the most deviations between a convolution's center and the mean at which its sums are trusted.
+const FAR: f64 = 400.0;
+
 /// The parameters and buffers of a batch norm, all `[C]`, and which statistics it normalises by.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchNorm<'a> {
@@ -316,8 +319,17 @@ fn batch_statistics(x: &Tensor, before: &Before<'_>, batch_norm: &BatchNorm<'_>)
     for running in [running_mean, running_var] {
         element::require_contiguous(OP, running)?;
     }
-    let statistics = match &before.gathered {
-        Some(Gathered { center, sums }) => rows::from_sums(center, sums, planes.values_per_channel(), config.eps),
+    let gathered = before.gathered.as_ref().and_then(|Gathered { center, sums }| {
+        let statistics = rows::from_sums(center, sums, planes.values_per_channel(), config.eps);
+        // Of a center far from the mean, f32 sums leave too few digits for the variance.
+        let far = |channel: usize| {
+            let offset = statistics.mean[channel] - f64::from(center[channel]);
+            offset * offset > FAR * (statistics.var[channel] + config.eps)
+        };
+        (!(0..planes.channels).any(far)).then_some(statistics)
+    });
+    let statistics = match gathered {
+        Some(statistics) => statistics,
         None => elements(x, |x| rows::statistics(x, planes.channels, config.eps))?,
     };
     let mean = statistics.mean.iter().zip(conv_bias).map(|(mean, bias)| mean + bias);

@@ -174,8 +174,10 @@ impl<E: Epilogue> Pass<'_, E> {
     /// `N` vectors of channels from `channel` on; a single one may have fewer lanes.
     #[inline(always)]
     fn vectors<S: Simd, const N: usize>(&mut self, s: S, pixels: Range<usize>, channel: usize, lanes: usize) {
-        let mut constants: [E::Channels<S>; N] =
-            std::array::from_fn(|i| self.epilogue.channels(s, channel + i * S::LANES, lanes));
+        let mut constants = [self.epilogue.channels(s, channel, lanes); N];
+        for (i, constants) in constants.iter_mut().enumerate().skip(1) {
+            *constants = self.epilogue.channels(s, channel + i * S::LANES, lanes);
+        }
         for pixel in pixels {
             let at = pixel * self.channels + channel;
             for (i, constants) in constants.iter_mut().enumerate() {

@@ -69,8 +69,12 @@ fn window<S: Simd>(
     lanes: usize,
 ) -> ([S::V; 4], [S::V; 4], S::V) {
     let [center, scale, shift] = constants;
-    let centered = taps.map(|at| s.sub(load_channels(s, x, at, lanes), center));
-    let z = centered.map(|centered| s.mul_add(centered, scale, shift));
+    // Loops, not `map`: its closures may not be inlined, and are then compiled without the instruction set.
+    let (mut centered, mut z) = ([s.zero(); 4], [s.zero(); 4]);
+    for i in 0..4 {
+        centered[i] = s.sub(load_channels(s, x, taps[i], lanes), center);
+        z[i] = s.mul_add(centered[i], scale, shift);
+    }
     let maximum = s.maximum(s.maximum(z[0], z[1]), s.maximum(z[2], z[3]));
     (z, centered, maximum)
 }

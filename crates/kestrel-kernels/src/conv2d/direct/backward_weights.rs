@@ -17,8 +17,9 @@ use super::{Shared, WeightGradient, piece};
 use crate::conv2d::winograd::workspace::LINE;
 use crate::simd::Simd;
 
-/// Pixels of a block, at most.
-const PIXELS: usize = 192;
+/// Pixels of a block, at most, and of a group, at least.
+const PIXELS: usize = 224;
+const GROUP_PIXELS: usize = 192;
 /// Depth of a unit, at most: the second, if that would make too few units.
 const DEPTHS: [usize; 2] = [576, 288];
 /// Output channels of a unit, at most.
@@ -107,7 +108,7 @@ impl Cut {
         let (depths, ranges) = (panels.depth.div_ceil(depth), panels.count().div_ceil(range));
         let wanted = UNITS.div_ceil(depths * ranges);
         let affordable = ACCUMULATOR_BYTES / (panels.len() * size_of::<f32>());
-        let groups = wanted.min(affordable).min(phase.len() / PIXELS).max(1);
+        let groups = wanted.min(affordable).min(phase.len() / GROUP_PIXELS).max(1);
         let group = phase.len().div_ceil(groups);
         Self {
             depth,

@@ -1,6 +1,7 @@
 //! The forward pass and the backward pass to the data: blocks of target pixels times ranges of channels, each a unit of
 //! work for one thread.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,8 +18,10 @@ use crate::simd::Simd;
 
 /// Pixels of a block, at most.
 const PIXELS: usize = 192;
-/// Blocks of a phase, at least, if they have a dozen pixels each.
+/// Blocks of a phase, at least, if they have as many rows of registers each.
 const BLOCKS: usize = 8;
+/// Numbers of threads among which blocks should share out evenly.
+const THREADS: [usize; 3] = [2, 4, 8];
 /// Depth of the windows that are gathered at a time, at most: with a panel of weights it fits the nearest cache.
 const DEPTH: usize = 256;
 /// Channels whose sums a unit holds, at most.
@@ -37,7 +40,7 @@ pub(super) fn correlate<S: Simd, E: Epilogue>(s: S, pass: Correlation<'_, E>) ->
         workspace,
     } = pass;
     epilogue.check(channels, target.len());
-    let (jobs, units) = Job::list(phases);
+    let (jobs, units) = Job::list(phases, S::ROWS);
     let taps: Vec<usize> = jobs.iter().flat_map(|job| &job.phase.taps).copied().collect();
     let panels = Panels::new(s, channels, jobs.iter().map(|job| job.all_depth).sum());
     let packed = workspace.weights.floats(panels.len());
@@ -127,7 +130,23 @@ impl Ranges {
     }
 }
 
-/// One phase and how it is cut up; depends on the shape alone.
+/// Pixels of a block: a multiple of `rows`, which are worked on at a time, such that the usual numbers of threads end
+/// together.
+fn block_pixels(pixels: usize, rows: usize) -> usize {
+    let tiles = pixels.div_ceil(rows);
+    let most = (PIXELS / rows).min(tiles.div_ceil(BLOCKS)).max(1);
+    // What the busiest thread does, for each number of threads, in tiles of all threads.
+    let cost = |block: usize| -> usize {
+        let (full, rest) = (tiles / block, tiles % block);
+        let busiest = |threads: usize| full / threads * block + if full % threads == 0 { rest } else { block };
+        THREADS.into_iter().map(|threads| threads * busiest(threads)).sum()
+    };
+    // Of equal ones the largest block, which reads the weights least often.
+    let best = (most.div_ceil(2)..=most).rev().min_by_key(|block| cost(*block));
+    best.unwrap_or(most) * rows
+}
+
+/// One phase and how it is cut up; depends on the shape and the instruction set alone.
 struct Job<'a> {
     phase: &'a Phase,
     /// Its depth, and where that begins in the depth of all jobs.
@@ -142,16 +161,19 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     /// The jobs of `phases` that have pixels, and all jobs' blocks.
-    fn list(phases: &'a [Phase]) -> (Vec<Self>, usize) {
+    fn list(phases: &'a [Phase], rows: usize) -> (Vec<Self>, usize) {
         let (mut first_depth, mut first_block) = (0, 0);
-        let jobs = phases.iter().filter(|phase| phase.len() > 0).map(|phase| {
-            let pixels = phase.len().div_ceil(BLOCKS).next_multiple_of(4).max(12);
+        let mut phases: Vec<_> = phases.iter().filter(|phase| phase.len() > 0).collect();
+        // The longest units first, so that threads end together.
+        phases.sort_by_key(|phase| Reverse(phase.depth()));
+        let jobs = phases.into_iter().map(|phase| {
+            let pixels = block_pixels(phase.len(), rows);
             let job = Self {
                 phase,
                 all_depth: phase.depth(),
                 first_depth,
                 first_block,
-                pixels: pixels.min(piece(phase.len(), PIXELS, 4)),
+                pixels,
                 depth: piece(phase.depth(), DEPTH, LINE),
             };
             first_depth += job.all_depth;

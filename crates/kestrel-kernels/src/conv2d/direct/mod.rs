@@ -7,9 +7,17 @@
 //! backward-weights  dW = Xᵀ dY   over blocks of pixels
 //! ```
 //!
-//! Windows are gathered for some hundred pixels and some hundred floats of depth at a time, so that they, the sums and a
-//! panel of weights stay in a core's cache. Channels lie side by side, so gathering copies whole vectors. A pointwise
-//! convolution with stride 1 reads the input in place.
+//! Some hundred pixels and some hundred floats of depth are worked on at a time, so that windows, sums and a panel of
+//! weights stay in a core's cache. A pixel's channels lie side by side, so a window is read in place, tap by tap, through a
+//! table of where each pixel's floats begin; only windows of few channels, as of a first layer, or of so many that pixels
+//! lie whole pages apart are gathered first.
+//!
+//! In bytes, with channels rounded up to two vectors, a call needs scratch memory of:
+//!
+//! | pass | for all threads | for each thread |
+//! |---|---|---|
+//! | forward, backward-data | `4·C·K·R·S` (packed weights) | 0.4 MB and `4·C` or `4·K` at most |
+//! | backward-weights | `4·C·K·R·S` (accumulator), or 8 MiB of several | 0.8 MB and `4·C` at most |
 //!
 //! What is computed together, and in which order it is summed, depends on the shape and the instruction set alone, never
 //! on the threads, so results are bit-equal for any number of threads. Not here: groups, which are

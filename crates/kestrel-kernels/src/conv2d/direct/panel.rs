@@ -4,6 +4,7 @@
 
 use rayon::prelude::*;
 
+use crate::conv2d::winograd::workspace::LINE;
 use crate::simd::{Kernel, MAX_LANES, Simd};
 
 /// Source channels whose weights are copied at a time: their rows of a panel stay in the nearest cache.
@@ -116,9 +117,9 @@ impl Kernel for Pack<'_> {
         let channels = self.panels.depth / self.taps.len();
         for first in (0..channels).step_by(CHANNELS_AT_ONCE) {
             let end = channels.min(first + CHANNELS_AT_ONCE);
-            // The lanes' weights lie far apart, which no hardware foresees.
-            for next in end..channels.min(end + CHANNELS_AT_ONCE) {
-                for lane in 0..used {
+            // Weights of other lanes or channels lie far apart, which no hardware foresees.
+            for next in (end..channels.min(end + CHANNELS_AT_ONCE)).step_by(every(self.steps.channel)) {
+                for lane in (0..used).step_by(every(self.steps.lane)) {
                     s.prefetch(self.w[lane * self.steps.lane + next * self.steps.channel..].as_ptr());
                 }
             }
@@ -136,10 +137,18 @@ impl Kernel for Pack<'_> {
     }
 }
 
+/// How many steps of `step` floats lead to another cache line, at least one.
+#[inline(always)]
+fn every(step: usize) -> usize {
+    (LINE / step).max(1)
+}
+
 /// Copies `w[0]`, `w[step]`, ... to the first `lanes` of `row`, at most all; the others become 0.
 #[inline(always)]
 fn copy_strided(w: &[f32], step: usize, lanes: usize, row: &mut [f32]) {
-    if lanes == row.len() {
+    if step == 1 && lanes == row.len() {
+        row.copy_from_slice(&w[..lanes]);
+    } else if lanes == row.len() {
         assert!((lanes - 1) * step < w.len(), "expected a weight for each lane");
         for (i, value) in row.iter_mut().enumerate() {
             // SAFETY: `i * step` is at most `(lanes - 1) * step`, which is within the slice by the assertion.

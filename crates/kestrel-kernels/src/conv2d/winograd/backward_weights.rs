@@ -14,10 +14,10 @@ use rayon::prelude::*;
 use super::gradient::{GradientPanels, transform_gradients};
 use super::hooks::OnLoad;
 use super::input::transform_patches;
-use super::panel::Panels;
+use super::panel::{Panels, patch_row};
 use super::product::{Product, multiply};
 use super::shape::{POINTS, Shape};
-use super::weights::{transform_weight_gradient_panel, transform_weight_gradients, weight_gradient_panels};
+use super::weights::{transform_weight_gradient_part, transform_weight_gradients, weight_gradient_panels};
 use super::workspace::{LINE, Workspace};
 use super::{Shared, WeightGradient, check_len};
 use crate::simd::Simd;
@@ -100,7 +100,7 @@ struct Block {
 
 impl Block {
     fn new<S: Simd>(tiles: usize, panels: &Panels) -> Self {
-        let v_row = panels.depth.next_multiple_of(S::LANES);
+        let v_row = patch_row::<S>(panels.depth);
         let z_stride = tiles * panels.full_width();
         Self {
             tiles,
@@ -172,10 +172,10 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
             // uses the scratch.
             unsafe { self.transform(range.clone(), 0, block, at) };
             for index in 0..self.products() {
-                let plane = self.plane(accumulator, index);
+                let target = self.target(accumulator, index);
                 // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now; the
                 // accumulator is this group's, and initialised by its first block.
-                unsafe { self.multiply(index, range.len(), first == start, block, at, plane) };
+                unsafe { self.multiply(target, range.len(), first == start, block, at) };
             }
         }
     }
@@ -191,10 +191,10 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
             let range = first..all.min(first + block.tiles);
             self.transform_shared(range.clone(), block, scratch);
             (0..self.products()).into_par_iter().for_each(|index| {
-                let plane = self.plane(accumulator, index);
+                let target = self.target(accumulator, index);
                 // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now; each
                 // index has its own plane of the accumulator, initialised by the first block.
-                unsafe { self.multiply(index, range.len(), first == 0, block, scratch, plane) };
+                unsafe { self.multiply(target, range.len(), first == 0, block, scratch) };
             });
         }
         du
@@ -222,16 +222,24 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
             .par_iter_mut()
             .with_max_len(1)
             .for_each(|du| {
-                let du = du.floats(panels.stride());
+                let du = du.floats(panels.part_len());
                 let take = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
                 while let Some((panel, dw)) = take() {
-                    for (point, plane) in du.chunks_exact_mut(panels.plane()).enumerate() {
-                        let index = point * panels.count() + panel;
-                        // SAFETY: rows `0..tiles` of the block have been transformed, and nobody writes to them now; the plane is
-                        // this thread's.
-                        unsafe { self.multiply(index, tiles, true, block, scratch, plane.as_mut_ptr()) };
+                    for part in panels.parts(panel) {
+                        for (point, plane) in du.chunks_exact_mut(part.plane).enumerate() {
+                            let target = Target {
+                                point,
+                                panel,
+                                channels: part.depth.clone(),
+                                plane: plane.as_mut_ptr(),
+                                next: None,
+                            };
+                            // SAFETY: rows `0..tiles` of the block have been transformed, and nobody writes to them now; the plane
+                            // is this thread's.
+                            unsafe { self.multiply(target, tiles, true, block, scratch) };
+                        }
+                        transform_weight_gradient_part(self.s, du, self.panels, part, dw);
                     }
-                    transform_weight_gradient_panel(self.s, du, self.panels, panel, dw);
                 }
             });
     }
@@ -283,12 +291,21 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
         unsafe { transform_gradients(self.s, self.shape, self.dy.as_ptr(), tiles, panels) };
     }
 
-    /// The `index`th product's plane of an accumulator.
-    fn plane(&self, accumulator: Shared, index: usize) -> *mut f32 {
+    /// Where the `index`th product goes in an accumulator. Products of the same point follow one another: they share its
+    /// plane of patches.
+    fn target(&self, accumulator: Shared, index: usize) -> Target {
         let (point, panel) = (index / self.panels.count(), index % self.panels.count());
-        accumulator
+        let plane = accumulator
             .get()
-            .wrapping_add(panel * self.panels.stride() + point * self.panels.plane())
+            .wrapping_add(panel * self.panels.stride() + point * self.panels.plane());
+        Target {
+            point,
+            panel,
+            channels: 0..self.panels.depth,
+            plane,
+            // What the next product adds to, if it is the same accumulator's next panel.
+            next: Some(plane.wrapping_add(self.panels.stride()).cast_const()),
+        }
     }
 
     /// Products that a block takes.
@@ -296,36 +313,48 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
         POINTS * self.panels.count()
     }
 
-    /// Adds the `index`th product of the block's first `rows` tiles to `plane`, its part of an accumulator, or stores it
-    /// there if it is the `first` one. Products of the same point follow one another: they share its plane of patches.
+    /// Adds the product of the block's first `rows` tiles to `target`, or stores it there if it is the `first` one.
     ///
     /// # Safety
-    /// - `index < self.products()`; these rows of the block in `scratch` are initialised, and nobody writes to them
-    ///   during the call.
-    /// - `plane` is writable for a plane of a panel, initialised unless `first`, and nobody else uses it during the call.
-    unsafe fn multiply(&self, index: usize, rows: usize, first: bool, block: Block, scratch: Shared, plane: *mut f32) {
-        let panels = &self.panels;
-        let (point, panel) = (index / panels.count(), index % panels.count());
-        let width = panels.width(panel);
-        let z = scratch.get().wrapping_add(POINTS * block.v_plane);
+    /// - Point, panel and channels are the shape's; these rows of the block in `scratch` are initialised, and nobody
+    ///   writes to them during the call.
+    /// - The plane is writable for the target's channels, initialised unless `first`, and nobody else uses it during the
+    ///   call.
+    unsafe fn multiply(&self, target: Target, rows: usize, first: bool, block: Block, scratch: Shared) {
+        let width = self.panels.width(target.panel);
+        let v = scratch.get().wrapping_add(target.point * block.v_plane);
+        let z = scratch
+            .get()
+            .wrapping_add(POINTS * block.v_plane + target.point * block.z_plane);
         let product = Product {
-            rows: panels.depth,
+            rows: target.channels.len(),
             depth: rows,
-            a: scratch.get().wrapping_add(point * block.v_plane),
+            a: v.wrapping_add(target.channels.start),
             a_stride: block.v_row,
-            b: z.wrapping_add(point * block.z_plane + panel * block.z_stride),
-            c: plane,
+            b: z.wrapping_add(target.panel * block.z_stride),
+            c: target.plane,
             c_stride: width,
-            // What the next product adds to, if it is the same accumulator's next panel.
-            next: Some(plane.wrapping_add(panels.stride()).cast_const()),
+            next: target.next,
         };
         if first {
-            // SAFETY: A is `rows` rows of a plane of patches, B as many of a panel of gradients, `width` lanes wide; C is a
-            // plane of an accumulator, `depth` rows of `width` lanes.
+            // SAFETY: A is `rows` rows of a plane of patches, at these channels, B as many of a panel of gradients, `width`
+            // lanes wide; C is a plane of an accumulator, a row of `width` lanes for each channel.
             unsafe { multiply::<S, true, false>(self.s, product, width) };
         } else {
             // SAFETY: as above, and the first block has initialised C.
             unsafe { multiply::<S, true, true>(self.s, product, width) };
         }
     }
+}
+
+/// Where a product goes.
+struct Target {
+    point: usize,
+    /// Of output channels.
+    panel: usize,
+    /// Input channels, the plane's rows.
+    channels: Range<usize>,
+    plane: *mut f32,
+    /// Memory to ask for meanwhile.
+    next: Option<*const f32>,
 }

@@ -1,27 +1,28 @@
 //! The forward pass, panel of output channels by panel, for few tiles and many weights.
 //!
 //! All threads transform the patches of all tiles; then each takes panels of output channels, transforms a panel's
-//! weights, and multiplies and transforms all tiles with it. So transformed weights never leave a core's cache, and one
-//! image keeps all threads busy.
+//! weights, a part of the depth at a time, multiplies all tiles with each part, and transforms the sums. So transformed
+//! weights never leave a core's cache, and one image keeps all threads busy.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
 use super::Shared;
-use super::convolve::{Operands, Sums, TILES_OF_MANY_CHANNELS};
+use super::convolve::{Operands, Sums};
 use super::hooks::{Epilogue, OnLoad};
 use super::output::Products;
+use super::panel::patch_row;
 use super::product::{Product, multiply};
 use super::shape::POINTS;
-use super::weights::{Direction, transform_weight_panel};
+use super::weights::{Direction, transform_weight_part};
 use super::workspace::{LINE, Workspace};
 use crate::simd::Simd;
 
 /// Tiles that one thread transforms in one go.
 const TILES_AT_ONCE: usize = 8;
-/// Tiles that are multiplied at a time.
-const BLOCK: usize = TILES_OF_MANY_CHANNELS;
+/// Tiles whose outputs are summed up in f32.
+const BLOCK: usize = 32;
 
 /// Runs a pass with weights `w`; returns the sums.
 pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
@@ -32,7 +33,7 @@ pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
 ) -> Sums<'w> {
     let Operands { s, shape, panels, .. } = operands;
     let tiles = shape.tiles();
-    let v_row = panels.depth.next_multiple_of(S::LANES);
+    let v_row = patch_row::<S>(panels.depth);
     let v_plane = (tiles * v_row).next_multiple_of(LINE) + LINE;
     let v = workspace.shared.floats(POINTS * v_plane);
     let v_at = Shared(v.as_mut_ptr());
@@ -49,7 +50,7 @@ pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
 
     let blocks = tiles.div_ceil(BLOCK);
     let m_row = panels.full_width();
-    let m_plane = BLOCK * m_row + LINE;
+    let m_plane = tiles * m_row + LINE;
     let sums = Sums::new::<E>(&mut workspace.sums, blocks * panels.count(), m_row);
     let sums_at = Shared(sums.values.as_mut_ptr());
     let threads = rayon::current_num_threads().min(panels.count());
@@ -61,41 +62,49 @@ pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
         .par_iter_mut()
         .with_max_len(1)
         .for_each(|scratch| {
-            let scratch = scratch.floats(panels.stride() + POINTS * m_plane);
-            let (u, m) = scratch.split_at_mut(panels.stride());
+            let scratch = scratch.floats(panels.part_len() + POINTS * m_plane);
+            let (u, m) = scratch.split_at_mut(panels.part_len());
             let m = m.as_mut_ptr();
             loop {
                 let panel = next.fetch_add(1, Ordering::Relaxed);
                 if panel >= panels.count() {
                     break;
                 }
-                transform_weight_panel(s, w, direction, panels, panel, u);
-                let first = panel * panels.full_width();
-                let channels = first..first + panels.used(panel);
-                for block in 0..blocks {
-                    let range = block * BLOCK..tiles.min((block + 1) * BLOCK);
+                for part in panels.parts(panel) {
+                    transform_weight_part(s, w, direction, panels, part.clone(), u);
                     for point in 0..POINTS {
                         let product = Product {
-                            rows: range.len(),
-                            depth: panels.depth,
-                            a: v_at.get().wrapping_add(point * v_plane + range.start * v_row),
+                            rows: tiles,
+                            depth: part.depth.len(),
+                            a: v_at.get().wrapping_add(point * v_plane + part.depth.start),
                             a_stride: v_row,
-                            b: u[point * panels.plane()..].as_ptr(),
+                            b: u[point * part.plane..].as_ptr(),
                             c: m.wrapping_add(point * m_plane),
                             c_stride: m_row,
                             next: None,
                         };
-                        // SAFETY: A is rows of a plane of `v`, all written and no longer written to; B a plane of `u`; C a
-                        // plane of `m`, which holds a block's tiles with rows of a full panel; `u` and `m` are this thread's.
-                        unsafe { multiply::<S, false, false>(s, product, panels.width(panel)) };
+                        let width = panels.width(panel);
+                        if part.depth.start == 0 {
+                            // SAFETY: A is columns of a plane of `v`, all written and no longer written to; B a plane of `u`; C
+                            // a plane of `m`, which holds all tiles with rows of a full panel; `u` and `m` are this thread's.
+                            unsafe { multiply::<S, false, false>(s, product, width) };
+                        } else {
+                            // SAFETY: as above, and the first part has initialised C.
+                            unsafe { multiply::<S, false, true>(s, product, width) };
+                        }
                     }
+                }
+                let first = panel * panels.full_width();
+                let channels = first..first + panels.used(panel);
+                for block in 0..blocks {
+                    let range = block * BLOCK..tiles.min((block + 1) * BLOCK);
                     let unit = block * panels.count() + panel;
                     // SAFETY: there are `len` sums for each unit, and this thread alone has taken this panel.
                     let sums = unsafe {
                         std::slice::from_raw_parts_mut(sums_at.get().wrapping_add(unit * sums.len), sums.len)
                     };
                     let products = Products {
-                        m,
+                        m: m.wrapping_add(range.start * m_row),
                         plane: m_plane,
                         row: m_row,
                     };

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::convolve::{Operands, Sums, TILES_OF_MANY_CHANNELS};
 use super::hooks::{Epilogue, OnLoad};
-use super::panel::Panels;
+use super::panel::{Panels, patch_row};
 use super::product::{Product, multiply};
 use super::shape::{POINTS, Shape};
 use super::weights::{Direction, transform_weights};
@@ -42,7 +42,7 @@ impl Blocking {
     fn new<S: Simd>(shape: &Shape, panels: &Panels) -> Self {
         let [.., c] = shape.input();
         let tiles = block_tiles::<S>(shape.tiles(), c);
-        let v_row = c.next_multiple_of(S::LANES);
+        let v_row = patch_row::<S>(c);
         let m_row = channels_at_once::<S>().min(panels.padded());
         Self {
             tiles,

@@ -4,9 +4,23 @@
 //! 36 planes follow one another, each with a cache line to spare: planes a power of two apart would fall into the same
 //! cache sets.
 
+use std::ops::Range;
+
 use super::shape::POINTS;
 use super::workspace::LINE;
 use crate::simd::Simd;
+
+/// Floats from a tile to the next of transformed patches of `channels` channels.
+///
+/// A cache line is added to rows a power of two long: the same channels of many tiles would fall into two or four sets of
+/// the nearest cache.
+pub(super) fn patch_row<S: Simd>(channels: usize) -> usize {
+    let row = channels.next_multiple_of(S::LANES);
+    if row.is_multiple_of(256) { row + LINE } else { row }
+}
+
+/// Depth of a part of a panel, at most: 590 KB in AVX-512's panels, 295 KB in AVX2's.
+const PART_DEPTH: usize = 128;
 
 /// The layout of `channels` channels as `[panel, point, depth, lane]`.
 #[derive(Clone, Copy, Debug)]
@@ -65,4 +79,44 @@ impl Panels {
     pub(super) fn len(&self) -> usize {
         self.count() * self.stride()
     }
+
+    /// The whole depth of `panel`.
+    pub(super) fn whole(&self, panel: usize) -> Part {
+        Part {
+            panel,
+            depth: 0..self.depth,
+            plane: self.plane(),
+        }
+    }
+
+    /// Consecutive parts of `panel`, whose 36 planes are few enough to stay in a core's cache; all but the last have the
+    /// first one's depth.
+    pub(super) fn parts(&self, panel: usize) -> impl Iterator<Item = Part> {
+        let (depth, step) = (self.depth, self.part_depth());
+        let plane = step * self.full_width() + LINE;
+        (0..depth).step_by(step).map(move |first| Part {
+            panel,
+            depth: first..depth.min(first + step),
+            plane,
+        })
+    }
+
+    /// Floats of a part's 36 planes.
+    pub(super) fn part_len(&self) -> usize {
+        POINTS * (self.part_depth() * self.full_width() + LINE)
+    }
+
+    /// Depth of a part: an even share of the whole.
+    fn part_depth(&self) -> usize {
+        self.depth.div_ceil(self.depth.div_ceil(PART_DEPTH))
+    }
+}
+
+/// A part of the depth of one panel, as `[point, depth, lane]`.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) panel: usize,
+    pub(super) depth: Range<usize>,
+    /// Floats from a plane to the next.
+    pub(super) plane: usize,
 }

@@ -6,7 +6,7 @@ use super::hooks::{Affine, AffineRelu, Bias, ReluMask, Statistics, Then};
 use super::*;
 
 /// `[N, H, W, C]`, `K`, padding.
-const SHAPES: [([usize; 4], usize, usize); 23] = [
+const SHAPES: [([usize; 4], usize, usize); 24] = [
     ([1, 1, 1, 1], 1, 1),
     ([1, 1, 1, 1], 1, 2),
     ([1, 3, 3, 1], 1, 0),
@@ -31,6 +31,8 @@ const SHAPES: [([usize; 4], usize, usize); 23] = [
     ([9, 23, 5, 20], 18, 2),
     // Several ranges of output channels, and several shared blocks of tiles.
     ([36, 5, 5, 129], 130, 1),
+    // Few tiles, and several uneven parts of a panel's depth.
+    ([1, 5, 5, 257], 150, 1),
 ];
 
 fn shapes() -> impl Iterator<Item = Shape> {

@@ -4,13 +4,15 @@ use std::slice::ChunksMut;
 
 use rayon::prelude::*;
 
-use super::panel::Panels;
+use super::panel::{Panels, Part};
 use super::shape::PATCH;
 use super::transform;
 use crate::simd::{Kernel, MAX_LANES, Simd};
 
 /// Taps of a kernel.
 const TAPS: usize = 9;
+/// Depths ahead of which kernels are asked for: those of a vector lie in too many places for the processor to foresee.
+const PREFETCH_DEPTHS: usize = 8;
 
 /// Which of the two convolutions the weights are transformed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,16 +27,16 @@ pub(super) enum Direction {
 pub(super) fn transform_weights<S: Simd>(s: S, w: &[f32], direction: Direction, panels: Panels, u: &mut [f32]) {
     u.par_chunks_mut(panels.stride())
         .enumerate()
-        .for_each(|(panel, u)| transform_weight_panel(s, w, direction, panels, panel, u));
+        .for_each(|(panel, u)| transform_weight_part(s, w, direction, panels, panels.whole(panel), u));
 }
 
-/// Transforms one panel to `u`, its 36 planes.
-pub(super) fn transform_weight_panel<S: Simd>(
+/// Transforms a part of a panel to `u`, its 36 planes.
+pub(super) fn transform_weight_part<S: Simd>(
     s: S,
     w: &[f32],
     direction: Direction,
     panels: Panels,
-    panel: usize,
+    part: Part,
     u: &mut [f32],
 ) {
     // Floats from a channel of the panel to the next, and from a depth to the next.
@@ -42,63 +44,57 @@ pub(super) fn transform_weight_panel<S: Simd>(
         Direction::Forward => (panels.depth * TAPS, TAPS),
         Direction::Backward => (TAPS, panels.channels * TAPS),
     };
-    let w = &w[panel * panels.full_width() * channel_step..];
-    s.vectorize(WeightPanel {
+    let w = &w[part.panel * panels.full_width() * channel_step..];
+    s.vectorize(WeightPart {
         w,
         channel_step,
         depth_step,
         direction,
         panels,
-        panel,
+        part,
         u,
     });
 }
 
-struct WeightPanel<'a> {
+struct WeightPart<'a> {
     /// From the panel's first channel on.
     w: &'a [f32],
     channel_step: usize,
     depth_step: usize,
     direction: Direction,
     panels: Panels,
-    panel: usize,
-    /// The panel's 36 planes.
+    part: Part,
+    /// The part's 36 planes.
     u: &'a mut [f32],
 }
 
-impl Kernel for WeightPanel<'_> {
+impl Kernel for WeightPart<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (width, used) = (self.panels.width(self.panel), self.panels.used(self.panel));
-        for depth in 0..self.panels.depth {
-            for first in (0..width).step_by(S::LANES) {
-                let mut taps = [[0.0; MAX_LANES]; TAPS];
-                for lane in first..used.min(first + S::LANES) {
-                    let kernel = &self.w[lane * self.channel_step + depth * self.depth_step..][..TAPS];
-                    for (tap, &value) in kernel.iter().enumerate() {
-                        let tap = if self.direction == Direction::Forward {
-                            tap
-                        } else {
-                            TAPS - 1 - tap
-                        };
-                        taps[tap][lane - first] = value;
-                    }
-                }
-                let mut g = [s.zero(); TAPS];
-                for (g, lanes) in g.iter_mut().zip(&taps) {
-                    // SAFETY: each row of `taps` has MAX_LANES >= LANES floats.
-                    *g = unsafe { s.load(lanes.as_ptr()) };
+        let (width, used) = (self.panels.width(self.part.panel), self.panels.used(self.part.panel));
+        // One vector's kernels at a time: those of two fall into too few sets of the nearest cache.
+        for first in (0..width).step_by(S::LANES) {
+            for (row, depth) in self.part.depth.clone().enumerate() {
+                let kernels = &self.w[first * self.channel_step + depth * self.depth_step..];
+                prefetch_kernels(
+                    s,
+                    kernels.as_ptr().wrapping_add(PREFETCH_DEPTHS * self.depth_step),
+                    self.channel_step,
+                );
+                let mut g = load_kernels(s, kernels, self.channel_step, used - first);
+                if self.direction == Direction::Backward {
+                    g.reverse();
                 }
                 let mut columns = [[s.zero(); PATCH]; 3];
                 for (x, column) in columns.iter_mut().enumerate() {
                     *column = transform::weight(s, [g[x], g[3 + x], g[6 + x]]);
                 }
                 for y in 0..PATCH {
-                    let row = transform::weight(s, transform::across(&columns, y));
-                    for (x, &value) in row.iter().enumerate() {
-                        let at = (y * PATCH + x) * self.panels.plane() + depth * width + first;
+                    let points = transform::weight(s, transform::across(&columns, y));
+                    for (x, &value) in points.iter().enumerate() {
+                        let at = (y * PATCH + x) * self.part.plane + row * width + first;
                         let target = &mut self.u[at..][..S::LANES];
                         // SAFETY: the slice has LANES floats, borrowed for writing.
                         unsafe { s.store(target.as_mut_ptr(), value) };
@@ -109,13 +105,46 @@ impl Kernel for WeightPanel<'_> {
     }
 }
 
+/// Asks for a vector's kernels, which begin `step` floats apart.
+#[inline(always)]
+fn prefetch_kernels<S: Simd>(s: S, kernels: *const f32, step: usize) {
+    for lane in 0..S::LANES {
+        s.prefetch(kernels.wrapping_add(lane * step));
+    }
+}
+
+/// The nine taps of the first `used` kernels, at most a vector, which begin `step` floats apart; 0 in the other lanes.
+#[inline(always)]
+fn load_kernels<S: Simd>(s: S, kernels: &[f32], step: usize, used: usize) -> [S::V; TAPS] {
+    let used = used.min(S::LANES);
+    let mut g = [s.zero(); TAPS];
+    let first = if used == S::LANES {
+        let kernels = &kernels[..(S::LANES - 1) * step + TAPS];
+        // SAFETY: the slice holds nine floats of each lane's row.
+        let taps = unsafe { s.load_transposed(kernels.as_ptr(), step) };
+        g[..taps.len()].copy_from_slice(&taps);
+        taps.len()
+    } else {
+        0
+    };
+    for (tap, g) in g.iter_mut().enumerate().skip(first) {
+        let mut lanes = [0.0; MAX_LANES];
+        for (lane, value) in lanes[..used].iter_mut().enumerate() {
+            *value = kernels[lane * step + tap];
+        }
+        // SAFETY: the array holds MAX_LANES >= LANES floats.
+        *g = unsafe { s.load(lanes.as_ptr()) };
+    }
+    g
+}
+
 /// Sums accumulators of the transformed weights' gradient, in order, and transforms them to `dw`, `[K, C, 3, 3]`.
 ///
 /// `du` holds one or more accumulators, each laid out as `panels` over output channels with the input channels as depth.
 pub(super) fn transform_weight_gradients<S: Simd>(s: S, du: &[f32], panels: Panels, dw: &mut [f32]) {
     let parts: Vec<_> = weight_gradient_panels(&panels, dw).enumerate().collect();
     parts.into_par_iter().for_each(|(panel, dw)| {
-        transform_weight_gradient_panel(s, &du[panel * panels.stride()..], panels, panel, dw);
+        transform_weight_gradient_part(s, &du[panel * panels.stride()..], panels, panels.whole(panel), dw);
     });
 }
 
@@ -124,38 +153,39 @@ pub(super) fn weight_gradient_panels<'a>(panels: &Panels, dw: &'a mut [f32]) -> 
     dw.chunks_mut(panels.full_width() * panels.depth * TAPS)
 }
 
-/// Transforms one panel to `dw`, its part of the weights' gradient. `du` starts with the panel's 36 planes of the first
-/// accumulator; planes of further ones follow at distances of all panels' length.
-pub(super) fn transform_weight_gradient_panel<S: Simd>(s: S, du: &[f32], panels: Panels, panel: usize, dw: &mut [f32]) {
-    s.vectorize(GradientPanel { du, panels, panel, dw });
+/// Transforms a part of a panel to `dw`, that panel's part of the weights' gradient. `du` starts with the part's 36
+/// planes of the first accumulator; planes of further ones follow at distances of all panels' length.
+pub(super) fn transform_weight_gradient_part<S: Simd>(s: S, du: &[f32], panels: Panels, part: Part, dw: &mut [f32]) {
+    s.vectorize(GradientPart { du, panels, part, dw });
 }
 
-struct GradientPanel<'a> {
-    /// From the panel's planes in the first accumulator on.
+struct GradientPart<'a> {
+    /// From the part's planes in the first accumulator on.
     du: &'a [f32],
     panels: Panels,
-    panel: usize,
+    part: Part,
     /// `[used channels, C, 3, 3]`.
     dw: &'a mut [f32],
 }
 
-impl Kernel for GradientPanel<'_> {
+impl Kernel for GradientPart<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (width, used, plane) = (
-            self.panels.width(self.panel),
-            self.panels.used(self.panel),
-            self.panels.plane(),
+            self.panels.width(self.part.panel),
+            self.panels.used(self.part.panel),
+            self.part.plane,
         );
-        for depth in 0..self.panels.depth {
-            for first in (0..width).step_by(S::LANES) {
+        let step = self.panels.depth * TAPS;
+        for first in (0..width).step_by(S::LANES) {
+            for (row, depth) in self.part.depth.clone().enumerate() {
                 let mut columns = [[s.zero(); 3]; PATCH];
                 for (x, column) in columns.iter_mut().enumerate() {
                     let mut points = [s.zero(); PATCH];
                     for (y, point) in points.iter_mut().enumerate() {
-                        let mut at = (y * PATCH + x) * plane + depth * width + first;
+                        let mut at = (y * PATCH + x) * plane + row * width + first;
                         while let Some(partial) = self.du.get(at..at + S::LANES) {
                             // SAFETY: the slice has LANES floats.
                             *point = s.add(*point, unsafe { s.load(partial.as_ptr()) });
@@ -164,21 +194,37 @@ impl Kernel for GradientPanel<'_> {
                     }
                     *column = transform::weight_adjoint(s, points);
                 }
-                let mut taps = [[0.0; MAX_LANES]; TAPS];
-                for y in 0..3 {
-                    let row = transform::weight_adjoint(s, transform::across(&columns, y));
-                    for (x, &value) in row.iter().enumerate() {
-                        // SAFETY: a row of `taps` has MAX_LANES >= LANES floats.
-                        unsafe { s.store(taps[3 * y + x].as_mut_ptr(), value) };
-                    }
+                let mut dg = [s.zero(); TAPS];
+                for (y, dg) in dg.chunks_exact_mut(3).enumerate() {
+                    dg.copy_from_slice(&transform::weight_adjoint(s, transform::across(&columns, y)));
                 }
-                for lane in first..used.min(first + S::LANES) {
-                    let kernel = &mut self.dw[(lane * self.panels.depth + depth) * TAPS..][..TAPS];
-                    for (tap, value) in kernel.iter_mut().enumerate() {
-                        *value = taps[tap][lane - first];
-                    }
-                }
+                let kernels = &mut self.dw[first * step + depth * TAPS..];
+                prefetch_kernels(s, kernels.as_ptr().wrapping_add(PREFETCH_DEPTHS * TAPS), step);
+                store_kernels(s, kernels, step, used - first, dg);
             }
+        }
+    }
+}
+
+/// Writes the nine taps of the first `used` kernels, at most a vector, which begin `step` floats apart.
+#[inline(always)]
+fn store_kernels<S: Simd>(s: S, kernels: &mut [f32], step: usize, used: usize, taps: [S::V; TAPS]) {
+    let used = used.min(S::LANES);
+    let mut first = 0;
+    if used == S::LANES {
+        let mut columns = [s.zero(); 8];
+        columns.copy_from_slice(&taps[..8]);
+        let kernels = &mut kernels[..(S::LANES - 1) * step + TAPS];
+        // SAFETY: the slice holds nine floats of each lane's row, borrowed for writing.
+        unsafe { s.store_transposed(kernels.as_mut_ptr(), step, columns) };
+        first = columns.len();
+    }
+    for (tap, &value) in taps.iter().enumerate().skip(first) {
+        let mut lanes = [0.0; MAX_LANES];
+        // SAFETY: the array holds MAX_LANES >= LANES floats.
+        unsafe { s.store(lanes.as_mut_ptr(), value) };
+        for (lane, &value) in lanes[..used].iter().enumerate() {
+            kernels[lane * step + tap] = value;
         }
     }
 }

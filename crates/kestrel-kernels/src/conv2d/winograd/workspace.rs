@@ -2,15 +2,12 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
-#[cfg(all(target_os = "linux", not(miri)))]
-use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
+
+use crate::memory::huge_pages::{self, HUGE_PAGE};
 
 /// Floats in a cache line.
 pub(in crate::conv2d) const LINE: usize = 16;
-
-/// Bytes of a huge page; buffers of half of it and more are made of whole ones, where the system has them.
-const HUGE_PAGE: usize = 2 << 20;
 
 /// Zeroed floats, aligned to a cache line or a huge page, growing only.
 #[derive(Debug, Default)]
@@ -36,7 +33,7 @@ impl Block {
         let Some(start) = NonNull::new(start) else {
             handle_alloc_error(layout)
         };
-        advise_huge_pages(start, layout);
+        huge_pages::advise(start.as_ptr(), layout.size());
         Self {
             floats: start.cast(),
             layout,
@@ -79,23 +76,6 @@ impl Buffer {
     }
 }
 
-/// Asks for huge pages: a transform writes to 36 planes at once, more than the nearest page table cache holds.
-#[cfg(all(target_os = "linux", not(miri)))]
-fn advise_huge_pages(start: NonNull<u8>, layout: Layout) {
-    /// From `linux/mman.h`.
-    const MADV_HUGEPAGE: c_int = 14;
-    unsafe extern "C" {
-        fn madvise(start: *mut c_void, len: usize, advice: c_int) -> c_int;
-    }
-    if layout.align() == HUGE_PAGE {
-        // SAFETY: the range is one live allocation, page-aligned; this advice changes no contents. It may be refused.
-        let _refused = unsafe { madvise(start.as_ptr().cast(), layout.size(), MADV_HUGEPAGE) };
-    }
-}
-
-#[cfg(not(all(target_os = "linux", not(miri))))]
-fn advise_huge_pages(_start: NonNull<u8>, _layout: Layout) {}
-
 /// Scratch memory of the Winograd passes, owned by the caller and reused from call to call.
 ///
 /// It grows to the largest call's need and stays. In bytes, with channels rounded up to two vectors, a call needs:
@@ -103,10 +83,10 @@ fn advise_huge_pages(_start: NonNull<u8>, _layout: Layout) {}
 /// | pass | for all threads | for each thread |
 /// |---|---|---|
 /// | forward, backward-data | `144·C·K` (weights) | `144·32·(C + 128)` at most |
-/// | the same, with few tiles | 8 MiB at most (patches) | `144·C` for each of a panel's 8 to 32 channels, and 147 KiB |
+/// | the same, with few tiles | 8 MiB at most (patches) | `144·(128 + tiles)` for each of a panel's 8 to 32 channels |
 /// | backward-weights, few channels | 8 MiB at most (accumulators) | `144·32·(C + K)` |
 /// | backward-weights, many channels | `144·C·K` (accumulator) and the larger of 3.5 MB and `144·16·(C + K)` | none |
-/// | backward-weights, few tiles | 16 MiB at most (tiles) | `144·C` for each of a panel's channels |
+/// | backward-weights, few tiles | 16 MiB at most (tiles) | `144·128` for each of a panel's channels |
 ///
 /// Blocks of 1 MiB and more are rounded up to 2 MiB.
 #[derive(Debug, Default)]

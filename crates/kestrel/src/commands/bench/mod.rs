@@ -2,11 +2,12 @@
 
 mod cnn;
 mod load_cifar;
+mod load_folder;
 
 use std::io::{self, Write};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::cli::{BenchArgs, BenchCase};
 use crate::device;
@@ -16,13 +17,24 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     device::set_threads(args.threads)?;
     let device = args.device.open()?;
     let all = [BenchCase::CnnTrain, BenchCase::CnnEval, BenchCase::LoadCifar];
-    let cases = if args.cases.is_empty() { &all[..] } else { &args.cases };
+    // Without photographs, there is nothing to load.
+    let all = [&all[..], &[BenchCase::LoadFolder][..usize::from(args.folder.is_some())]].concat();
+    let cases = if args.cases.is_empty() { &all } else { &args.cases };
     tracing::info!("Device: {}", device::describe(&device));
     for case in cases {
         let (name, variant, rates) = match case {
             BenchCase::CnnTrain => ("cnn-train", "f32", cnn::train(args.repeats, &device)?),
             BenchCase::CnnEval => ("cnn-eval", "f32", cnn::eval(args.repeats, &device)?),
             BenchCase::LoadCifar => ("load-cifar", "prefetch", load_cifar::load(args.repeats, &device)?),
+            BenchCase::LoadFolder => {
+                let folder = args.folder.as_deref();
+                let folder = folder.context("load-folder needs photographs: name their folder with --folder DIR")?;
+                (
+                    "load-folder",
+                    "prefetch",
+                    load_folder::load(folder, args.repeats, &device)?,
+                )
+            }
         };
         say(name, variant, rates)?;
     }

@@ -45,7 +45,13 @@ impl Affine<'_> {
 
     #[inline(always)]
     pub(crate) fn channels<S: Simd>(&self, s: S, channel: usize, lanes: usize) -> [S::V; 3] {
-        [self.center, self.scale, self.shift].map(|values| load_channels(s, values, channel, lanes))
+        // Written out, as in all code that runs on vectors: a closure that an array's `map` calls may not be inlined, and is
+        // then compiled without the instruction set.
+        [
+            load_channels(s, self.center, channel, lanes),
+            load_channels(s, self.scale, channel, lanes),
+            load_channels(s, self.shift, channel, lanes),
+        ]
     }
 }
 
@@ -135,11 +141,12 @@ impl Epilogue for NormalizeAddRelu<'_> {
 
     #[inline(always)]
     fn channels<S: Simd>(&self, s: S, channel: usize, lanes: usize) -> Self::Channels<S> {
-        let residual = self.residual_affine.as_ref();
-        (
-            self.affine.channels(s, channel, lanes),
-            residual.map(|affine| affine.channels(s, channel, lanes)),
-        )
+        #[allow(clippy::manual_map, reason = "its closure might not be inlined")]
+        let residual = match &self.residual_affine {
+            Some(affine) => Some(affine.channels(s, channel, lanes)),
+            None => None,
+        };
+        (self.affine.channels(s, channel, lanes), residual)
     }
 
     #[inline(always)]

@@ -118,10 +118,11 @@ impl Epilogue for OutputMask<'_> {
     #[inline(always)]
     fn channels<S: Simd>(&self, s: S, channel: usize, lanes: usize) -> Self::Channels<S> {
         let center = load_channels(s, self.x.1, channel, lanes);
-        let residual = self
-            .residual
-            .map(|(_, center)| load_channels(s, center, channel, lanes));
-        ([center, residual.unwrap_or(s.zero())], [s.zero(); 3])
+        let residual = match self.residual {
+            Some((_, center)) => load_channels(s, center, channel, lanes),
+            None => s.zero(),
+        };
+        ([center, residual], [s.zero(); 3])
     }
 
     #[inline(always)]
@@ -179,7 +180,12 @@ impl Epilogue for ThroughStatistics<'_> {
 
     #[inline(always)]
     fn channels<S: Simd>(&self, s: S, channel: usize, lanes: usize) -> [S::V; 4] {
-        [self.center, self.scale, self.slope, self.offset].map(|values| load_channels(s, values, channel, lanes))
+        [
+            load_channels(s, self.center, channel, lanes),
+            load_channels(s, self.scale, channel, lanes),
+            load_channels(s, self.slope, channel, lanes),
+            load_channels(s, self.offset, channel, lanes),
+        ]
     }
 
     #[inline(always)]

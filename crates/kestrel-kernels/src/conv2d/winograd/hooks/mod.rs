@@ -34,7 +34,7 @@ pub trait Epilogue: Sync {
     const SUMS: usize;
 
     /// Constants and running sums for one vector of channels of one tile.
-    type Channels<S: Simd>;
+    type Channels<S: Simd>: Copy;
 
     /// Panics unless the function is for `k` channels and `len` outputs.
     fn check(&self, k: usize, len: usize);
