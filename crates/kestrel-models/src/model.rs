@@ -85,6 +85,15 @@ pub trait Model: Send + Sync {
 
     /// How many classes the logits tell apart.
     fn num_classes(&self) -> usize;
+
+    /// Freezes every parameter but the last layer's: what transfer learning begins with.
+    ///
+    /// # Errors
+    /// Those of [`Params::freeze`].
+    fn freeze_all_but_head(&self) -> Result<()> {
+        self.params().freeze("")?;
+        self.params().unfreeze(self.head())
+    }
 }
 
 /// A part of a model by the names of its modules.

@@ -65,7 +65,12 @@ pub(crate) fn fill(params: &Params, dtype: DType, conv_gain: f64) {
 
 /// The images of the golden files.
 pub(crate) fn images(batch: usize, size: usize, dtype: DType) -> Tensor {
-    let values = formula("images", batch * 3 * size * size);
+    images_named("images", batch, size, dtype)
+}
+
+/// Other images, for each name.
+pub(crate) fn images_named(name: &str, batch: usize, size: usize, dtype: DType) -> Tensor {
+    let values = formula(name, batch * 3 * size * size);
     let values = values.into_iter().map(|v| 2.0 * v).collect();
     tensor(values, &[batch, 3, size, size], dtype)
 }

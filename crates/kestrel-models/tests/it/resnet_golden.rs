@@ -3,9 +3,10 @@
 //! The golden files hold torchvision's numbers in f64. In f64 ours must be the same program (1e-9); in f32, logits and running
 //! statistics stay within 1e-5 of them and gradients within 1e-4.
 //!
-//! Two exceptions in f32. Rounding tips a relu whose input is nearly 0, and a tipped relu is a sizeable part of a gradient at
-//! batch 4. With the CIFAR stem Winograd's rounding does so, so there gradients meet 1e-4 without Winograd alone. In ResNet-50
-//! any rounding does: PyTorch's own gradients in f32 stray from those in f64 by up to 9e-3.
+//! A relu whose input is nearly 0 goes the other way under any rounding, and a tipped relu is a sizeable part of a gradient of a
+//! few images: the script chose images whose nearest tie is far away. ResNet-34 and 50 have too many relus for that: what they
+//! compute is proved in f64, and in f32 a few tipped relus are allowed for. PyTorch's own gradients in f32 stray from those in
+//! f64 by up to 9e-3 in ResNet-50.
 
 use candle_core::{DType, Device, Tensor};
 use kestrel_kernels::channels_last::without_winograd;
@@ -13,7 +14,7 @@ use kestrel_kernels::cross_entropy;
 use kestrel_models::{Depth, Mode, Model, ResNet, ResNetConfig, is_buffer};
 
 use crate::cnn_golden::{error, golden, norm, values};
-use crate::formula::{fill, images};
+use crate::formula::{fill, images, images_named};
 
 const TRAIN: Mode = Mode::Train { seed: 0, step: 0 };
 
@@ -34,7 +35,7 @@ fn compare(file: &str, config: ResNetConfig, batch: usize, dtype: DType, logits_
     let golden = golden(file);
     let size = images_of(file);
     let model = resnet(config, dtype);
-    let images = images(batch, size, dtype);
+    let images = images_named(&format!("images{}", values(&golden["images"])[0]), batch, size, dtype);
     let targets: Vec<u32> = (0..batch as u32).map(|i| i * 3 % 10).collect();
     let targets = Tensor::new(targets, &Device::Cpu).unwrap();
     let mut faults = Vec::new();
@@ -73,7 +74,7 @@ fn compare(file: &str, config: ResNetConfig, batch: usize, dtype: DType, logits_
 
 fn images_of(file: &str) -> usize {
     let (_, size) = file.rsplit_once('_').unwrap();
-    size.parse().unwrap_or(32)
+    size.parse().unwrap()
 }
 
 fn imagenet(depth: Depth) -> ResNetConfig {
@@ -92,35 +93,36 @@ fn resnet18_of_32_pixels() {
 
 #[test]
 fn resnet18_of_64_pixels() {
-    compare("resnet18_64", imagenet(Depth::ResNet18), 4, DType::F32, 1e-5, 1e-4);
+    compare("resnet18_64", imagenet(Depth::ResNet18), 2, DType::F32, 1e-5, 1e-4);
 }
 
 #[test]
 fn resnet18_of_224_pixels() {
-    compare("resnet18_224", imagenet(Depth::ResNet18), 2, DType::F32, 1e-5, 1e-4);
+    compare("resnet18_224", imagenet(Depth::ResNet18), 1, DType::F32, 1e-5, 1e-4);
 }
 
 #[test]
 fn resnet18_with_the_cifar_stem() {
     let config = ResNetConfig::cifar(Depth::ResNet18, 10);
-    compare("resnet18_cifar", config.clone(), 4, DType::F64, 1e-9, 1e-9);
-    compare("resnet18_cifar", config.clone(), 4, DType::F32, 1e-5, 2e-2);
-    without_winograd(|| compare("resnet18_cifar", config, 4, DType::F32, 1e-5, 1e-4));
+    compare("resnet18_cifar_16", config.clone(), 4, DType::F64, 1e-9, 1e-9);
+    compare("resnet18_cifar_16", config.clone(), 4, DType::F32, 1e-5, 1e-4);
+    without_winograd(|| compare("resnet18_cifar_16", config, 4, DType::F32, 1e-5, 1e-4));
 }
 
 #[test]
-fn resnet34() {
-    compare("resnet34_64", imagenet(Depth::ResNet34), 4, DType::F32, 1e-5, 1e-4);
-}
-
-#[test]
-fn resnet50() {
-    compare("resnet50_64", imagenet(Depth::ResNet50), 4, DType::F32, 2e-5, 5e-2);
+fn resnet34_in_f64_is_torchvisions_program() {
+    compare("resnet34_96", imagenet(Depth::ResNet34), 2, DType::F64, 1e-9, 1e-9);
 }
 
 #[test]
 fn resnet50_in_f64_is_torchvisions_program() {
-    compare("resnet50_64", imagenet(Depth::ResNet50), 4, DType::F64, 1e-9, 1e-9);
+    compare("resnet50_96", imagenet(Depth::ResNet50), 3, DType::F64, 1e-9, 1e-9);
+}
+
+#[test]
+fn deeper_networks_in_f32() {
+    compare("resnet34_96", imagenet(Depth::ResNet34), 2, DType::F32, 2e-5, 5e-2);
+    compare("resnet50_96", imagenet(Depth::ResNet50), 3, DType::F32, 1e-4, 5e-2);
 }
 
 #[test]

@@ -33,8 +33,11 @@ fn refused(pickle: &[u8], reason: &str) {
     assert!(error.contains("w.pth") && error.contains(reason), "{error}");
 }
 
-/// `{name: tensor}` for tensors of the given storage type, length, offset, sizes and strides, as torch writes it.
-fn dict(tensors: &[(&str, &str, u8, u8, &[u8], &[u8])]) -> Vec<u8> {
+/// A name, the storage's type and length, then offset, sizes and strides.
+type View<'a> = (&'a str, &'a str, u8, u8, &'a [u8], &'a [u8]);
+
+/// `{name: tensor}` as torch writes it.
+fn dict(tensors: &[View<'_>]) -> Vec<u8> {
     let text = |text: &str| [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     let tuple = |items: &[u8]| {
         let items = items.iter().flat_map(|item| [b'K', *item]);
