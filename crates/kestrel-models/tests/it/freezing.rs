@@ -143,3 +143,20 @@ fn a_module_that_is_not_there_cannot_be_frozen() {
     }
     assert!(!model.params().is_frozen("layer1"));
 }
+
+/// What a feature cache rests on: an image's features do not depend on the images beside it.
+#[test]
+fn features_do_not_depend_on_the_batch() {
+    let model = resnet(DType::F32);
+    for size in [32, 96] {
+        let images = images(9, size, DType::F32);
+        let all = model.features(&images, Mode::Eval).unwrap();
+        for (start, len) in [(0, 1), (3, 2), (4, 5), (1, 8)] {
+            let part = images.narrow(0, start, len).unwrap().contiguous().unwrap();
+            let part = values(&model.features(&part, Mode::Eval).unwrap());
+            let want = values(&all.narrow(0, start, len).unwrap());
+            let strays = part.iter().zip(&want).filter(|(a, b)| a != b).count();
+            assert_eq!(strays, 0, "{size} pixels, images {start} to {}", start + len);
+        }
+    }
+}
