@@ -1,5 +1,7 @@
 //! What a classifier is to the rest of the workspace.
 
+use std::sync::Arc;
+
 use candle_core::{Tensor, Var};
 use kestrel_kernels::tape::{self, Tape, Value};
 
@@ -93,6 +95,36 @@ pub trait Model: Send + Sync {
     fn freeze_all_but_head(&self) -> Result<()> {
         self.params().freeze("")?;
         self.params().unfreeze(self.head())
+    }
+}
+
+impl<M: Model + ?Sized> Model for Arc<M> {
+    fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
+        M::forward(self, images, mode)
+    }
+
+    fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
+        M::features(self, images, mode)
+    }
+
+    fn classify(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
+        M::classify(self, features, mode)
+    }
+
+    fn params(&self) -> &Params {
+        M::params(self)
+    }
+
+    fn layer_groups(&self) -> Vec<LayerGroup> {
+        M::layer_groups(self)
+    }
+
+    fn head(&self) -> &'static str {
+        M::head(self)
+    }
+
+    fn num_classes(&self) -> usize {
+        M::num_classes(self)
     }
 }
 

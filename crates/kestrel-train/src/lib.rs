@@ -4,16 +4,19 @@
 //! [`Progress`] made. It runs [`Trainer::train_one_epoch`] and [`evaluate`] in turn, and tells [`Callback`]s, which
 //! draw progress, save files or stop the run. Nothing in this crate prints; it speaks by `tracing` events.
 
+mod batch_source;
 pub mod callback;
 pub mod checkpoint;
 mod error;
 mod evaluate;
+pub mod feature_cache;
 pub mod lr_scheduler;
 pub mod metrics;
 pub mod optim;
 pub mod report;
 mod trainer;
 
+pub use batch_source::{BatchSource, Batches};
 pub use callback::{Callback, Control, EpochReport, StepReport};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate, predict_probabilities};
