@@ -50,6 +50,14 @@ pub enum Error {
         /// The name that was given.
         name: String,
     },
+    /// A layer group was named that the model does not have.
+    #[error("the model has no layer group called {name:?}; its groups are {}", groups.join(", "))]
+    UnknownLayerGroup {
+        /// The name that was given.
+        name: String,
+        /// Those it has, from the input to the last layer.
+        groups: Vec<&'static str>,
+    },
     /// A pickle asks for something to be called or made that is no part of a state dict. Nothing of it was run.
     #[error("{} asks for {global}, which no file of tensors needs; nothing of it was run", path.display())]
     ForbiddenGlobal {

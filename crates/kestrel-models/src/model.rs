@@ -57,33 +57,46 @@ pub trait Model: Send + Sync {
     fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor>;
 
     /// What the last layer takes: `classify(features(x)) = forward(x)`. Without the last layer's cost, to be kept where all
-    /// that comes before it is frozen.
+    /// that comes before it is frozen. The images themselves, where a model does not say.
     ///
     /// # Shapes
     /// `images [N, 3, H, W]`, normalised → `[N, num_features]`.
     ///
     /// # Errors
     /// Those of [`forward`](Self::forward).
-    fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor>;
+    fn features(&self, images: &Tensor, _mode: Mode) -> Result<Tensor> {
+        Ok(images.clone())
+    }
 
-    /// The last layer: the logits of a batch of [`features`](Self::features).
+    /// The last layer: the logits of a batch of [`features`](Self::features). The whole model, where it does not say.
     ///
     /// # Shapes
     /// `features [N, num_features]` → `[N, num_classes]`.
     ///
     /// # Errors
     /// Where there are other features.
-    fn classify(&self, features: &Tensor, mode: Mode) -> Result<Tensor>;
+    fn classify(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.forward(features, mode)
+    }
 
     /// Parameters and buffers, by PyTorch's names.
     fn params(&self) -> &Params;
 
     /// The parts of the model from the input to the last layer, which is a group of its own: the steps in which a model is
-    /// thawed, and to which learning rates of their own are given. Every parameter is in one of them.
-    fn layer_groups(&self) -> Vec<LayerGroup>;
+    /// thawed, and to which learning rates of their own are given. Every parameter is in one of them. One group, where a model
+    /// does not say.
+    fn layer_groups(&self) -> Vec<LayerGroup> {
+        vec![LayerGroup {
+            name: "model",
+            modules: &[""],
+        }]
+    }
 
-    /// The name of the last layer, whose shape follows the number of classes.
-    fn head(&self) -> &'static str;
+    /// The name of the last layer, whose shape follows the number of classes; empty, the name of the whole, where a model does
+    /// not say.
+    fn head(&self) -> &'static str {
+        ""
+    }
 
     /// How many classes the logits tell apart.
     fn num_classes(&self) -> usize;
@@ -95,6 +108,26 @@ pub trait Model: Send + Sync {
     fn freeze_all_but_head(&self) -> Result<()> {
         self.params().freeze("")?;
         self.params().unfreeze(self.head())
+    }
+
+    /// Trains the layer group of that name and all after it, and freezes those before it.
+    ///
+    /// # Errors
+    /// [`crate::Error::UnknownLayerGroup`]; nothing is changed then.
+    fn train_from(&self, group: &str) -> Result<()> {
+        let groups = self.layer_groups();
+        let Some(first) = groups.iter().position(|candidate| candidate.name == group) else {
+            return Err(crate::Error::UnknownLayerGroup {
+                name: group.to_owned(),
+                groups: groups.iter().map(|group| group.name).collect(),
+            });
+        };
+        groups[..first]
+            .iter()
+            .try_for_each(|group| group.freeze(self.params()))?;
+        groups[first..]
+            .iter()
+            .try_for_each(|group| group.unfreeze(self.params()))
     }
 }
 

@@ -1,12 +1,12 @@
 //! Loss and accuracy of a model on a data set.
 
 use candle_core::{D, DType, Device};
-use kestrel_data::loader::DataLoader;
 use kestrel_kernels::cross_entropy;
 use kestrel_models::{Mode, Model};
 
 use crate::metrics::{ConfusionMatrix, Mean, argmax};
-use crate::{Error, Result};
+use crate::tta::Tta;
+use crate::{BatchSource, Error, Result};
 
 /// What an evaluation found.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +30,20 @@ impl Evaluation {
 /// Where the loader or the model fails, or `on_batch` does.
 pub fn evaluate(
     model: &dyn Model,
-    loader: &DataLoader,
+    loader: &dyn BatchSource,
+    on_batch: &mut dyn FnMut(usize, usize) -> Result<()>,
+) -> Result<Evaluation> {
+    evaluate_with(model, loader, Tta::None, on_batch)
+}
+
+/// [`evaluate()`] with test-time augmentation: loss and predictions are those of the logits averaged over views.
+///
+/// # Errors
+/// As [`evaluate()`].
+pub fn evaluate_with(
+    model: &dyn Model,
+    loader: &dyn BatchSource,
+    tta: Tta,
     on_batch: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Evaluation> {
     let span = tracing::info_span!("evaluate");
@@ -41,10 +54,9 @@ pub fn evaluate(
     }
     let mut loss = Mean::default();
     let mut confusion = ConfusionMatrix::new(model.num_classes());
-    for (done, batch) in loader.epoch(0).enumerate() {
+    for (done, batch) in loader.epoch(0)?.enumerate() {
         let batch = batch?;
-        // Detached, so that no graph is kept.
-        let logits = model.forward(&batch.images, Mode::Eval)?.detach();
+        let logits = tta.logits(model, &batch.images)?;
         loss.add(scalar(&cross_entropy(&logits, &batch.targets)?)?);
         let targets = batch.targets.to_device(&Device::Cpu)?.to_vec1::<u32>()?;
         confusion.add(&argmax(&logits)?, &targets);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{DatasetName, TrainOptions};
 use crate::device::{CpuFeatures, DeviceChoice};
+use crate::methods::TtaName;
 
 /// Train, evaluate and look at image classifiers.
 #[derive(Debug, Parser)]
@@ -31,10 +32,24 @@ const TRAIN_EXAMPLES: &str = "Examples:
   kestrel train --data pictures.tar               the same in an archive, which stays packed
   kestrel train --data table.csv --val-fraction 0.2
   kestrel train --config runs/cifar10-cnn-1/config.toml --seed 1
+  kestrel train --optimizer sgd --nesterov --lr 0.1 --scheduler cosine --warmup 5 --ema 0.999
+  kestrel train --find-lr                         where the loss falls most as the rate rises
   kestrel train --resume runs/cifar10-cnn-1       go on after the last finished epoch
 
 A run writes to runs/<name>/: config.toml (every option), best.safetensors (the weights of the best epoch),
 checkpoint.safetensors (all that --resume needs), predictions.png.";
+
+const FINETUNE_EXAMPLES: &str = "Examples:
+  kestrel finetune-resnet --pretrained imagenet --data pictures
+                                                  torchvision's weights (downloaded once), a new last layer
+  kestrel finetune-resnet --weights resnet18-f37072fd.pth --data pictures --unfreeze layer4
+                                                  then 5 epochs in which layer4 is trained too
+  kestrel finetune-resnet --pretrained imagenet --data pictures --freeze none --layer-lr-decay 0.5 --lr 1e-4
+                                                  all of it from the start, slower towards the input
+  kestrel finetune-resnet --weights runs/cifar10-resnet18-1/best.safetensors --stem cifar --image-size 32 --data pictures
+
+While only the last layer is trained, its inputs are computed once, kept under data/features, and an epoch takes seconds.
+A run writes what `train` writes; `kestrel export` turns its weights into a file for torchvision.";
 
 const EVALUATE_EXAMPLES: &str = "Examples:
   kestrel evaluate --weights runs/cifar10-cnn-1/best.safetensors
@@ -54,9 +69,14 @@ pub(crate) enum Command {
     /// Train a classifier, validate after each epoch, keep the best.
     #[command(after_help = TRAIN_EXAMPLES)]
     Train(Box<TrainArgs>),
+    /// Fine-tune a pretrained ResNet: `train` with the options of transfer learning.
+    #[command(after_help = FINETUNE_EXAMPLES)]
+    FinetuneResnet(Box<TrainArgs>),
     /// Loss, accuracy and accuracy by class of saved weights; optionally a picture of predictions.
     #[command(after_help = EVALUATE_EXAMPLES)]
     Evaluate(EvaluateArgs),
+    /// Write weights for PyTorch: a safetensors file that the same torchvision model's load_state_dict takes.
+    Export(ExportArgs),
     /// Look into data sets.
     Data(DataArgs),
     /// Measure speed.
@@ -73,6 +93,12 @@ pub(crate) struct TrainArgs {
     /// Continue a run: its folder, or its checkpoint.safetensors.
     #[arg(long, value_name = "PATH")]
     pub(crate) resume: Option<PathBuf>,
+    /// Train nothing: raise the learning rate over 100 steps, print the rate at which the loss falls most, draw the curve.
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) find_lr: bool,
+    /// Where --find-lr draws.
+    #[arg(long, value_name = "FILE", default_value = "lr.png")]
+    pub(crate) find_lr_plot: PathBuf,
     #[command(flatten)]
     pub(crate) options: TrainOptions,
 }
@@ -83,7 +109,7 @@ pub(crate) struct EvaluateArgs {
     /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: PathBuf,
-    /// The config.toml of the run, for its eval-transforms; without it, the reference's.
+    /// The config.toml of the run, for its eval-transforms; without it, those of the weights, else the reference's.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Which data set; auto takes what the weights were trained on.
@@ -101,6 +127,9 @@ pub(crate) struct EvaluateArgs {
     /// Images in a batch.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) batch_size: u64,
+    /// Average the answers over views of each image.
+    #[arg(long, value_enum, default_value_t = TtaName::None)]
+    pub(crate) tta: TtaName,
     /// Write a PNG of predictions here.
     #[arg(long, value_name = "FILE")]
     pub(crate) predictions: Option<PathBuf>,
@@ -116,6 +145,17 @@ pub(crate) struct EvaluateArgs {
     /// CPU threads; 0 for one a core. They change no result.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
+}
+
+/// Arguments of `export`.
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: PathBuf,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
 }
 
 /// A split of a data set.

@@ -1,4 +1,4 @@
-//! Adam with coupled weight decay, in PyTorch's order of operations.
+//! Adam with coupled or decoupled weight decay, in PyTorch's order of operations.
 
 use crate::element::{self, Element, dispatch};
 use crate::simd::{Isa, Kernel, Simd};
@@ -20,8 +20,11 @@ pub struct AdamConfig {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Coupled L2: `weight_decay · param` is added to the gradient.
+    /// Coupled L2: `weight_decay · param` is added to the gradient. Decoupled: the parameter shrinks by
+    /// `lr · weight_decay` of itself before the step.
     pub weight_decay: f64,
+    /// Whether the weight decay is decoupled from the moments, which makes this AdamW.
+    pub decoupled: bool,
 }
 
 impl Default for AdamConfig {
@@ -32,16 +35,25 @@ impl Default for AdamConfig {
             beta2: 0.999,
             eps: 1e-8,
             weight_decay: 0.0,
+            decoupled: false,
         }
+    }
+}
+
+impl AdamConfig {
+    /// The weight decay that is added to the gradient.
+    fn coupled(&self) -> f64 {
+        if self.decoupled { 0.0 } else { self.weight_decay }
     }
 }
 
 /// One step of Adam on `param`, with the moments moved in place; `step` counts from 1.
 ///
 /// ```text
-/// g = grad + weight_decay · param
+/// g = grad + weight_decay · param, or grad if decoupled
 /// exp_avg    += (1 − beta1) (g − exp_avg)
 /// exp_avg_sq  = beta2 · exp_avg_sq + (1 − beta2) g²
+/// param      *= 1 − lr · weight_decay                                 (decoupled)
 /// param      −= lr / (1 − beta1^step) · exp_avg / (√exp_avg_sq / √(1 − beta2^step) + eps)
 /// ```
 ///
@@ -53,8 +65,8 @@ impl Default for AdamConfig {
 /// `RequiresContiguous`; nothing has moved then.
 ///
 /// # Source
-/// Kingma and Ba 2015, algorithm 1; `torch.optim.Adam(weight_decay=...)`, not AdamW; proved by
-/// `tests/golden/adam.safetensors`.
+/// Kingma and Ba 2015, algorithm 1; `torch.optim.Adam`, proved by `tests/golden/adam.safetensors`. Decoupled: Loshchilov
+/// and Hutter 2019, algorithm 2; `torch.optim.AdamW`, proved by the golden file `optimizers` of `kestrel-train`.
 pub fn adam_step(
     param: &Var,
     grad: &Tensor,
@@ -90,7 +102,7 @@ pub fn adam_step(
     let grad = grad.contiguous()?;
     let moment = |moment| Moment {
         moment,
-        weight_decay: config.weight_decay,
+        weight_decay: config.coupled(),
     };
     exp_avg.inplace_op3(&grad, param, &moment(Order::First { beta1: config.beta1 }))?;
     exp_avg_sq.inplace_op3(&grad, param, &moment(Order::Second { beta2: config.beta2 }))?;
@@ -107,10 +119,10 @@ fn composite(
     config: &AdamConfig,
 ) -> candle_core::Result<()> {
     let param_now = param.as_detached_tensor();
-    let grad = if config.weight_decay == 0.0 {
+    let grad = if config.coupled() == 0.0 {
         grad.clone()
     } else {
-        (grad + (&param_now * config.weight_decay)?)?
+        (grad + (&param_now * config.coupled())?)?
     };
     let first = (exp_avg.detach() + ((&grad - exp_avg.detach())? * (1.0 - config.beta1))?)?;
     let second = ((exp_avg_sq.detach() * config.beta2)? + (grad.sqr()? * (1.0 - config.beta2))?)?;
@@ -118,9 +130,10 @@ fn composite(
         step_size,
         sqrt_correction2,
         eps,
+        keep,
     } = Apply::new(step, config);
     let denom = ((second.sqrt()? / sqrt_correction2)? + eps)?;
-    let moved = (param_now - ((&first * step_size)? / denom)?)?;
+    let moved = ((param_now * keep)? - ((&first * step_size)? / denom)?)?;
     for (to, from) in [(exp_avg, first), (exp_avg_sq, second)] {
         to.flatten_all()?.slice_set(&from.flatten_all()?, 0, 0)?;
     }
@@ -171,6 +184,8 @@ struct Apply {
     step_size: f64,
     sqrt_correction2: f64,
     eps: f64,
+    /// What is left of the parameter after decoupled decay.
+    keep: f64,
 }
 
 impl Apply {
@@ -180,14 +195,19 @@ impl Apply {
             step_size: config.lr / correction(config.beta1),
             sqrt_correction2: correction(config.beta2).sqrt(),
             eps: config.eps,
+            keep: if config.decoupled {
+                1.0 - config.lr * config.weight_decay
+            } else {
+                1.0
+            },
         }
     }
 
     fn run<T: Element>(&self, param: &mut [T], exp_avg: &[T], exp_avg_sq: &[T]) {
         let (step_size, eps) = (T::narrow(self.step_size), T::narrow(self.eps));
-        let sqrt_correction2 = T::narrow(self.sqrt_correction2);
+        let (sqrt_correction2, keep) = (T::narrow(self.sqrt_correction2), T::narrow(self.keep));
         zip3(param, exp_avg, exp_avg_sq, move |p, m, v| {
-            p - step_size * m / (v.sqrt() / sqrt_correction2 + eps)
+            p * keep - step_size * m / (v.sqrt() / sqrt_correction2 + eps)
         });
     }
 }
@@ -270,10 +290,17 @@ mod tests {
 
     #[test]
     fn composite_agrees_with_the_kernel() -> candle_core::Result<()> {
-        let config = AdamConfig {
-            weight_decay: 0.1,
-            ..AdamConfig::default()
-        };
+        for decoupled in [false, true] {
+            compare(AdamConfig {
+                weight_decay: 0.1,
+                decoupled,
+                ..AdamConfig::default()
+            })?;
+        }
+        Ok(())
+    }
+
+    fn compare(config: AdamConfig) -> candle_core::Result<()> {
         let values: Vec<f64> = (0..15).map(|i| (f64::from(i) * 1.7).sin()).collect();
         let start = Tensor::from_vec(values, (3, 5), &Device::Cpu)?;
         let (fast, slow) = (Var::from_tensor(&start.copy()?)?, Var::from_tensor(&start.copy()?)?);

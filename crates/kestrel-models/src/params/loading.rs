@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::{Entries, Params, in_module};
 use crate::{Error, Result, StateDict, StateDictMismatch};
 
-/// What [`Params::load_with_new_head`] has done.
+/// What [`Params::load_with_new_head`] or [`Params::load_for_other_classes`] has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// How many tensors were set from the file.
@@ -43,7 +43,7 @@ impl Params {
     /// # Errors
     /// [`Error::StateDict`] lists every missing, unexpected and mismatched tensor.
     pub fn load_state_dict(&self, dict: &StateDict) -> Result<()> {
-        self.load(dict, None).map(|_| ())
+        self.load(dict, None, false).map(|_| ())
     }
 
     /// As [`load_state_dict`](Self::load_state_dict), but the layer `head` keeps its initial values where the dict's was made
@@ -54,12 +54,22 @@ impl Params {
     /// # Errors
     /// [`Error::StateDict`] lists every missing, unexpected and mismatched tensor; nothing was changed.
     pub fn load_with_new_head(&self, dict: &StateDict, head: &str) -> Result<LoadReport> {
-        self.load(dict, Some(head))
+        self.load(dict, Some(head), false)
     }
 
-    fn load(&self, dict: &StateDict, head: Option<&str>) -> Result<LoadReport> {
+    /// As [`load_with_new_head`](Self::load_with_new_head), but the head keeps its initial values also where the dict's has as
+    /// many classes: they are other ones.
+    ///
+    /// # Errors
+    /// [`Error::StateDict`] lists every missing, unexpected and mismatched tensor; nothing was changed.
+    pub fn load_for_other_classes(&self, dict: &StateDict, head: &str) -> Result<LoadReport> {
+        self.load(dict, Some(head), true)
+    }
+
+    fn load(&self, dict: &StateDict, head: Option<&str>, other_classes: bool) -> Result<LoadReport> {
         let entries = self.read();
-        let replaced = head.and_then(|head| new_head(&entries, dict, head)).unwrap_or_default();
+        let replaced = head.and_then(|head| new_head(&entries, dict, head, other_classes));
+        let replaced = replaced.unwrap_or_default();
         let is_replaced = |name: &str| replaced.iter().any(|tensor| tensor.name == name);
         let mut mismatch = StateDictMismatch::default();
         for (name, entry) in entries.iter().filter(|(name, _)| !is_replaced(name)) {
@@ -96,15 +106,15 @@ impl Params {
     }
 }
 
-/// The tensors of the head, if each of them is in the dict for one other number of classes.
-fn new_head(entries: &Entries, dict: &StateDict, head: &str) -> Option<Vec<Replaced>> {
+/// The tensors of the head, if each of them is in the dict for one other number of classes, or for `other_classes`.
+fn new_head(entries: &Entries, dict: &StateDict, head: &str, other_classes: bool) -> Option<Vec<Replaced>> {
     let mut classes = None;
     let mut replaced = Vec::new();
     for (name, entry) in entries.iter().filter(|(name, _)| in_module(name, head)) {
         let (expected, got) = (entry.var.dims(), dict.get(name)?);
         let got = got.dtype().is_float().then(|| got.dims())?;
         let ((here, inputs), (there, their_inputs)) = (expected.split_first()?, got.split_first()?);
-        if here == there || inputs != their_inputs || *classes.get_or_insert(*there) != *there {
+        if (here == there && !other_classes) || inputs != their_inputs || *classes.get_or_insert(*there) != *there {
             return None;
         }
         replaced.push(Replaced {

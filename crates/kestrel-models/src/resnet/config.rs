@@ -14,7 +14,7 @@ pub struct ResNetConfig {
     pub num_classes: usize,
     /// How it begins.
     pub stem: Stem,
-    /// Side of the square images that it is trained on, in pixels. It takes images of any size.
+    /// Side of the square images that it is trained on, in pixels, at least the network's stride. It takes images of any size.
     pub image_size: usize,
 }
 
@@ -61,11 +61,18 @@ impl ResNetConfig {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        for (field, value) in [("num_classes", self.num_classes), ("image_size", self.image_size)] {
-            if value == 0 {
+        let (stride, at_least) = match self.stem {
+            Stem::Imagenet => (32, "at least 32, the network's stride; the cifar stem's is 8"),
+            Stem::Cifar => (8, "at least 8, the network's stride"),
+        };
+        for (field, value, least, expected) in [
+            ("num_classes", self.num_classes, 1, "at least 1"),
+            ("image_size", self.image_size, stride, at_least),
+        ] {
+            if value < least {
                 return Err(Error::InvalidConfig {
                     field,
-                    expected: "at least 1",
+                    expected,
                     got: value.to_string(),
                 });
             }

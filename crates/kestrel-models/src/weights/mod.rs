@@ -27,6 +27,10 @@ pub struct ModelInfo {
     pub mean: [f32; 3],
     /// Per channel, what it was then divided by.
     pub std: [f32; 3],
+    /// The steps that bring a picture to the network's input, as the program that trained it describes them; the reference's
+    /// where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transforms: Option<serde_json::Value>,
 }
 
 /// Reads a weight file: torch's zip format by [`read_pth`], anything else as safetensors by [`read`]. The content decides,

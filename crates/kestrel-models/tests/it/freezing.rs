@@ -132,6 +132,27 @@ fn thawing_undoes_freezing() {
 }
 
 #[test]
+fn training_from_a_group_on_freezes_what_comes_before_it() {
+    let model = resnet(DType::F32);
+    model.train_from("layer4").unwrap();
+    assert!(
+        names(&model)
+            .iter()
+            .all(|name| name.starts_with("layer4.") || name.starts_with("fc."))
+    );
+    assert!(model.params().is_frozen("conv1") && model.params().is_frozen("layer3.1.bn2"));
+    let before = names(&model);
+    let error = model.train_from("layer5").unwrap_err().to_string();
+    assert!(
+        error.contains("layer5") && error.contains("stem, layer1, layer2"),
+        "{error}"
+    );
+    assert_eq!(names(&model), before);
+    model.train_from("stem").unwrap();
+    assert_eq!(names(&model).len(), 62);
+}
+
+#[test]
 fn a_module_that_is_not_there_cannot_be_frozen() {
     let model = resnet(DType::F32);
     for name in ["layer5", "layer", "layer1.0.bn1.running_mean"] {

@@ -170,6 +170,27 @@ fn images_of_any_size_are_taken_and_others_refused() {
 }
 
 #[test]
+fn training_images_smaller_than_the_stride_are_refused() {
+    for (config, size) in [
+        (ResNetConfig::new(Depth::ResNet18, 10), 31),
+        (ResNetConfig::cifar(Depth::ResNet18, 10), 7),
+    ] {
+        let config = ResNetConfig {
+            image_size: size,
+            ..config
+        };
+        let error = ResNet::new(config, 0, DType::F32, &Device::Cpu)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains(&format!("image_size is {size}")) && error.contains("stride"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn layer_groups_hold_every_parameter_once() {
     let resnet: Box<dyn Model> = Box::new(resnet(imagenet(Depth::ResNet50), DType::F32));
     let groups = resnet.layer_groups();

@@ -80,6 +80,14 @@ fn a_head_that_fits_is_loaded_even_if_a_new_one_may_be() {
     let report = model.params().load_with_new_head(&dict, model.head()).unwrap();
     assert_eq!((report.loaded, report.replaced.len()), (102, 0));
     assert!(unchanged(&model, &dict));
+    // As many classes, but other ones.
+    let model = resnet(3, 1);
+    let report = model.params().load_for_other_classes(&dict, model.head()).unwrap();
+    assert_eq!((report.loaded, report.replaced.len()), (100, 2));
+    assert_eq!(
+        values(&model.params().state_dict().unwrap()["fc.bias"]),
+        values(&resnet(3, 1).params().state_dict().unwrap()["fc.bias"])
+    );
 }
 
 #[test]

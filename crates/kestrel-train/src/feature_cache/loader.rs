@@ -106,6 +106,11 @@ impl FeatureLoader {
         &self.images
     }
 
+    /// The image loader, whose features are let go.
+    pub fn into_images(self) -> DataLoader {
+        self.images
+    }
+
     /// Makes a view ready: takes it from the disk, or computes it and keeps it there. `on_batch(done, total)` is called after
     /// each batch that is computed. Whether it was on the disk.
     ///

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use indicatif::MultiProgress;
+use kestrel_data::transforms::TransformSpec;
 use kestrel_data::{BadSamplePolicy, datasets::sample};
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
 use kestrel_train::checkpoint::Weights;
-use kestrel_train::{Evaluation, evaluate};
+use kestrel_train::{Evaluation, Tta, evaluate_with};
 
 use super::predictions;
 use crate::cli::{EvaluateArgs, Split};
-use crate::config::{DatasetName, TrainOptions};
+use crate::config::{DatasetName, TrainConfig, TrainOptions};
 use crate::data::{self, EvalImages};
 use crate::{device, progress};
 
@@ -29,8 +30,10 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         DatasetName::Auto if args.data.is_none() && info.classes == sample::CLASSES => DatasetName::FashionMnistSample,
         named => named,
     };
-    let options = args.config.as_deref().map(TrainOptions::from_file).transpose()?;
-    let specs = options.and_then(|options| options.eval_transforms);
+    let specs = match &args.config {
+        Some(file) => TrainConfig::from_layers(&[&TrainOptions::from_file(file)?])?.eval_specs()?,
+        None => described(info).with_context(|| format!("in {}", args.weights.display()))?,
+    };
     let place = data::Place {
         path: args.data.as_deref(),
         data_dir: &args.data_dir,
@@ -62,7 +65,8 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         transforms: data::eval_transforms(specs.as_deref())?,
         bad_samples: BadSamplePolicy::default(),
     };
-    let evaluation = with_bar(model.as_ref(), &images, args.batch_size as usize, &device, bars)?;
+    let batch_size = args.batch_size as usize;
+    let evaluation = with_bar(model.as_ref(), &images, batch_size, args.tta.tta(), &device, bars)?;
     let what = format!(
         "{} {} images",
         split.len(),
@@ -77,17 +81,24 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
     Ok(())
 }
 
+/// The transforms that weights are evaluated with, where they say any.
+fn described(info: &ModelInfo) -> Result<Option<Vec<TransformSpec>>> {
+    let transforms = info.transforms.clone().map(serde_json::from_value);
+    transforms.transpose().context("the transforms of the images")
+}
+
 /// Evaluates with a bar on the terminal.
 pub(crate) fn with_bar(
     model: &dyn Model,
     images: &EvalImages,
     batch_size: usize,
+    tta: Tta,
     device: &Device,
     bars: &MultiProgress,
 ) -> Result<Evaluation> {
     let loader = data::eval_loader(images.clone(), batch_size, 2)?.to_device(device);
     let bar = progress::steps(bars, "Evaluation", loader.num_batches() as u64);
-    let evaluation = evaluate(model, &loader, &mut |done, _| {
+    let evaluation = evaluate_with(model, &loader, tta, &mut |done, _| {
         bar.set_position(done as u64);
         Ok(())
     });

@@ -4,5 +4,6 @@
 
 mod bad_input;
 mod cpu_features;
+mod methods;
 mod pictures;
 mod train;

@@ -1,0 +1,152 @@
+//! What an option may be where it is one of several names.
+
+use clap::ValueEnum;
+use kestrel_models::Depth;
+use serde::{Deserialize, Serialize};
+
+/// A data set by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DatasetName {
+    /// CIFAR-10; the embedded sample where it cannot be had.
+    Auto,
+    /// CIFAR-10, or an error.
+    Cifar10,
+    /// CIFAR-100, or an error.
+    Cifar100,
+    /// The embedded sample: 6,000 + 1,000 images of Fashion-MNIST.
+    FashionMnistSample,
+    /// MNIST, from --data (a folder of IDX files) or downloaded once.
+    Mnist,
+    /// Fashion-MNIST, from --data (a folder of IDX files) or downloaded once.
+    FashionMnist,
+}
+
+/// How an epoch visits the training images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SamplerName {
+    /// Each once, in a fresh order.
+    Shuffled,
+    /// Drawn with replacement, every class alike.
+    ClassBalanced,
+    /// Drawn with replacement, by the weight of its class.
+    Weighted,
+}
+
+/// An optimiser by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OptimizerName {
+    /// Adam with coupled weight decay.
+    Adam,
+    /// Adam with decoupled weight decay.
+    #[value(name = "adamw")]
+    #[serde(rename = "adamw")]
+    AdamW,
+    /// Gradient descent with momentum.
+    Sgd,
+    /// RMSprop.
+    #[value(name = "rmsprop")]
+    #[serde(rename = "rmsprop")]
+    RmsProp,
+    /// Lion.
+    Lion,
+    /// Muon for the convolution weights, AdamW for the rest.
+    Muon,
+}
+
+/// A scheduler by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SchedulerName {
+    /// Reduce the rate when the validation loss stops falling.
+    Plateau,
+    /// Reduce it every --lr-step-size.
+    Step,
+    /// Reduce it at --milestones.
+    MultiStep,
+    /// Lower it along half a cosine.
+    Cosine,
+    /// The same, again and again.
+    CosineRestarts,
+    /// Raise it to --lr, then lower it to almost nothing.
+    OneCycle,
+    /// Leave it.
+    Constant,
+}
+
+/// What a schedule counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LrInterval {
+    /// Epochs.
+    Epoch,
+    /// Steps of the optimiser.
+    Step,
+}
+
+/// A loss by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LossName {
+    /// Cross-entropy.
+    CrossEntropy,
+    /// Focal loss.
+    Focal,
+}
+
+/// A network by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub(crate) enum ModelName {
+    /// The CNN of the reference program.
+    Cnn,
+    /// torchvision's ResNet-18.
+    ResNet18,
+    /// torchvision's ResNet-34.
+    ResNet34,
+    /// torchvision's ResNet-50.
+    ResNet50,
+}
+
+impl ModelName {
+    /// The residual network of that name, if it is one.
+    pub(crate) fn depth(self) -> Option<Depth> {
+        match self {
+            Self::Cnn => None,
+            Self::ResNet18 => Some(Depth::ResNet18),
+            Self::ResNet34 => Some(Depth::ResNet34),
+            Self::ResNet50 => Some(Depth::ResNet50),
+        }
+    }
+}
+
+/// How a residual network begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum StemName {
+    /// torchvision's: 7x7 with stride 2, then pooling.
+    Imagenet,
+    /// For small images: 3x3 with stride 1.
+    Cifar,
+}
+
+/// The transforms of images where a file names none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PreprocessingName {
+    /// Flip and padded crop; CIFAR's mean and std.
+    Cifar,
+    /// RandomResizedCrop and flip, Resize and CenterCrop; ImageNet's mean and std.
+    Imagenet,
+}
+
+/// Pretrained weights by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PretrainedName {
+    /// torchvision's, trained on ImageNet (IMAGENET1K_V1).
+    Imagenet,
+}
