@@ -10,7 +10,7 @@ use kestrel_data::datasets::{self, Opened, cifar10, cifar100, idx, sample};
 use kestrel_data::download::{Options, Progress};
 use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::sampler::{Sampler, WeightedRandomSampler};
-use kestrel_data::transforms::{Compose, TransformSpec, presets};
+use kestrel_data::transforms::Compose;
 use kestrel_data::{BadSamplePolicy, Dataset, Splits};
 
 use crate::config::{DatasetName, SamplerName, TrainConfig};
@@ -203,14 +203,6 @@ Training on the embedded sample instead: 6,000 + 1,000 images of Fashion-MNIST, 
 To train on CIFAR-10, name its binary folder or its cifar-10-binary.tar.gz with --data PATH, or run again
 with a network. With --dataset cifar10 there is never a substitute."
     )
-}
-
-/// The pipeline of images that are evaluated on: the one described, or the reference's.
-pub(crate) fn eval_transforms(specs: Option<&[TransformSpec]>) -> Result<Compose> {
-    match specs {
-        Some(specs) => Ok(Compose::from_specs(specs)?),
-        None => Ok(presets::cifar_eval()?),
-    }
 }
 
 /// Images to evaluate on, and how they are made ready.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use indicatif::MultiProgress;
-use kestrel_data::transforms::TransformSpec;
+use kestrel_data::transforms::{Compose, TransformSpec, presets};
 use kestrel_data::{BadSamplePolicy, datasets::sample};
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
@@ -62,7 +62,10 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
     tracing::info!("Device: {}", device::describe(&device));
     let images = EvalImages {
         dataset: Arc::clone(&split),
-        transforms: data::eval_transforms(specs.as_deref())?,
+        transforms: match &specs {
+            Some(specs) => Compose::from_specs(specs)?,
+            None => presets::cifar_eval()?,
+        },
         bad_samples: BadSamplePolicy::default(),
     };
     let batch_size = args.batch_size as usize;

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use candle_core::Device;
 use indicatif::MultiProgress;
-use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
+use kestrel_models::{Model, is_buffer};
 use kestrel_train::checkpoint::{Checkpoint, Checkpointer};
 use kestrel_train::feature_cache::{FeatureCache, FeatureLoader, Head};
-use kestrel_train::{BatchSource, Progress as Done, Trainer, TrainerConfig};
+use kestrel_train::loss::Loss;
+use kestrel_train::lr_scheduler::LrScheduler;
+use kestrel_train::optim::Optimizer;
+use kestrel_train::{BatchSource, GradClip, Progress as Done, Trainer, TrainerConfig, WeightAverage};
 
 use super::train::Loaders;
-use crate::config::Stage;
+use crate::config::{Stage, TrainConfig};
 use crate::progress::{self, Progress};
 
 /// Where features are kept, under the folder of downloads.
@@ -87,8 +90,13 @@ impl Run<'_> {
     fn say(&self, number: usize, stage: &Stage) {
         let params = self.model.params();
         let trained = params.num_parameters();
-        let all: usize = params.all().iter().map(|(_, var)| var.elem_count()).sum();
-        if self.stages.len() == 1 && self.stages[0].config.freeze == "none" {
+        let all: usize = params
+            .all()
+            .iter()
+            .filter(|(name, _)| !is_buffer(name))
+            .map(|(_, var)| var.elem_count())
+            .sum();
+        if self.stages.len() == 1 && trained == all {
             return;
         }
         let groups = self.model.layer_groups().into_iter();
@@ -97,7 +105,7 @@ impl Run<'_> {
             .map(|group| group.name)
             .collect();
         tracing::info!(
-            "Stage {} of {}: to epoch {}, {} is trained, {trained} of {all} numbers (lr {:.1e})",
+            "Stage {} of {}: to epoch {}, {} is trained, {trained} of {all} parameters (lr {:.1e})",
             number + 1,
             self.stages.len(),
             stage.last_epoch,
@@ -179,11 +187,35 @@ impl Batches {
     }
 }
 
+/// What a stage trains by.
+pub(super) struct Methods {
+    optimizer: Box<dyn Optimizer>,
+    scheduler: Option<Box<dyn LrScheduler>>,
+    loss: Box<dyn Loss>,
+    grad_clip: GradClip,
+    average: Option<WeightAverage>,
+}
+
+/// The methods that a configuration asks for, on what is trained of a model.
+pub(super) fn methods(
+    config: &TrainConfig,
+    model: &dyn Model,
+    num_batches: usize,
+    info: &ModelInfo,
+) -> Result<Methods> {
+    Ok(Methods {
+        optimizer: config.optimizer(model)?,
+        scheduler: config.scheduler(num_batches)?,
+        loss: config.loss(&info.classes)?,
+        grad_clip: config.grad_clip()?,
+        average: config.average()?,
+    })
+}
+
 /// A trainer at the start of a stage.
 pub(super) fn trainer(stage: &Stage, model: Arc<dyn Model>, batches: &Batches, info: &ModelInfo) -> Result<Trainer> {
     let config = &stage.config;
-    let optimizer = config.optimizer(model.as_ref())?;
-    let scheduler = config.scheduler(batches.train().num_batches())?;
+    let methods = methods(config, model.as_ref(), batches.train().num_batches(), info)?;
     let trainer_config = TrainerConfig {
         epochs: stage.last_epoch,
         log_every: config.log_every,
@@ -193,11 +225,11 @@ pub(super) fn trainer(stage: &Stage, model: Arc<dyn Model>, batches: &Batches, i
         Batches::Images(_) => Box::new(model),
         Batches::Features(_) => Box::new(Head::new(model)),
     };
-    let trainer = Trainer::new(model, optimizer, scheduler, trainer_config)
-        .with_loss(config.loss(&info.classes)?)
-        .with_grad_clip(config.grad_clip()?)
+    let trainer = Trainer::new(model, methods.optimizer, methods.scheduler, trainer_config)
+        .with_loss(methods.loss)
+        .with_grad_clip(methods.grad_clip)
         .with_accumulation(config.accumulate);
-    Ok(match config.average()? {
+    Ok(match methods.average {
         Some(average) => trainer.with_average(average),
         None => trainer,
     })

@@ -93,9 +93,13 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     let model: Arc<dyn Model> = info.model.build(config.seed, DType::F32, &device)?.into();
     let num_parameters = model.params().num_parameters();
     let stages = config.stages();
-    // A wrong layer group is told before weights are fetched.
-    for stage in stages.iter().rev() {
+    // Wrong options are told before weights are fetched and a folder is made.
+    for stage in &stages {
         stage.prepare(model.as_ref())?;
+        stages::methods(&stage.config, model.as_ref(), loaders.train.num_batches(), &info)?;
+    }
+    if let Some(first) = stages.first() {
+        first.prepare(model.as_ref())?;
     }
     if resumed.is_none() {
         initial_weights::load(model.as_ref(), &info, &config, bars)?;
@@ -346,7 +350,7 @@ fn finish(
     model.params().load_state_dict(&Weights::load(&path)?.tensors)?;
     let images = EvalImages {
         dataset: Arc::clone(&data.test),
-        transforms: data::eval_transforms(config.eval_transforms.as_deref())?,
+        transforms: config.eval_pipeline()?,
         bad_samples: config.bad_samples(),
     };
     let evaluation = evaluate::with_bar(model, &images, config.eval_batch_size, Tta::None, device, bars)?;

@@ -50,10 +50,10 @@ pub(crate) struct TrainOptions {
     /// With --on-bad-sample skip: the share of a split that may be damaged [default: 0.01].
     #[arg(long, value_name = "F", help_heading = "Data")]
     pub(crate) max_bad_fraction: Option<f64>,
-    /// Images in a training batch [default: 128].
+    /// Images in a training batch; finetune-resnet: 32 [default: 128].
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub(crate) batch_size: Option<usize>,
-    /// Images in an evaluation batch [default: 100].
+    /// Images in an evaluation batch; finetune-resnet: 32 [default: 100].
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub(crate) eval_batch_size: Option<usize>,
     /// Batches made ready ahead of the step [default: 4].
@@ -61,17 +61,17 @@ pub(crate) struct TrainOptions {
     pub(crate) prefetch: Option<usize>,
 
     /// The transforms where a file names none: cifar (flip and padded crop) or imagenet (RandomResizedCrop and flip; Resize
-    /// and CenterCrop) [default: cifar; finetune-resnet: imagenet].
+    /// and CenterCrop); finetune-resnet: imagenet [default: cifar].
     #[arg(long, value_enum, value_name = "NAME", help_heading = "Data")]
     pub(crate) preprocessing: Option<PreprocessingName>,
-    /// Side of the images that the network sees, in pixels, with --preprocessing imagenet [default: 224].
+    /// Side of the images that the network sees, in pixels, with --preprocessing imagenet [default: ImageNet's 224].
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub(crate) image_size: Option<usize>,
     /// Change training images at random; false trains on what is evaluated on [default: true].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Data")]
     pub(crate) augment: Option<bool>,
 
-    /// The network [default: cnn; finetune-resnet: resnet18].
+    /// The network; finetune-resnet: resnet18 [default: cnn].
     #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
     pub(crate) model: Option<ModelName>,
     /// How a residual network begins: imagenet (torchvision's) or cifar, for small images [default: imagenet].
@@ -94,7 +94,7 @@ pub(crate) struct TrainOptions {
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub(crate) num_classes: Option<usize>,
 
-    /// Epochs in all [default: 50].
+    /// Epochs, of the first stage where --unfreeze begins a second; finetune-resnet: 10 [default: 50].
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(crate) epochs: Option<usize>,
     /// The optimiser [default: adam].
@@ -112,8 +112,8 @@ pub(crate) struct TrainOptions {
     /// Adam's and RMSprop's epsilon [default: 1e-8].
     #[arg(long, value_name = "E", help_heading = "Training")]
     pub(crate) eps: Option<f64>,
-    /// Weight decay: coupled L2, added to the gradient as torch.optim.Adam does; decoupled for adamw, lion and muon
-    /// [default: 0.0001].
+    /// Weight decay: coupled L2, added to the gradient as torch.optim.Adam does; decoupled for adamw, lion and muon;
+    /// finetune-resnet: 0 [default: 0.0001].
     #[arg(long, value_name = "W", help_heading = "Training")]
     pub(crate) weight_decay: Option<f64>,
     /// No weight decay on biases and on the weights of norms [default: false].
@@ -219,8 +219,8 @@ pub(crate) struct TrainOptions {
     /// ReduceLROnPlateau: a smaller reduction is not made [default: 1e-8].
     #[arg(long, value_name = "E", help_heading = "Training")]
     pub(crate) lr_eps: Option<f64>,
-    /// What is not trained: none, backbone (all but the last layer), or a layer group and all before it
-    /// [default: none; finetune-resnet: backbone].
+    /// What is not trained: none, backbone (all but the last layer), or a layer group and all before it; finetune-resnet:
+    /// backbone [default: none].
     #[arg(long, value_name = "none|backbone|GROUP", help_heading = "Transfer")]
     pub(crate) freeze: Option<String>,
     /// Then a second stage, in which more is trained: all, or a layer group and all after it [default: no second stage].
