@@ -1,11 +1,17 @@
 //! From 8-bit RGB pixels to normalised planes of floats: `ToTensor` and `Normalize` in one pass over a window of an image.
 //!
 //! The numbers are those of `(x / 255 - mean) / std` in `f32`, bit for bit: what PyTorch computes. A division by a constant
-//! is done as a product with its reciprocal, corrected by two fused multiply-adds (Markstein 1990), which gives the same
-//! float; that this holds for all 256 values of each channel is checked when a [`RgbToPlanes`] is made, on the instruction
-//! set that it will run on, and a table serves where it does not.
+//! is a product with its reciprocal as a sum of two floats, `x * high + x * low` with one fused multiply-add. That this gives
+//! the same float for all 256 values of each channel is checked when a [`RgbToPlanes`] is made, on the instruction set that
+//! it will run on, and a table serves where it does not.
+//!
+//! Output is written in whole vectors from each row's start on; lanes outside of the visible pixels load as 0, which is
+//! black, so that a border costs no pass of its own.
 //!
 //! Shapes: pixels are `[rows, columns, 3]`, planes `[3, H, W]`.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use crate::simd::{Isa, Kernel, Simd};
 use crate::{Error, Result};
@@ -64,7 +70,23 @@ struct Scale {
     mean: f32,
     std: f32,
     /// `1 / std`.
-    reciprocal: f32,
+    reciprocal: Reciprocal,
+}
+
+/// A reciprocal, rounded to a float, and what it is off by.
+#[derive(Clone, Copy, Debug)]
+struct Reciprocal {
+    high: f32,
+    low: f32,
+}
+
+impl Reciprocal {
+    fn of(divisor: f32) -> Self {
+        let exact = 1.0 / f64::from(divisor);
+        let high = exact as f32;
+        let low = (exact - f64::from(high)) as f32;
+        Self { high, low }
+    }
 }
 
 impl RgbToPlanes {
@@ -77,7 +99,7 @@ impl RgbToPlanes {
         let scale = std::array::from_fn(|channel| Scale {
             mean: mean[channel],
             std: std[channel],
-            reciprocal: 1.0 / std[channel],
+            reciprocal: Reciprocal::of(std[channel]),
         });
         let mut table = Box::new([[0.0; 256]; CHANNELS]);
         for (values, Scale { mean, std, .. }) in table.iter_mut().zip(scale) {
@@ -125,6 +147,16 @@ impl RgbToPlanes {
     /// [`Error::InvalidArgument`] if `out` has another length, or if the window's visible pixels do not lie within the
     /// window and within its bytes.
     pub fn write(&self, window: Window<'_>, out: &mut [f32]) -> Result<()> {
+        // SAFETY: floats are initialised floats, and `write_new` writes nothing but floats.
+        let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [MaybeUninit<f32>]) };
+        self.write_new(window, out).map(|_| ())
+    }
+
+    /// [`Self::write`] into memory that holds nothing yet; gives that memory, written.
+    ///
+    /// # Errors
+    /// Those of [`Self::write`].
+    pub fn write_new<'a>(&self, window: Window<'_>, out: &'a mut [MaybeUninit<f32>]) -> Result<&'a mut [f32]> {
         let fault = |argument, expected, got: usize| Error::InvalidArgument {
             op: "rgb_to_planes",
             argument,
@@ -139,31 +171,34 @@ impl RgbToPlanes {
         if height.checked_mul(width).and_then(|plane| plane.checked_mul(CHANNELS)) != Some(out.len()) {
             return Err(fault("the length of out", "3 * H * W", out.len()));
         }
-        if out.is_empty() {
-            return Ok(());
+        if !out.is_empty() {
+            match self.isa {
+                Some(isa) => isa.dispatch(Write {
+                    planes: self,
+                    window,
+                    out,
+                }),
+                None => self.write_by_table(window, out),
+            }
         }
-        match self.isa {
-            Some(isa) => isa.dispatch(Write {
-                planes: self,
-                window,
-                out,
-            }),
-            None => self.write_by_table(window, out),
-        }
-        Ok(())
+        // SAFETY: both ways write every element: rows above, of and below the visible ones make up the window's height, and
+        // each row is written from its first to its last column.
+        Ok(unsafe { out.assume_init_mut() })
     }
 
-    fn write_by_table(&self, window: Window<'_>, out: &mut [f32]) {
+    fn write_by_table(&self, window: Window<'_>, out: &mut [MaybeUninit<f32>]) {
         let (height, width) = window.size;
         let (first_row, start) = window.start;
         for (plane, (channel, table)) in out.chunks_exact_mut(height * width).zip(self.table.iter().enumerate()) {
-            plane.fill(table[0]);
+            plane.fill(MaybeUninit::new(table[0]));
             let rows = plane.chunks_exact_mut(width).skip(first_row).take(window.visible.0);
             for (y, row) in rows.enumerate() {
                 let visible = &mut row[start..start + window.visible.1];
                 let (pixels, _) = window.pixels[y * window.stride..].as_chunks::<CHANNELS>();
                 let pixels = &pixels[..visible.len()];
-                let put = |(value, pixel): (&mut f32, &[u8; CHANNELS])| *value = table[usize::from(pixel[channel])];
+                let put = |(value, pixel): (&mut MaybeUninit<f32>, &[u8; CHANNELS])| {
+                    value.write(table[usize::from(pixel[channel])]);
+                };
                 if window.flipped {
                     visible.iter_mut().zip(pixels.iter().rev()).for_each(put);
                 } else {
@@ -178,7 +213,7 @@ impl RgbToPlanes {
 struct Write<'a> {
     planes: &'a RgbToPlanes,
     window: Window<'a>,
-    out: &'a mut [f32],
+    out: &'a mut [MaybeUninit<f32>],
 }
 
 impl Kernel for Write<'_> {
@@ -198,71 +233,129 @@ impl Kernel for Rows<'_> {
     fn run<S: Simd>(self, s: S) {
         let Write { planes, window, out } = self.0;
         let (height, width) = window.size;
-        let (first_row, start) = window.start;
+        let first_row = window.start.0;
         let (rows, columns) = window.visible;
-        let plane = height * width;
         let [red, green, blue] = &*planes.table;
         let black = [s.splat(red[0]), s.splat(green[0]), s.splat(blue[0])];
+        fill(s, out, (height, width), 0..first_row, black);
+        fill(s, out, (height, width), first_row + rows..height, black);
         let lanes = Lanes::new(s, planes.scale);
-        fill(s, out, plane, 0, first_row * width, black);
-        fill(
-            s,
-            out,
-            plane,
-            (first_row + rows) * width,
-            (height - first_row - rows) * width,
-            black,
-        );
-        for y in 0..rows {
-            let at = (first_row + y) * width;
-            fill(s, out, plane, at, start, black);
-            fill(s, out, plane, at + start + columns, width - start - columns, black);
-            let row = &window.pixels[y * window.stride..][..columns * CHANNELS];
-            let mut x = 0;
-            while x < columns {
-                let n = S::LANES.min(columns - x);
-                let from = if window.flipped { columns - x - n } else { x };
-                let pixels = row[from * CHANNELS..][..n * CHANNELS].as_ptr();
-                // SAFETY: the slice above holds n pixels.
-                let pixels = unsafe { s.load_rgb(pixels, n) };
-                for channel in 0..CHANNELS {
-                    let value = lanes.scale(s, channel, pixels[channel]);
-                    let value = if window.flipped {
-                        s.reverse_first(value, n)
-                    } else {
-                        value
-                    };
-                    store(s, &mut out[channel * plane + at + start + x..][..n], value);
-                }
-                x += n;
+        let blocks = width.div_ceil(S::LANES);
+        for first in (0..blocks).step_by(STRIP) {
+            let count = STRIP.min(blocks - first);
+            let mut strip = [Block::default(); STRIP];
+            for (block, number) in strip.iter_mut().zip(first..first + count) {
+                *block = Block::new(S::LANES, number * S::LANES, &window);
             }
+            let strip = &strip[..count];
+            for y in 0..rows {
+                let row = &window.pixels[y * window.stride..][..columns * CHANNELS];
+                let at = (first_row + y) * width;
+                if window.flipped {
+                    write_row::<S, true>(s, row, strip, out, (height * width, at), &lanes);
+                } else {
+                    write_row::<S, false>(s, row, strip, out, (height * width, at), &lanes);
+                }
+            }
+        }
+    }
+}
+
+/// Blocks of a row that are worked out at once, for all rows.
+const STRIP: usize = 8;
+
+/// A vector's columns in each row of the output, and the pixels that they show.
+#[derive(Clone, Copy, Debug, Default)]
+struct Block {
+    /// The first column.
+    x: usize,
+    /// Number of columns.
+    columns: usize,
+    /// Lanes before the first pixel, in the order of the pixels.
+    skipped: usize,
+    /// Where in the row's bytes the first pixel is.
+    from: usize,
+    /// Number of pixels.
+    pixels: usize,
+}
+
+impl Block {
+    fn new(lanes: usize, x: usize, window: &Window<'_>) -> Self {
+        let (start, end) = (window.start.1, window.start.1 + window.visible.1);
+        let columns = lanes.min(window.size.1 - x);
+        // The visible columns among the block's.
+        let (first, last) = (start.max(x).min(x + columns), end.max(x).min(x + columns));
+        let pixels = last - first;
+        let (skipped, pixel) = match pixels {
+            0 => (0, 0),
+            _ if window.flipped => (x + lanes - last, end - last),
+            _ => (first - x, first - start),
+        };
+        Self {
+            x,
+            columns,
+            skipped,
+            from: pixel * CHANNELS,
+            pixels,
+        }
+    }
+}
+
+/// Writes a strip's columns of one row of each plane, at `at` in planes of `plane` elements.
+#[inline(always)]
+fn write_row<S: Simd, const FLIPPED: bool>(
+    s: S,
+    row: &[u8],
+    strip: &[Block],
+    out: &mut [MaybeUninit<f32>],
+    (plane, at): (usize, usize),
+    lanes: &Lanes<S::V>,
+) {
+    for block in strip {
+        let pixels = row[block.from..][..block.pixels * CHANNELS].as_ptr();
+        let values = if FLIPPED {
+            // SAFETY: the slice above holds the pixels, and a block has at most LANES - skipped of them.
+            unsafe { s.load_rgb_reversed(pixels, block.skipped, block.pixels) }
+        } else {
+            // SAFETY: the same.
+            unsafe { s.load_rgb(pixels, block.skipped, block.pixels) }
+        };
+        for (channel, &value) in values.iter().enumerate() {
+            let value = lanes.scale(s, channel, value);
+            let start = channel * plane + at + block.x;
+            store(s, &mut out[start..start + block.columns], value);
         }
     }
 }
 
 /// Stores the first lanes of a vector, as many as `target` has elements.
 #[inline(always)]
-fn store<S: Simd>(s: S, target: &mut [f32], value: S::V) {
+fn store<S: Simd>(s: S, target: &mut [MaybeUninit<f32>], value: S::V) {
+    let start = target.as_mut_ptr().cast();
     if target.len() >= S::LANES {
-        // SAFETY: the slice holds at least LANES floats.
-        unsafe { s.store(target.as_mut_ptr(), value) };
+        // SAFETY: the slice has room for at least LANES floats.
+        unsafe { s.store(start, value) };
     } else {
-        // SAFETY: the slice holds `len` floats, fewer than LANES.
-        unsafe { s.store_first(target.as_mut_ptr(), value, target.len()) };
+        // SAFETY: the slice has room for `len` floats, fewer than LANES.
+        unsafe { s.store_first(start, value, target.len()) };
     }
 }
 
-/// Writes each channel's value to `count` floats from `at` on in its plane.
+/// Writes each channel's value to these rows of its plane.
 #[inline(always)]
-fn fill<S: Simd>(s: S, out: &mut [f32], plane: usize, at: usize, count: usize, values: [S::V; CHANNELS]) {
-    if count == 0 {
-        return;
-    }
+fn fill<S: Simd>(
+    s: S,
+    out: &mut [MaybeUninit<f32>],
+    (height, width): (usize, usize),
+    rows: Range<usize>,
+    values: [S::V; CHANNELS],
+) {
     for channel in 0..CHANNELS {
-        let target = &mut out[channel * plane + at..][..count];
+        let plane = &mut out[channel * height * width..][..height * width];
+        let target = &mut plane[rows.start * width..rows.end * width];
         let mut done = 0;
-        while done < count {
-            let end = count.min(done + S::LANES);
+        while done < target.len() {
+            let end = target.len().min(done + S::LANES);
             store(s, &mut target[done..end], values[channel]);
             done = end;
         }
@@ -271,26 +364,22 @@ fn fill<S: Simd>(s: S, out: &mut [f32], plane: usize, at: usize, count: usize, v
 
 /// The constants in every lane.
 struct Lanes<V> {
-    white: V,
-    inverse_white: V,
+    white: [V; 2],
     mean: [V; CHANNELS],
-    std: [V; CHANNELS],
-    reciprocal: [V; CHANNELS],
+    reciprocal: [[V; 2]; CHANNELS],
 }
 
 impl<V: Copy> Lanes<V> {
     #[inline(always)]
-    fn new<S: Simd<V = V>>(s: S, scale: [Scale; CHANNELS]) -> Self {
+    fn new<S: Simd<V = V>>(s: S, [red, green, blue]: [Scale; CHANNELS]) -> Self {
+        // A closure would not be compiled with the instruction set.
         Self {
-            white: s.splat(255.0),
-            inverse_white: s.splat(1.0 / 255.0),
-            // A closure would not be compiled with the instruction set.
-            mean: [s.splat(scale[0].mean), s.splat(scale[1].mean), s.splat(scale[2].mean)],
-            std: [s.splat(scale[0].std), s.splat(scale[1].std), s.splat(scale[2].std)],
+            white: splat_both(s, Reciprocal::of(255.0)),
+            mean: [s.splat(red.mean), s.splat(green.mean), s.splat(blue.mean)],
             reciprocal: [
-                s.splat(scale[0].reciprocal),
-                s.splat(scale[1].reciprocal),
-                s.splat(scale[2].reciprocal),
+                splat_both(s, red.reciprocal),
+                splat_both(s, green.reciprocal),
+                splat_both(s, blue.reciprocal),
             ],
         }
     }
@@ -298,18 +387,21 @@ impl<V: Copy> Lanes<V> {
     /// `(x / 255 - mean) / std`.
     #[inline(always)]
     fn scale<S: Simd<V = V>>(&self, s: S, channel: usize, x: V) -> V {
-        let unit = divide(s, x, self.white, self.inverse_white);
+        let unit = divide(s, x, self.white);
         let centred = s.sub(unit, self.mean[channel]);
-        divide(s, centred, self.std[channel], self.reciprocal[channel])
+        divide(s, centred, self.reciprocal[channel])
     }
 }
 
-/// `x / divisor`: the product with the reciprocal, and what it is off by, added.
 #[inline(always)]
-fn divide<S: Simd>(s: S, x: S::V, divisor: S::V, reciprocal: S::V) -> S::V {
-    let quotient = s.mul(x, reciprocal);
-    let rest = s.neg_mul_add(quotient, divisor, x);
-    s.mul_add(rest, reciprocal, quotient)
+fn splat_both<S: Simd>(s: S, reciprocal: Reciprocal) -> [S::V; 2] {
+    [s.splat(reciprocal.high), s.splat(reciprocal.low)]
+}
+
+/// `x` divided by the number whose reciprocal this is.
+#[inline(always)]
+fn divide<S: Simd>(s: S, x: S::V, [high, low]: [S::V; 2]) -> S::V {
+    s.mul_add(x, high, s.mul(x, low))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use kestrel_train::optim::{
 };
 use kestrel_train::{AverageKind, GradClip, Tta, WeightAverage};
 use serde::Serialize;
+use toml::Table;
 
 use crate::config::{LossName, LrInterval, OptimizerName, SchedulerName, TrainConfig};
 use crate::data::class_weights;
@@ -49,64 +50,93 @@ impl LrInterval {
     }
 }
 
+/// Batches of an epoch where they are not known yet: more than any warm-up has.
+const ANY_EPOCH: usize = 1 << 40;
+
 impl TrainConfig {
-    /// Errors where an option is set that the chosen methods do not look at: it would do nothing, in silence.
+    /// Errors where the methods do not take their options, or do not look at one that is set: it would do nothing, in
+    /// silence. What depends on the data comes later, with it.
     pub(crate) fn check_methods(&self) -> Result<()> {
-        use OptimizerName::{RmsProp, Sgd};
-        let standard = Self::default();
-        let unused = [
-            ("nesterov", self.nesterov, "optimizer sgd", self.optimizer == Sgd),
+        self.check_unused()?;
+        if self.ema.is_some() && self.swa_start.is_some() {
+            bail!("ema and swa-start are both given; choose one average of the weights");
+        }
+        self.optimizer_of(vec![Layer {
+            params: NamedVars::new(),
+            lr: self.lr,
+        }])?;
+        self.scheduler(ANY_EPOCH)?;
+        self.grad_clip()?;
+        self.average()?;
+        let unweighted = Self {
+            loss_class_weights: None,
+            ..self.clone()
+        };
+        unweighted.loss(&[]).map(drop)
+    }
+
+    fn check_unused(&self) -> Result<()> {
+        use SchedulerName::{Constant, Cosine, CosineRestarts, MultiStep, OneCycle, Plateau, Step};
+        let optimizer = |name| self.optimizer == name;
+        let scheduler = |names: &[SchedulerName]| names.contains(&self.scheduler);
+        let methods: [(&[&str], &str, bool); 14] = [
             (
-                "dampening",
-                self.dampening != standard.dampening,
+                &["nesterov", "dampening"],
                 "optimizer sgd",
-                self.optimizer == Sgd,
+                optimizer(OptimizerName::Sgd),
             ),
             (
-                "alpha",
-                self.alpha != standard.alpha,
+                &["alpha", "centered"],
                 "optimizer rmsprop",
-                self.optimizer == RmsProp,
+                optimizer(OptimizerName::RmsProp),
+            ),
+            (&["muon-lr"], "optimizer muon", optimizer(OptimizerName::Muon)),
+            (&["lookahead-alpha"], "lookahead", self.lookahead > 0),
+            (&["lr-step-size"], "scheduler step", scheduler(&[Step])),
+            (&["milestones"], "scheduler multi-step", scheduler(&[MultiStep])),
+            (&["t-mult"], "scheduler cosine-restarts", scheduler(&[CosineRestarts])),
+            (&["pct-start"], "scheduler one-cycle", scheduler(&[OneCycle])),
+            (
+                &["t-max"],
+                "scheduler cosine, cosine-restarts or one-cycle",
+                scheduler(&[Cosine, CosineRestarts, OneCycle]),
             ),
             (
-                "centered",
-                self.centered,
-                "optimizer rmsprop",
-                self.optimizer == RmsProp,
+                &["lr-interval"],
+                "a scheduler that counts",
+                !scheduler(&[Plateau, Constant]),
             ),
             (
-                "milestones",
-                self.milestones.is_some(),
-                "scheduler multi-step",
-                self.scheduler == SchedulerName::MultiStep,
+                &["lr-patience", "lr-threshold", "lr-cooldown", "lr-eps"],
+                "scheduler plateau",
+                scheduler(&[Plateau]),
             ),
+            (&["warmup-factor", "warmup-interval"], "warmup", self.warmup > 0),
+            (&["focal-gamma"], "loss focal", self.loss == LossName::Focal),
             (
-                "focal-gamma",
-                self.focal_gamma != standard.focal_gamma,
-                "loss focal",
-                self.loss == LossName::Focal,
-            ),
-            (
-                "label-smoothing",
-                self.label_smoothing != standard.label_smoothing,
+                &["label-smoothing"],
                 "loss cross-entropy",
                 self.loss == LossName::CrossEntropy,
             ),
         ];
-        for (option, set, method, chosen) in unused {
-            if set && !chosen {
+        let (own, standard) = (Table::try_from(self)?, Table::try_from(Self::default())?);
+        for (options, method, chosen) in methods {
+            let set = |option: &&&str| own.get(**option) != standard.get(**option);
+            if let Some(option) = options.iter().find(set)
+                && !chosen
+            {
                 bail!("{option} is for {method}; choose that, or leave {option} out");
             }
-        }
-        if self.ema.is_some() && self.swa_start.is_some() {
-            bail!("ema and swa-start are both given; choose one average of the weights");
         }
         Ok(())
     }
 
     /// The optimiser of what is trained of a model.
     pub(crate) fn optimizer(&self, model: &dyn Model) -> Result<Box<dyn Optimizer>> {
-        let params = self.by_layer(model);
+        self.optimizer_of(self.by_layer(model))
+    }
+
+    fn optimizer_of(&self, params: Vec<Layer>) -> Result<Box<dyn Optimizer>> {
         let inner: Box<dyn Optimizer> = match self.optimizer {
             OptimizerName::Adam => Box::new(self.adam(params, false)?),
             OptimizerName::AdamW => Box::new(self.adam(params, true)?),
@@ -215,10 +245,10 @@ impl TrainConfig {
         let steps = num_batches.div_ceil(self.accumulate) as u64;
         let total = |interval| match interval {
             LrInterval::Epoch => self.epochs as u64,
-            LrInterval::Step => self.epochs as u64 * steps,
+            LrInterval::Step => (self.epochs as u64).saturating_mul(steps),
         };
         let warmup = match (self.warmup_interval, self.lr_interval) {
-            (LrInterval::Epoch, LrInterval::Step) => self.warmup * steps,
+            (LrInterval::Epoch, LrInterval::Step) => self.warmup.saturating_mul(steps),
             (LrInterval::Step, LrInterval::Epoch) => self.warmup / steps.max(1),
             _ => self.warmup,
         };

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -114,12 +115,13 @@ impl BatchMaker {
                 self.dataset.prefetch(next);
             }
             match self.guarded(index, || self.write(epoch, index, out)) {
+                Ok(written) => Ok(Some(written)),
                 Err(error) if self.bad.may_skip(&error) => {
                     let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
                     faults.insert(place, error);
-                    Ok(())
+                    Ok(None)
                 }
-                written => written,
+                Err(error) => Err(error),
             }
         })?;
         let faults = faults.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +170,7 @@ impl BatchMaker {
     }
 
     /// Reads, transforms and writes one sample.
-    fn write(&self, epoch: u64, index: usize, out: &mut [f32]) -> Result<()> {
+    fn write<'a>(&self, epoch: u64, index: usize, out: &'a mut [MaybeUninit<f32>]) -> Result<&'a mut [f32]> {
         let image = self.transformed(epoch, index)?;
         let got = (image.height(), image.width());
         if got != self.size {
@@ -180,8 +182,10 @@ impl BatchMaker {
                 got,
             });
         }
-        self.transforms.write(&image, out)?;
-        self.transforms.apply_to_tensor(out, self.size, self.key(epoch, index))
+        let out = self.transforms.write_new(&image, out)?;
+        self.transforms
+            .apply_to_tensor(out, self.size, self.key(epoch, index))?;
+        Ok(out)
     }
 
     fn key(&self, epoch: u64, index: usize) -> SampleKey {

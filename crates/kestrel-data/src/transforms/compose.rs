@@ -1,6 +1,7 @@
 //! `Compose`: a pipeline of transforms, run on one image at a time.
 
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use kestrel_kernels::pixels::RgbToPlanes;
@@ -202,16 +203,18 @@ impl Compose {
     /// # Source
     /// `torchvision.transforms.{ToTensor, Normalize}`, bit for bit (`tests/golden/normalize.safetensors`).
     pub fn write(&self, image: &Image<'_>, out: &mut [f32]) -> Result<()> {
-        let (height, width) = (image.height(), image.width());
-        let plane = height * width;
-        if out.len() != CHANNELS * plane {
-            return Err(Error::PixelCount {
-                path: "tensor".into(),
-                expected: CHANNELS * plane,
-                got: out.len(),
-            });
-        }
+        check_len(image, out.len())?;
         let written = self.planes.write(image.view(), out);
+        written.map_err(Error::kernel("cannot write an image into a batch"))
+    }
+
+    /// [`Self::write`] into memory that holds nothing yet; gives that memory, written.
+    ///
+    /// # Errors
+    /// Those of [`Self::write`].
+    pub fn write_new<'a>(&self, image: &Image<'_>, out: &'a mut [MaybeUninit<f32>]) -> Result<&'a mut [f32]> {
+        check_len(image, out.len())?;
+        let written = self.planes.write_new(image.view(), out);
         written.map_err(Error::kernel("cannot write an image into a batch"))
     }
 
@@ -257,6 +260,19 @@ impl Compose {
             .iter()
             .try_for_each(|(step, transform)| transform.apply(&mut batch, &mut key.rng(*step)))
     }
+}
+
+/// Refuses a tensor of `len` values that is not an image's.
+fn check_len(image: &Image<'_>, len: usize) -> Result<()> {
+    let expected = CHANNELS * image.height() * image.width();
+    if len == expected {
+        return Ok(());
+    }
+    Err(Error::PixelCount {
+        path: "tensor".into(),
+        expected,
+        got: len,
+    })
 }
 
 /// The stages of a pipeline, in order.

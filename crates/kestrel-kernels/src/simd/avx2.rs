@@ -112,13 +112,14 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn load_rgb(self, source: *const u8, n: usize) -> [__m256; 3] {
+    unsafe fn load_rgb(self, source: *const u8, skipped: usize, n: usize) -> [__m256; 3] {
         let mut copy = [0; 24];
         let whole = if n == 8 {
             source
         } else {
-            // SAFETY: the caller promises 3 * n <= 24 readable bytes; a local array overlaps nothing.
-            unsafe { std::ptr::copy_nonoverlapping(source, copy.as_mut_ptr(), 3 * n) };
+            let target = copy[3 * skipped..][..3 * n].as_mut_ptr();
+            // SAFETY: the caller promises 3 * n readable bytes; the slice holds as many, and a local array overlaps nothing.
+            unsafe { std::ptr::copy_nonoverlapping(source, target, 3 * n) };
             copy.as_ptr()
         };
         // SAFETY: 24 bytes at `whole` are readable: the caller's, or the array's.
@@ -138,15 +139,10 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn reverse_first(self, value: __m256, n: usize) -> __m256 {
-        // Lane i takes lane n - 1 - i; past n the index wraps, and the lane is not specified.
+    fn reverse(self, value: __m256) -> __m256 {
         // SAFETY: self proves AVX.
-        let down = unsafe { _mm256_setr_epi32(0, -1, -2, -3, -4, -5, -6, -7) };
-        // SAFETY: self proves AVX.
-        let last = unsafe { _mm256_set1_epi32(n as i32 - 1) };
+        let index = unsafe { _mm256_setr_epi32(7, 6, 5, 4, 3, 2, 1, 0) };
         // SAFETY: self proves AVX2.
-        let index = unsafe { _mm256_add_epi32(last, down) };
-        // SAFETY: self proves AVX2; only the low three bits of an index are looked at.
         unsafe { _mm256_permutevar8x32_ps(value, index) }
     }
 

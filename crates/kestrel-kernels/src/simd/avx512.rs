@@ -136,9 +136,9 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn load_rgb(self, source: *const u8, n: usize) -> [__m512; 3] {
-        // SAFETY: the mask has 3 * n <= 48 bits, and the caller promises as many readable bytes; self proves AVX-512BW.
-        let bytes = unsafe { _mm512_maskz_loadu_epi8((1_u64 << (3 * n)) - 1, source.cast()) };
+    unsafe fn load_rgb(self, source: *const u8, skipped: usize, n: usize) -> [__m512; 3] {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { self.load_pixels(source, skipped, n) };
         // Twelve bytes are four pixels: each quarter of the register gets its own four.
         // SAFETY: self proves AVX-512F.
         let quarters = unsafe { _mm512_setr_epi32(0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 12) };
@@ -146,23 +146,26 @@ impl Simd for Avx512 {
         let pixels = unsafe { _mm512_permutexvar_epi32(quarters, bytes) };
         // A closure or an iterator would not be compiled with the instruction set.
         [
-            self.channel(pixels, 0),
-            self.channel(pixels, 1),
-            self.channel(pixels, 2),
+            self.channel(pixels, [0, 3, 6, 9]),
+            self.channel(pixels, [1, 4, 7, 10]),
+            self.channel(pixels, [2, 5, 8, 11]),
         ]
     }
 
     #[inline(always)]
-    fn reverse_first(self, value: __m512, n: usize) -> __m512 {
-        // Lane i takes lane n - 1 - i; past n the index wraps, and the lane is not specified.
+    unsafe fn load_rgb_reversed(self, source: *const u8, skipped: usize, n: usize) -> [__m512; 3] {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { self.load_pixels(source, skipped, n) };
+        // The quarters from last to first, and in each the pixels from last to first.
         // SAFETY: self proves AVX-512F.
-        let down = unsafe { _mm512_setr_epi32(0, -1, -2, -3, -4, -5, -6, -7, -8, -9, -10, -11, -12, -13, -14, -15) };
+        let quarters = unsafe { _mm512_setr_epi32(9, 10, 11, 12, 6, 7, 8, 9, 3, 4, 5, 6, 0, 1, 2, 3) };
         // SAFETY: self proves AVX-512F.
-        let last = unsafe { _mm512_set1_epi32(n as i32 - 1) };
-        // SAFETY: self proves AVX-512F.
-        let index = unsafe { _mm512_add_epi32(last, down) };
-        // SAFETY: self proves AVX-512F; only the low four bits of an index are looked at.
-        unsafe { _mm512_permutexvar_ps(index, value) }
+        let pixels = unsafe { _mm512_permutexvar_epi32(quarters, bytes) };
+        [
+            self.channel(pixels, [9, 6, 3, 0]),
+            self.channel(pixels, [10, 7, 4, 1]),
+            self.channel(pixels, [11, 8, 5, 2]),
+        ]
     }
 
     #[inline(always)]
@@ -202,12 +205,25 @@ impl Simd for Avx512 {
 }
 
 impl Avx512 {
-    /// Byte `channel` of the four pixels of each quarter as floats.
+    /// The bytes of `n` pixels, `skipped` pixels into the register; the others are 0.
+    ///
+    /// # Safety
+    /// `skipped + n <= 16`, and `3 * n` bytes at `source` are readable.
     #[inline(always)]
-    fn channel(self, pixels: __m512i, channel: u32) -> __m512 {
-        // Byte 3 i + channel of a quarter becomes the low byte of its lane i; 0x80 clears a byte.
-        let first = 0x8080_8000 | channel;
-        let [a, b, c, d] = [first, first + 3, first + 6, first + 9];
+    unsafe fn load_pixels(self, source: *const u8, skipped: usize, n: usize) -> __m512i {
+        let mask = ((1_u64 << (3 * n)) - 1) << (3 * skipped);
+        let start = source.wrapping_sub(3 * skipped).cast();
+        // SAFETY: bytes outside of the mask are not touched; it has 3 * n bits from bit 3 * skipped on, which stand for the bytes
+        // from `source` on that the caller promises; self proves AVX-512BW.
+        unsafe { _mm512_maskz_loadu_epi8(mask, start) }
+    }
+
+    /// These four bytes of each quarter as floats.
+    #[inline(always)]
+    fn channel(self, pixels: __m512i, bytes: [u32; 4]) -> __m512 {
+        // Each becomes the low byte of its lane; 0x80 clears a byte.
+        let [a, b, c, d] = bytes;
+        let [a, b, c, d] = [0x8080_8000 | a, 0x8080_8000 | b, 0x8080_8000 | c, 0x8080_8000 | d];
         // SAFETY: self proves AVX-512F.
         let choice = unsafe { _mm512_setr4_epi32(a as i32, b as i32, c as i32, d as i32) };
         // SAFETY: self proves AVX-512BW.

@@ -112,33 +112,45 @@ pub trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn fence(self) {}
 
-    /// The first `n` of `LANES` pixels of interleaved red, green and blue bytes, as three vectors of floats; the other lanes
-    /// are 0.
+    /// `n` pixels of interleaved red, green and blue bytes, as three vectors of floats: lane `skipped + i` gets pixel `i`, the
+    /// other lanes are 0.
     ///
     /// # Safety
-    /// `n <= LANES`, and `3 * n` bytes at `source` are readable.
+    /// `skipped + n <= LANES`, and `3 * n` bytes at `source` are readable.
     #[inline(always)]
-    unsafe fn load_rgb(self, source: *const u8, n: usize) -> [Self::V; 3] {
+    unsafe fn load_rgb(self, source: *const u8, skipped: usize, n: usize) -> [Self::V; 3] {
         let mut lanes = [[0.0; MAX_LANES]; 3];
-        for lane in 0..n {
+        for pixel in 0..n {
             for (channel, lanes) in lanes.iter_mut().enumerate() {
-                // SAFETY: 3 * lane + channel < 3 * n, and the caller promises that many bytes.
-                let byte = unsafe { source.add(3 * lane + channel) };
+                // SAFETY: 3 * pixel + channel < 3 * n, and the caller promises that many bytes.
+                let byte = unsafe { source.add(3 * pixel + channel) };
                 // SAFETY: the same.
-                lanes[lane] = f32::from(unsafe { byte.read() });
+                lanes[skipped + pixel] = f32::from(unsafe { byte.read() });
             }
         }
         // SAFETY: each array holds MAX_LANES >= LANES floats.
         lanes.map(|lanes| unsafe { self.load(lanes.as_ptr()) })
     }
 
-    /// The first `n` lanes in reverse order; the other lanes are not specified.
+    /// [`Self::load_rgb`] with the lanes in reverse order.
+    ///
+    /// # Safety
+    /// That of [`Self::load_rgb`].
     #[inline(always)]
-    fn reverse_first(self, value: Self::V, n: usize) -> Self::V {
+    unsafe fn load_rgb_reversed(self, source: *const u8, skipped: usize, n: usize) -> [Self::V; 3] {
+        // SAFETY: the caller's promise.
+        let [red, green, blue] = unsafe { self.load_rgb(source, skipped, n) };
+        // A closure or an iterator would not be compiled with the instruction set.
+        [self.reverse(red), self.reverse(green), self.reverse(blue)]
+    }
+
+    /// The lanes in reverse order.
+    #[inline(always)]
+    fn reverse(self, value: Self::V) -> Self::V {
         let mut lanes = [0.0; MAX_LANES];
         // SAFETY: the array holds MAX_LANES >= LANES floats.
         unsafe { self.store(lanes.as_mut_ptr(), value) };
-        lanes[..n.min(MAX_LANES)].reverse();
+        lanes[..Self::LANES].reverse();
         // SAFETY: the array holds MAX_LANES >= LANES floats.
         unsafe { self.load(lanes.as_ptr()) }
     }

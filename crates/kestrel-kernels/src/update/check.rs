@@ -12,15 +12,18 @@ pub(super) enum Range {
     Unit,
 }
 
+/// A tensor, and what an error calls it.
+pub(super) type Named<'a> = (&'static str, &'a Tensor);
+
 /// `moved` and `grad` have the parameter's shape and type; all but `grad` are contiguous.
-pub(super) fn tensors(op: &'static str, param: &Var, grad: &Tensor, moved: &[&Tensor]) -> Result<()> {
+pub(super) fn tensors(op: &'static str, param: &Var, grad: Named<'_>, moved: &[Named<'_>]) -> Result<()> {
     element::require_float(op, param)?;
-    for tensor in [grad].iter().chain(moved) {
-        element::require_same_dtype(op, tensor, param)?;
-        element::require_shape(op, tensor, param.dims())?;
+    for (name, tensor) in [grad].iter().chain(moved) {
+        element::require_same_dtype(name, tensor, param)?;
+        element::require_shape(name, tensor, param.dims())?;
     }
-    for tensor in [param.as_tensor()].iter().chain(moved) {
-        element::require_contiguous(op, tensor)?;
+    for (name, tensor) in [(op, param.as_tensor())].iter().chain(moved) {
+        element::require_contiguous(name, tensor)?;
     }
     Ok(())
 }

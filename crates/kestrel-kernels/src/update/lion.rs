@@ -55,7 +55,7 @@ impl Default for LionConfig {
 /// Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", algorithm 2; proved by the golden file `optimizers` of
 /// `kestrel-train` against the same lines in PyTorch.
 pub fn lion_step(param: &Var, grad: &Tensor, exp_avg: &Tensor, config: &LionConfig) -> Result<()> {
-    check::tensors(OP, param, grad, &[exp_avg])?;
+    check::tensors(OP, param, ("lion_step grad", grad), &[("lion_step exp_avg", exp_avg)])?;
     check::constants(
         OP,
         &[

@@ -72,7 +72,8 @@ impl Default for MuonConfig {
 /// parameter's type where PyTorch rounds the matrix to bfloat16; proved by the golden file `optimizers` of
 /// `kestrel-train`.
 pub fn muon_step(param: &Var, grad: &Tensor, momentum_buffer: &Tensor, config: &MuonConfig) -> Result<()> {
-    check::tensors(OP, param, grad, &[momentum_buffer])?;
+    let buffer = ("muon_step momentum_buffer", momentum_buffer);
+    check::tensors(OP, param, ("muon_step grad", grad), &[buffer])?;
     check::constants(
         OP,
         &[

@@ -75,9 +75,13 @@ pub struct RmsPropState<'a> {
 pub fn rmsprop_step(param: &Var, grad: &Tensor, state: &RmsPropState<'_>, config: &RmsPropConfig) -> Result<()> {
     let grad_avg = state.grad_avg.filter(|_| config.centered);
     let buffer = state.momentum_buffer.filter(|_| config.momentum != 0.0);
-    let moved = [Some(state.square_avg), grad_avg, buffer];
-    let moved: Vec<&Tensor> = moved.into_iter().flatten().collect();
-    check::tensors(OP, param, grad, &moved)?;
+    let moved = [
+        Some(("rmsprop_step square_avg", state.square_avg)),
+        grad_avg.map(|mean| ("rmsprop_step grad_avg", mean)),
+        buffer.map(|buffer| ("rmsprop_step momentum_buffer", buffer)),
+    ];
+    let moved: Vec<check::Named<'_>> = moved.into_iter().flatten().collect();
+    check::tensors(OP, param, ("rmsprop_step grad", grad), &moved)?;
     check::constants(
         OP,
         &[

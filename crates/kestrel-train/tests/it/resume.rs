@@ -288,7 +288,7 @@ fn training_learns_and_reduces_the_rate() {
     let history = &trainer.progress().history;
     assert_eq!(history.len(), 8);
     let least = history.iter().map(|e| e.train_loss).fold(f64::INFINITY, f64::min);
-    assert!(least < 0.7 * history[0].train_loss, "{history:?}");
+    assert!(least < 0.8 * history[0].train_loss, "{history:?}");
     assert!(history[7].lr < history[0].lr, "{history:?}");
     assert_eq!(trainer.progress().step, 8 * 30);
     assert_eq!(trainer.progress().samples_seen, 8 * 240);

@@ -9,13 +9,10 @@ use kestrel_models::weights::ModelInfo;
 use kestrel_models::{Model, is_buffer};
 use kestrel_train::checkpoint::{Checkpoint, Checkpointer};
 use kestrel_train::feature_cache::{FeatureCache, FeatureLoader, Head};
-use kestrel_train::loss::Loss;
-use kestrel_train::lr_scheduler::LrScheduler;
-use kestrel_train::optim::Optimizer;
-use kestrel_train::{BatchSource, GradClip, Progress as Done, Trainer, TrainerConfig, WeightAverage};
+use kestrel_train::{BatchSource, Progress as Done, Trainer, TrainerConfig};
 
 use super::train::Loaders;
-use crate::config::{Stage, TrainConfig};
+use crate::config::Stage;
 use crate::progress::{self, Progress};
 
 /// Where features are kept, under the folder of downloads.
@@ -187,35 +184,11 @@ impl Batches {
     }
 }
 
-/// What a stage trains by.
-pub(super) struct Methods {
-    optimizer: Box<dyn Optimizer>,
-    scheduler: Option<Box<dyn LrScheduler>>,
-    loss: Box<dyn Loss>,
-    grad_clip: GradClip,
-    average: Option<WeightAverage>,
-}
-
-/// The methods that a configuration asks for, on what is trained of a model.
-pub(super) fn methods(
-    config: &TrainConfig,
-    model: &dyn Model,
-    num_batches: usize,
-    info: &ModelInfo,
-) -> Result<Methods> {
-    Ok(Methods {
-        optimizer: config.optimizer(model)?,
-        scheduler: config.scheduler(num_batches)?,
-        loss: config.loss(&info.classes)?,
-        grad_clip: config.grad_clip()?,
-        average: config.average()?,
-    })
-}
-
 /// A trainer at the start of a stage.
 pub(super) fn trainer(stage: &Stage, model: Arc<dyn Model>, batches: &Batches, info: &ModelInfo) -> Result<Trainer> {
     let config = &stage.config;
-    let methods = methods(config, model.as_ref(), batches.train().num_batches(), info)?;
+    let optimizer = config.optimizer(model.as_ref())?;
+    let scheduler = config.scheduler(batches.train().num_batches())?;
     let trainer_config = TrainerConfig {
         epochs: stage.last_epoch,
         log_every: config.log_every,
@@ -225,11 +198,11 @@ pub(super) fn trainer(stage: &Stage, model: Arc<dyn Model>, batches: &Batches, i
         Batches::Images(_) => Box::new(model),
         Batches::Features(_) => Box::new(Head::new(model)),
     };
-    let trainer = Trainer::new(model, methods.optimizer, methods.scheduler, trainer_config)
-        .with_loss(methods.loss)
-        .with_grad_clip(methods.grad_clip)
+    let trainer = Trainer::new(model, optimizer, scheduler, trainer_config)
+        .with_loss(config.loss(&info.classes)?)
+        .with_grad_clip(config.grad_clip()?)
         .with_accumulation(config.accumulate);
-    Ok(match methods.average {
+    Ok(match config.average()? {
         Some(average) => trainer.with_average(average),
         None => trainer,
     })

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::stages::{self, Batches, Run};
 use super::{evaluate, predictions};
 use crate::cli::TrainArgs;
-use crate::config::{PreprocessingName, TrainConfig, TrainOptions};
+use crate::config::{OptimizerName, PreprocessingName, TrainConfig, TrainOptions};
 use crate::data::{self, EvalImages, Source};
 use crate::{device, initial_weights, run_folder};
 
@@ -94,12 +94,9 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     let num_parameters = model.params().num_parameters();
     let stages = config.stages();
     // Wrong options are told before weights are fetched and a folder is made.
-    for stage in &stages {
+    for stage in stages.iter().rev() {
         stage.prepare(model.as_ref())?;
-        stages::methods(&stage.config, model.as_ref(), loaders.train.num_batches(), &info)?;
-    }
-    if let Some(first) = stages.first() {
-        first.prepare(model.as_ref())?;
+        stage.config.scheduler(loaders.train.num_batches())?;
     }
     if resumed.is_none() {
         initial_weights::load(model.as_ref(), &info, &config, bars)?;
@@ -111,6 +108,7 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
             &mut stages::trainer(stage, Arc::clone(&model), &images, &info)?,
             images.train(),
             args,
+            &config,
         );
     }
     let folder = match &resumed {
@@ -140,12 +138,16 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
 }
 
 /// Prints the learning rate that a range test suggests, and draws its curve.
-fn find_lr(trainer: &mut Trainer, loader: &dyn BatchSource, args: &TrainArgs) -> Result<()> {
+fn find_lr(trainer: &mut Trainer, loader: &dyn BatchSource, args: &TrainArgs, config: &TrainConfig) -> Result<()> {
     let curve = lr_finder::find_lr(trainer, loader, &LrFinderConfig::default())?;
     save_lr_plot(&curve, &args.find_lr_plot)?;
     tracing::info!("Learning rates: {}", args.find_lr_plot.display());
     let mut out = std::io::stdout().lock();
     match curve.suggestion {
+        Some(lr) if config.optimizer == OptimizerName::Muon => writeln!(
+            out,
+            "Suggested learning rate: {lr:.2e}  (--lr {lr:.2e} --muon-lr {lr:.2e})"
+        )?,
         Some(lr) => writeln!(out, "Suggested learning rate: {lr:.2e}  (--lr {lr:.2e})")?,
         None => bail!("the loss never falls at any learning rate; look at the data and at the model"),
     }

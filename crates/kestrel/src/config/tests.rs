@@ -106,6 +106,11 @@ fn values_that_make_no_run_are_refused() {
         "nesterov = true",
         "optimizer = \"sgd\"\ncentered = true",
         "milestones = [3]",
+        "lookahead-alpha = 0.2",
+        "lr-interval = \"step\"",
+        "warmup-interval = \"step\"",
+        "label-smoothing = 2.0",
+        "optimizer = \"lion\"\nbeta2 = 1.0",
     ] {
         assert!(TrainConfig::from_layers(&[&options(bad)]).is_err(), "{bad}");
     }

@@ -1,6 +1,6 @@
 //! The options of transfer learning: the network's beginning, what is frozen, and the stages of a run.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use kestrel_data::transforms::{Compose, TransformSpec, presets};
 use kestrel_models::{CnnConfig, Model, ModelConfig, ResNetConfig, Stem};
 
@@ -138,7 +138,10 @@ impl TrainConfig {
         if self.layer_lr_decay != 1.0 && self.optimizer == OptimizerName::Muon {
             bail!("layer-lr-decay is not for optimizer muon, which has two learning rates of its own");
         }
-        Ok(())
+        self.stages().iter().skip(1).try_for_each(|stage| {
+            let checked = stage.config.check_methods();
+            checked.context("in the second stage")
+        })
     }
 
     /// The stages of the run, at least one.

@@ -201,7 +201,7 @@ fn mixup_and_cutmix_train_and_resume() {
 #[test]
 fn values_that_methods_do_not_take_are_refused_before_a_folder_is_made() {
     let dir = folder();
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 16] = [
         (&["--optimizer", "sgd", "--momentum=-1"], "momentum is -1"),
         (
             &["--optimizer", "sgd", "--nesterov", "--momentum", "0"],
@@ -220,6 +220,12 @@ fn values_that_methods_do_not_take_are_refused_before_a_folder_is_made() {
         (&["--loss-class-weights", "cat=2"], "loss-class-weights names \"cat\""),
         (&["--loss-class-weights", "class0=-1"], "loss-class-weights is [-1"),
         (&["--clip-grad-norm", "0"], "clip-grad-norm is 0"),
+        (&["--nesterov"], "nesterov is for optimizer sgd"),
+        (&["--lr-interval", "step"], "lr-interval is for a scheduler that counts"),
+        (
+            &["--lr-patience", "9", "--scheduler", "step"],
+            "lr-patience is for scheduler plateau",
+        ),
         (&["--ema", "1.5"], "ema is 1.5"),
     ];
     for (case, word) in cases {
@@ -245,6 +251,8 @@ fn the_range_test_draws_and_the_views_are_averaged() {
         "{}",
         stdout(&output)
     );
+    let muon = succeed(dir.path(), &train(&["--find-lr", "--optimizer", "muon"]));
+    assert!(stdout(&muon).contains(" --muon-lr "), "{}", stdout(&muon));
     assert!(image::open(dir.path().join("lr.png")).unwrap().width() > 400);
     assert!(!dir.path().join("runs").exists(), "nothing was trained");
 
@@ -268,7 +276,7 @@ fn the_range_test_draws_and_the_views_are_averaged() {
     ];
     succeed(
         dir.path(),
-        &[&wide[..], &["--device", "cpu", "--epochs", "2", "--name", "a"]].concat(),
+        &[&wide[..], &["--device", "cpu", "--epochs", "8", "--name", "a"]].concat(),
     );
     let evaluate = |tta| {
         let weights = "runs/a/best.safetensors";
