@@ -1,6 +1,6 @@
-//! Downloads of files whose size and sha256 are known beforehand.
+//! Downloads of files whose sha256, and most often size, are known beforehand.
 //!
-//! A file stands at its final path only once both are right. Until then it is `.NAME.part` beside it, locked against other
+//! A file stands at its final path only once all that is known is right. Until then it is `.NAME.part` beside it, locked against other
 //! processes, and the next try goes on from there. Only https is used off this machine, for redirects too.
 
 use std::fs::{self, File, OpenOptions};
@@ -22,9 +22,9 @@ pub struct Download<'a> {
     pub urls: &'a [&'a str],
     /// Its name in the folder that it is fetched to.
     pub file_name: &'a str,
-    /// Its bytes.
-    pub size: u64,
-    /// Its sha256, in lower-case hexadecimal.
+    /// How many bytes it has, where that is known.
+    pub size: Option<u64>,
+    /// Its sha256 in lower-case hexadecimal, or the first digits of it: as many as are known.
     pub sha256: &'a str,
 }
 
@@ -57,7 +57,7 @@ impl Default for Options {
 pub struct Progress {
     /// Bytes on the disk.
     pub done: u64,
-    /// Bytes of the whole file.
+    /// Bytes of the whole file; 0 where that is not known.
     pub total: u64,
 }
 
@@ -129,10 +129,12 @@ impl Download<'_> {
         match fs::metadata(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::io("read", path)(e)),
-            Ok(metadata) if metadata.len() != self.size => Ok(false),
+            Ok(metadata) if self.size.is_some_and(|size| metadata.len() != size) => Ok(false),
             Ok(_) => {
                 let mut file = File::open(path).map_err(Error::io("open", path))?;
-                Ok(sha256(&mut file).map_err(Error::io("read", path))? == self.sha256)
+                Ok(sha256(&mut file)
+                    .map_err(Error::io("read", path))?
+                    .starts_with(self.sha256))
             }
         }
     }
@@ -197,12 +199,14 @@ impl Download<'_> {
     ) -> std::result::Result<(), Failure> {
         let write_failed = |e| Failure::Fatal(Error::io("write", part)(e));
         let mut done = file.seek(SeekFrom::End(0)).map_err(write_failed)?;
-        if done > self.size {
+        let size = self.size.unwrap_or(u64::MAX);
+        let mut total = self.size.unwrap_or(0);
+        if done > size {
             (file.set_len(0).and_then(|()| file.rewind())).map_err(write_failed)?;
             done = 0;
         }
-        progress(Progress { done, total: self.size });
-        if done == self.size {
+        progress(Progress { done, total });
+        if done == size {
             return Ok(());
         }
         let mut request = client.get(url);
@@ -227,30 +231,31 @@ impl Download<'_> {
             }
             status => return Err(Failure::Lasting(format!("the server answered {status}"))),
         }
+        if self.size.is_none() {
+            total = response.content_length().map_or(0, |left| done + left);
+        }
+        let of = |done: u64| match total {
+            0 => format!("{done} bytes"),
+            total => format!("{done} of {total} bytes"),
+        };
         let mut buffer = vec![0; 1 << 16];
         loop {
             let count = match response.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(Failure::Passing(format!("after {done} of {} bytes: {e}", self.size))),
+                Err(e) => return Err(Failure::Passing(format!("after {}: {e}", of(done)))),
             };
-            if done + count as u64 > self.size {
+            if done + count as u64 > size {
                 (file.set_len(0).and_then(|()| file.rewind())).map_err(write_failed)?;
-                return Err(Failure::Lasting(format!(
-                    "it has more than the expected {} bytes",
-                    self.size
-                )));
+                return Err(Failure::Lasting(format!("it has more than the expected {size} bytes")));
             }
             file.write_all(&buffer[..count]).map_err(write_failed)?;
             done += count as u64;
-            progress(Progress { done, total: self.size });
+            progress(Progress { done, total });
         }
-        if done < self.size {
-            return Err(Failure::Passing(format!(
-                "it ended after {done} of {} bytes",
-                self.size
-            )));
+        if done < total {
+            return Err(Failure::Passing(format!("it ended after {}", of(done))));
         }
         Ok(())
     }
@@ -259,7 +264,7 @@ impl Download<'_> {
     fn verify(&self, file: &mut File, part: &Path) -> std::result::Result<(), Failure> {
         file.rewind().map_err(Error::io("read", part))?;
         let got = sha256(file).map_err(Error::io("read", part))?;
-        if got != self.sha256 {
+        if self.sha256.is_empty() || !got.starts_with(self.sha256) {
             (file.set_len(0).and_then(|()| file.rewind())).map_err(Error::io("write", part))?;
             let expected = self.sha256.to_owned();
             return Err(Failure::Fatal(Error::ChecksumMismatch {

@@ -205,6 +205,13 @@ impl DataLoader {
         self.num_samples().div_ceil(self.config.batch_size)
     }
 
+    /// The samples of an epoch, in the order in which its batches hold them.
+    pub fn order(&self, epoch: u64) -> Vec<usize> {
+        let mut order = self.sampler.order(epoch);
+        order.truncate(self.num_samples());
+        order
+    }
+
     /// The batches of an epoch.
     pub fn epoch(&self, epoch: u64) -> Epoch {
         self.epoch_from(epoch, 0)
@@ -212,8 +219,7 @@ impl DataLoader {
 
     /// The batches of an epoch from batch `first_batch` on, without making those before; none if it is past the end.
     pub fn epoch_from(&self, epoch: u64, first_batch: usize) -> Epoch {
-        let mut order = self.sampler.order(epoch);
-        order.truncate(self.num_samples());
+        let mut order = self.order(epoch);
         let skipped = first_batch.saturating_mul(self.config.batch_size).min(order.len());
         order.drain(..skipped);
         Epoch::start(

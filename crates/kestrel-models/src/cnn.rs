@@ -3,10 +3,11 @@
 use candle_core::{DType, Device, Tensor};
 use kestrel_kernels::Conv2dConfig;
 use kestrel_kernels::channels_last::Activation;
+use kestrel_kernels::tape::{Tape, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{BatchNorm2d, Conv2d, Dropout, Linear, to_channels_last};
-use crate::{Error, Mode, Model, Params, Result};
+use crate::{Error, LayerGroup, Mode, Model, Params, Result};
 
 /// The shape of a [`Cnn`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,7 +76,7 @@ impl Cnn {
     pub fn new(config: CnnConfig, seed: u64, dtype: DType, device: &Device) -> Result<Self> {
         config.check()?;
         let params = Params::new(seed);
-        let vb = params.var_builder(dtype, device);
+        let builder = params.builder(dtype, device);
         let w = config.width;
         let same = Conv2dConfig {
             padding: 1,
@@ -93,12 +94,12 @@ impl Cnn {
         .into_iter()
         .enumerate()
         {
-            let conv = Conv2d::new(input, output, 3, same, &vb.pp(format!("conv{}", i + 1)))?;
-            convs.push((conv, BatchNorm2d::new(output, &vb.pp(format!("bn{}", i + 1)))?));
+            let conv = Conv2d::new(input, output, 3, same, &builder.pp(format!("conv{}", i + 1)))?;
+            convs.push((conv, BatchNorm2d::new(output, &builder.pp(format!("bn{}", i + 1)))?));
         }
         let side = config.image_size / 8;
-        let fc1 = Linear::new(4 * w * side * side, 8 * w, &vb.pp("fc1"))?;
-        let fc2 = Linear::new(8 * w, config.num_classes, &vb.pp("fc2"))?;
+        let fc1 = Linear::new(4 * w * side * side, 8 * w, &builder.pp("fc1"))?;
+        let fc2 = Linear::new(8 * w, config.num_classes, &builder.pp("fc2"))?;
         Ok(Self {
             convs,
             fc1,
@@ -108,38 +109,76 @@ impl Cnn {
             params,
         })
     }
+
+    /// The images in the layout that the image layers take.
+    fn enter(&self, images: &Tensor) -> Result<Tensor> {
+        let size = self.config.image_size;
+        match images.dims() {
+            [_, 3, h, w] if *h == size && *w == size => Ok(to_channels_last(images)?),
+            got => Err(Error::InputShape {
+                expected: format!("[N, 3, {size}, {size}]"),
+                got: got.to_vec(),
+            }),
+        }
+    }
+
+    /// All but the last two steps: dropout and the last layer.
+    fn hidden(&self, tape: &mut Tape, images: &Tensor, mode: Mode) -> kestrel_kernels::Result<Value> {
+        let mut x = tape.leaf(images)?;
+        for (i, (conv, bn)) in self.convs.iter().enumerate() {
+            x = conv.forward_batch_norm(tape, &x, bn, Activation::Relu, mode)?;
+            if i % 2 == 1 {
+                x = tape.max_pool2d(&x, 2, 2, 0)?;
+            }
+        }
+        let x = tape.flatten(&x)?;
+        self.fc1.forward_relu(tape, &x)
+    }
+
+    fn logits(&self, tape: &mut Tape, hidden: &Value, mode: Mode) -> kestrel_kernels::Result<Value> {
+        let hidden = self.dropout.forward(tape, hidden, mode)?;
+        self.fc2.forward(tape, &hidden)
+    }
 }
 
 impl Model for Cnn {
     fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
-        let size = self.config.image_size;
-        match images.dims() {
-            [_, 3, h, w] if *h == size && *w == size => {}
-            got => {
-                return Err(Error::InputShape {
-                    expected: format!("[N, 3, {size}, {size}]"),
-                    got: got.to_vec(),
-                });
-            }
-        }
-        let images = to_channels_last(images)?;
+        let images = self.enter(images)?;
         mode.section(|tape| {
-            let mut x = tape.leaf(&images)?;
-            for (i, (conv, bn)) in self.convs.iter().enumerate() {
-                x = conv.forward_batch_norm(tape, &x, bn, Activation::Relu, mode)?;
-                if i % 2 == 1 {
-                    x = tape.max_pool2d(&x, 2, 2, 0)?;
-                }
-            }
-            let x = tape.flatten(&x)?;
-            let hidden = self.fc1.forward_relu(tape, &x)?;
-            let hidden = self.dropout.forward(tape, &hidden, mode)?;
-            self.fc2.forward(tape, &hidden)
+            let hidden = self.hidden(tape, &images, mode)?;
+            self.logits(tape, &hidden, mode)
+        })
+    }
+
+    fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
+        let images = self.enter(images)?;
+        mode.section(|tape| self.hidden(tape, &images, mode))
+    }
+
+    fn classify(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
+        mode.section(|tape| {
+            let hidden = tape.leaf(features)?;
+            self.logits(tape, &hidden, mode)
         })
     }
 
     fn params(&self) -> &Params {
         &self.params
+    }
+
+    fn layer_groups(&self) -> Vec<LayerGroup> {
+        let group = |name, modules| LayerGroup { name, modules };
+        vec![
+            group("block1", &["conv1", "bn1", "conv2", "bn2"]),
+            group("block2", &["conv3", "bn3", "conv4", "bn4"]),
+            group("block3", &["conv5", "bn5", "conv6", "bn6"]),
+            group("fc1", &["fc1"]),
+            group("fc2", &["fc2"]),
+        ]
+    }
+
+    fn head(&self) -> &'static str {
+        "fc2"
     }
 
     fn num_classes(&self) -> usize {

@@ -44,8 +44,38 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
+    /// A module or parameter was named that the model does not have.
+    #[error("the model has no parameters called {name:?}")]
+    UnknownModule {
+        /// The name that was given.
+        name: String,
+    },
+    /// A layer group was named that the model does not have.
+    #[error("the model has no layer group called {name:?}; its groups are {}", groups.join(", "))]
+    UnknownLayerGroup {
+        /// The name that was given.
+        name: String,
+        /// Those it has, from the input to the last layer.
+        groups: Vec<&'static str>,
+    },
+    /// A pickle asks for something to be called or made that is no part of a state dict. Nothing of it was run.
+    #[error("{} asks for {global}, which no file of tensors needs; nothing of it was run", path.display())]
+    ForbiddenGlobal {
+        /// The file.
+        path: PathBuf,
+        /// What it asks for, as `module.name`.
+        global: String,
+    },
+    /// A file names tensors that cannot be read. None was.
+    #[error("cannot read these tensors of {}: {}", path.display(), list(faults))]
+    UnreadableTensors {
+        /// The file.
+        path: PathBuf,
+        /// Each tensor's name, and what is wrong with it.
+        faults: Vec<(String, String)>,
+    },
     /// A file is not a weight file.
-    #[error("{} is not a Kestrel weight file: {reason}", path.display())]
+    #[error("{} is not a weight file: {reason}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -55,6 +85,11 @@ pub enum Error {
     /// Tensors could not be laid out as a safetensors file.
     #[error("cannot serialise the weights: {0}")]
     Serialise(#[from] safetensors::SafeTensorError),
+}
+
+fn list(faults: &[(String, String)]) -> String {
+    let faults: Vec<String> = faults.iter().map(|(name, fault)| format!("{name}: {fault}")).collect();
+    faults.join("; ")
 }
 
 /// Every way in which a state dict differs from what a model expects.

@@ -5,7 +5,7 @@
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::Init;
-use candle_nn::init::{FanInOut, NormalOrUniform};
+use candle_nn::init::{FanInOut, NonLinearity, NormalOrUniform};
 use kestrel_kernels::random::{KeyedRng, Purpose, name_key};
 
 /// PyTorch's default for the weight of a convolution or linear layer: `U(-1/sqrt(fan_in), 1/sqrt(fan_in))`, and for
@@ -17,6 +17,18 @@ use kestrel_kernels::random::{KeyedRng, Purpose, name_key};
 pub fn default_uniform(fan_in: usize) -> Init {
     let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
     Init::Uniform { lo: -bound, up: bound }
+}
+
+/// torchvision's ResNets' for the weight of a convolution: `N(0, 2 / fan_out)`, `fan_out = c_out · k²`.
+///
+/// # Source
+/// `torch.nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")`.
+pub fn kaiming_normal_fan_out() -> Init {
+    Init::Kaiming {
+        dist: NormalOrUniform::Normal,
+        fan: FanInOut::FanOut,
+        non_linearity: NonLinearity::ReLU,
+    }
 }
 
 /// Draws a tensor; equal arguments give equal values on every machine and thread.
@@ -87,12 +99,7 @@ mod tests {
 
     #[test]
     fn kaiming_normal_fan_out_is_torchvisions_resnet() {
-        let init = Init::Kaiming {
-            dist: NormalOrUniform::Normal,
-            fan: FanInOut::FanOut,
-            non_linearity: candle_nn::init::NonLinearity::ReLU,
-        };
-        let (_, stdev, _) = stats(init, (128, 32, 3, 3));
+        let (_, stdev, _) = stats(kaiming_normal_fan_out(), (128, 32, 3, 3));
         let expected = (2.0f64 / (128.0 * 9.0)).sqrt();
         assert!((stdev / expected - 1.0).abs() < 0.02, "{stdev} {expected}");
     }

@@ -17,6 +17,23 @@
 //! A model is anything that implements [`Model`]; its parameters live in a [`Params`] store under the names of
 //! PyTorch's state dict, so a weight file needs no mapping. Layers of `candle_nn` can be built on the same store
 //! through [`Params::var_builder`].
+//!
+//! A pretrained [`ResNet`] is fine-tuned by loading it with a new head, and freezing what is not to be trained:
+//!
+//! ```no_run
+//! use candle_core::{DType, Device};
+//! use kestrel_models::{Depth, Model, ResNet, ResNetConfig, weights};
+//!
+//! # fn main() -> Result<(), kestrel_models::Error> {
+//! let model = ResNet::new(ResNetConfig::new(Depth::ResNet18, 10), 0, DType::F32, &Device::Cpu)?;
+//! let file = weights::load("resnet18-f37072fd.pth".as_ref())?;
+//! println!("{}", model.params().load_with_new_head(&file.tensors, model.head())?);
+//! for module in ["conv1", "bn1", "layer1", "layer2"] {
+//!     model.params().freeze(module)?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod cnn;
 mod error;
@@ -25,10 +42,12 @@ pub mod layers;
 mod model;
 mod params;
 mod registry;
+mod resnet;
 pub mod weights;
 
 pub use cnn::{Cnn, CnnConfig};
 pub use error::{Error, Result, StateDictMismatch};
-pub use model::{Mode, Model};
-pub use params::{Params, StateDict, is_buffer};
+pub use model::{LayerGroup, Mode, Model};
+pub use params::{LoadReport, ParamBuilder, Parameter, Params, Replaced, StateDict, is_buffer};
 pub use registry::ModelConfig;
+pub use resnet::{Depth, ResNet, ResNetConfig, Stem};

@@ -1,8 +1,11 @@
 //! What a classifier is to the rest of the workspace.
 
-use candle_core::Tensor;
+use std::sync::Arc;
+
+use candle_core::{Tensor, Var};
 use kestrel_kernels::tape::{self, Tape, Value};
 
+use crate::params::in_module;
 use crate::{Params, Result};
 
 /// How a forward pass runs.
@@ -53,9 +56,150 @@ pub trait Model: Send + Sync {
     /// [`crate::Error::InputShape`] where the images are not what the model takes.
     fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor>;
 
+    /// What the last layer takes: `classify(features(x)) = forward(x)`. Without the last layer's cost, to be kept where all
+    /// that comes before it is frozen. The images themselves, where a model does not say.
+    ///
+    /// # Shapes
+    /// `images [N, 3, H, W]`, normalised → `[N, num_features]`.
+    ///
+    /// # Errors
+    /// Those of [`forward`](Self::forward).
+    fn features(&self, images: &Tensor, _mode: Mode) -> Result<Tensor> {
+        Ok(images.clone())
+    }
+
+    /// The last layer: the logits of a batch of [`features`](Self::features). The whole model, where it does not say.
+    ///
+    /// # Shapes
+    /// `features [N, num_features]` → `[N, num_classes]`.
+    ///
+    /// # Errors
+    /// Where there are other features.
+    fn classify(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.forward(features, mode)
+    }
+
     /// Parameters and buffers, by PyTorch's names.
     fn params(&self) -> &Params;
 
+    /// The parts of the model from the input to the last layer, which is a group of its own: the steps in which a model is
+    /// thawed, and to which learning rates of their own are given. Every parameter is in one of them. One group, where a model
+    /// does not say.
+    fn layer_groups(&self) -> Vec<LayerGroup> {
+        vec![LayerGroup {
+            name: "model",
+            modules: &[""],
+        }]
+    }
+
+    /// The name of the last layer, whose shape follows the number of classes; empty, the name of the whole, where a model does
+    /// not say.
+    fn head(&self) -> &'static str {
+        ""
+    }
+
     /// How many classes the logits tell apart.
     fn num_classes(&self) -> usize;
+
+    /// Freezes every parameter but the last layer's: what transfer learning begins with.
+    ///
+    /// # Errors
+    /// Those of [`Params::freeze`].
+    fn freeze_all_but_head(&self) -> Result<()> {
+        self.params().freeze("")?;
+        self.params().unfreeze(self.head())
+    }
+
+    /// Trains the layer group of that name and all after it, and freezes those before it.
+    ///
+    /// # Errors
+    /// [`crate::Error::UnknownLayerGroup`]; nothing is changed then.
+    fn train_from(&self, group: &str) -> Result<()> {
+        let groups = self.layer_groups();
+        let Some(first) = groups.iter().position(|candidate| candidate.name == group) else {
+            return Err(crate::Error::UnknownLayerGroup {
+                name: group.to_owned(),
+                groups: groups.iter().map(|group| group.name).collect(),
+            });
+        };
+        groups[..first]
+            .iter()
+            .try_for_each(|group| group.freeze(self.params()))?;
+        groups[first..]
+            .iter()
+            .try_for_each(|group| group.unfreeze(self.params()))
+    }
+}
+
+impl<M: Model + ?Sized> Model for Arc<M> {
+    fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
+        M::forward(self, images, mode)
+    }
+
+    fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
+        M::features(self, images, mode)
+    }
+
+    fn classify(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
+        M::classify(self, features, mode)
+    }
+
+    fn params(&self) -> &Params {
+        M::params(self)
+    }
+
+    fn layer_groups(&self) -> Vec<LayerGroup> {
+        M::layer_groups(self)
+    }
+
+    fn head(&self) -> &'static str {
+        M::head(self)
+    }
+
+    fn num_classes(&self) -> usize {
+        M::num_classes(self)
+    }
+}
+
+/// A part of a model by the names of its modules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerGroup {
+    /// Its name.
+    pub name: &'static str,
+    /// Its modules; the parameters' names begin with theirs.
+    pub modules: &'static [&'static str],
+}
+
+impl LayerGroup {
+    /// Whether a parameter or buffer is in this group.
+    pub fn contains(&self, name: &str) -> bool {
+        self.modules.iter().any(|module| in_module(name, module))
+    }
+
+    /// The variables of this group that an optimiser moves, sorted by name.
+    pub fn trainable(&self, params: &Params) -> Vec<(String, Var)> {
+        let all = params.trainable().into_iter();
+        all.filter(|(name, _)| self.contains(name)).collect()
+    }
+
+    /// Freezes the group, as [`Params::freeze`].
+    ///
+    /// # Errors
+    /// [`crate::Error::UnknownModule`] where the model has not all of its modules; those before it are then frozen.
+    pub fn freeze(&self, params: &Params) -> Result<()> {
+        self.modules.iter().try_for_each(|module| params.freeze(module))
+    }
+
+    /// Undoes [`freeze`](Self::freeze).
+    ///
+    /// # Errors
+    /// Those of [`freeze`](Self::freeze).
+    pub fn unfreeze(&self, params: &Params) -> Result<()> {
+        self.modules.iter().try_for_each(|module| params.unfreeze(module))
+    }
+
+    /// Whether every parameter of the group is frozen.
+    pub fn is_frozen(&self, params: &Params) -> bool {
+        self.modules.iter().all(|module| params.is_frozen(module))
+    }
 }

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
-use crate::{Cnn, CnnConfig, Model, Result};
+use crate::{Cnn, CnnConfig, Depth, Model, ResNet, ResNetConfig, Result};
 
 /// Which network, and its shape.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -11,9 +11,27 @@ use crate::{Cnn, CnnConfig, Model, Result};
 pub enum ModelConfig {
     /// The CIFAR CNN.
     Cnn(CnnConfig),
+    /// A residual network.
+    #[serde(rename = "resnet")]
+    ResNet(ResNetConfig),
 }
 
 impl ModelConfig {
+    /// The names that [`by_name`](Self::by_name) knows.
+    pub const NAMES: [&'static str; 4] = ["cnn", "resnet18", "resnet34", "resnet50"];
+
+    /// An architecture with its usual options; `None` for a name that is not in [`NAMES`](Self::NAMES).
+    pub fn by_name(name: &str, num_classes: usize) -> Option<Self> {
+        let resnet = |depth| Some(ModelConfig::ResNet(ResNetConfig::new(depth, num_classes)));
+        match name {
+            "cnn" => Some(ModelConfig::Cnn(CnnConfig::new(num_classes))),
+            "resnet18" => resnet(Depth::ResNet18),
+            "resnet34" => resnet(Depth::ResNet34),
+            "resnet50" => resnet(Depth::ResNet50),
+            _ => None,
+        }
+    }
+
     /// Builds the network with initial values drawn from `seed`.
     ///
     /// # Errors
@@ -21,6 +39,7 @@ impl ModelConfig {
     pub fn build(&self, seed: u64, dtype: DType, device: &Device) -> Result<Box<dyn Model>> {
         match self {
             ModelConfig::Cnn(config) => Ok(Box::new(Cnn::new(config.clone(), seed, dtype, device)?)),
+            ModelConfig::ResNet(config) => Ok(Box::new(ResNet::new(config.clone(), seed, dtype, device)?)),
         }
     }
 
@@ -28,6 +47,7 @@ impl ModelConfig {
     pub fn name(&self) -> &'static str {
         match self {
             ModelConfig::Cnn(_) => "cnn",
+            ModelConfig::ResNet(config) => config.depth.name(),
         }
     }
 
@@ -35,13 +55,41 @@ impl ModelConfig {
     pub fn num_classes(&self) -> usize {
         match self {
             ModelConfig::Cnn(config) => config.num_classes,
+            ModelConfig::ResNet(config) => config.num_classes,
         }
     }
 
-    /// Side of the square images that the network takes, in pixels.
+    /// Side of the square images that the network is trained on, in pixels; a residual network takes others too.
     pub fn image_size(&self) -> usize {
         match self {
             ModelConfig::Cnn(config) => config.image_size,
+            ModelConfig::ResNet(config) => config.image_size,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_builds_the_network_of_that_name() {
+        for name in ModelConfig::NAMES {
+            let config = ModelConfig::by_name(name, 3).unwrap();
+            assert_eq!((config.name(), config.num_classes()), (name, 3));
+            let json = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config, "{json}");
+        }
+        assert_eq!(ModelConfig::by_name("resnet19", 3), None);
+    }
+
+    #[test]
+    fn the_record_of_a_residual_network_is_stable() {
+        let json = serde_json::to_string(&ModelConfig::by_name("resnet18", 10)).unwrap();
+        let want = r#"{"architecture":"resnet","depth":18,"num_classes":10,"stem":"imagenet","image_size":224}"#;
+        assert_eq!(json, want);
+        for wrong in [want.replace("18", "19"), want.replace("stem", "root")] {
+            assert!(serde_json::from_str::<ModelConfig>(&wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -58,6 +58,23 @@ pub enum Error {
         /// Their names.
         names: String,
     },
+    /// Features were asked for of a model whose features will change.
+    #[error("features are kept of a frozen model alone, but these parameters before the head are trained: {}", trained.join(", "))]
+    TrainedFeatures {
+        /// The parameters.
+        trained: Vec<String>,
+    },
+    /// Features were asked for of images that are mixed with others.
+    #[error("the transforms mix images (MixUp or CutMix), so an image has no features of its own to keep")]
+    MixedFeatures,
+    /// A file of features is not to be used.
+    #[error("the features in {} are not used: {reason}", path.display())]
+    InvalidFeatures {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// There is nothing to train on or to evaluate.
     #[error("the {split} split is empty; give a data set with at least one image")]
     EmptySplit {

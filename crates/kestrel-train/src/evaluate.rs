@@ -1,13 +1,12 @@
 //! Loss and accuracy of a model on a data set.
 
 use candle_core::{D, DType, Device};
-use kestrel_data::loader::DataLoader;
 use kestrel_kernels::cross_entropy;
 use kestrel_models::{Mode, Model};
 
 use crate::metrics::{ConfusionMatrix, Mean, argmax};
 use crate::tta::Tta;
-use crate::{Error, Result};
+use crate::{BatchSource, Error, Result};
 
 /// What an evaluation found.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +30,7 @@ impl Evaluation {
 /// Where the loader or the model fails, or `on_batch` does.
 pub fn evaluate(
     model: &dyn Model,
-    loader: &DataLoader,
+    loader: &dyn BatchSource,
     on_batch: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Evaluation> {
     evaluate_with(model, loader, Tta::None, on_batch)
@@ -43,7 +42,7 @@ pub fn evaluate(
 /// As [`evaluate()`].
 pub fn evaluate_with(
     model: &dyn Model,
-    loader: &DataLoader,
+    loader: &dyn BatchSource,
     tta: Tta,
     on_batch: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Evaluation> {
@@ -55,7 +54,7 @@ pub fn evaluate_with(
     }
     let mut loss = Mean::default();
     let mut confusion = ConfusionMatrix::new(model.num_classes());
-    for (done, batch) in loader.epoch(0).enumerate() {
+    for (done, batch) in loader.epoch(0)?.enumerate() {
         let batch = batch?;
         let logits = tta.logits(model, &batch.images)?;
         loss.add(scalar(&cross_entropy(&logits, &batch.targets)?)?);

@@ -4,10 +4,12 @@
 //! [`Progress`] made. It runs [`Trainer::train_one_epoch`] and [`evaluate`] in turn, and tells [`Callback`]s, which
 //! draw progress, save files or stop the run. Nothing in this crate prints; it speaks by `tracing` events.
 
+mod batch_source;
 pub mod callback;
 pub mod checkpoint;
 mod error;
 mod evaluate;
+pub mod feature_cache;
 mod grad_accumulation;
 pub mod grad_clip;
 pub mod loss;
@@ -20,6 +22,7 @@ mod trainer;
 pub mod tta;
 pub mod weight_average;
 
+pub use batch_source::{BatchSource, Batches};
 pub use callback::{Callback, Control, EpochReport, StepReport};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate, evaluate_with, predict_probabilities};

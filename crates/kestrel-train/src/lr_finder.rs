@@ -1,8 +1,6 @@
 //! The learning-rate range test: how the loss goes as the rate rises.
 
-use kestrel_data::loader::DataLoader;
-
-use crate::{Error, Result, Trainer};
+use crate::{BatchSource, Error, Result, Trainer};
 
 /// The options of [`find_lr`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,7 +57,7 @@ const SMOOTHING: f64 = 0.9;
 ///
 /// # Source
 /// Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3.
-pub fn find_lr(trainer: &mut Trainer, loader: &DataLoader, config: &LrFinderConfig) -> Result<LrCurve> {
+pub fn find_lr(trainer: &mut Trainer, loader: &dyn BatchSource, config: &LrFinderConfig) -> Result<LrCurve> {
     check(config)?;
     if loader.num_batches() == 0 {
         return Err(Error::EmptySplit { split: "training" });
@@ -95,13 +93,20 @@ fn check(config: &LrFinderConfig) -> Result<()> {
     Ok(())
 }
 
-fn sweep(trainer: &mut Trainer, loader: &DataLoader, config: &LrFinderConfig) -> Result<Vec<LrPoint>> {
+fn sweep(trainer: &mut Trainer, loader: &dyn BatchSource, config: &LrFinderConfig) -> Result<Vec<LrPoint>> {
     let ratio = config.end_lr / config.start_lr;
     let mut points: Vec<LrPoint> = Vec::with_capacity(config.num_steps);
     let (mut average, mut lowest) = (0.0, f64::INFINITY);
-    let batches = (0u64..).flat_map(|epoch| loader.epoch(epoch));
-    for (step, batch) in batches.take(config.num_steps).enumerate() {
-        let batch = batch?;
+    let mut epoch = 0;
+    let mut batches = loader.epoch(epoch)?;
+    for step in 0..config.num_steps {
+        let batch = loop {
+            if let Some(batch) = batches.next() {
+                break batch?;
+            }
+            epoch += 1;
+            batches = loader.epoch(epoch)?;
+        };
         let lr = config.start_lr * ratio.powf(step as f64 / (config.num_steps - 1) as f64);
         let (loss, _, grads) = match trainer.forward_backward(&batch, step + 1, step) {
             Err(Error::NonFiniteLoss { .. }) => break,

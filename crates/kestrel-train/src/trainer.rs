@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use kestrel_data::loader::{Batch, DataLoader};
+use kestrel_data::loader::Batch;
 use kestrel_kernels::tape;
 use kestrel_models::{Mode, Model, StateDict};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use crate::lr_scheduler::{Event, LrScheduler};
 use crate::metrics::{Accuracy, Mean, argmax};
 use crate::optim::{NamedVars, Optimizer};
 use crate::weight_average::WeightAverage;
-use crate::{Callback, Control, EpochReport, Error, Evaluation, Result, StepReport, evaluate};
+use crate::{BatchSource, Callback, Control, EpochReport, Error, Evaluation, Result, StepReport, evaluate};
 
 /// The options of the loop itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +117,13 @@ impl Trainer {
         self
     }
 
+    /// Goes on from where another trainer of the same model stopped, with an optimiser and a scheduler of its own.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Progress) -> Self {
+        self.progress = progress;
+        self
+    }
+
     /// The model.
     pub fn model(&self) -> &dyn Model {
         self.model.as_ref()
@@ -182,7 +189,12 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::NonFiniteLoss`], [`Error::EmptySplit`], or what the loader, the model or a callback gives.
-    pub fn fit(&mut self, train: &DataLoader, val: &DataLoader, callbacks: &mut [&mut dyn Callback]) -> Result<()> {
+    pub fn fit(
+        &mut self,
+        train: &dyn BatchSource,
+        val: &dyn BatchSource,
+        callbacks: &mut [&mut dyn Callback],
+    ) -> Result<()> {
         for (split, loader) in [("training", train), ("validation", val)] {
             if loader.num_batches() == 0 {
                 return Err(Error::EmptySplit { split });
@@ -235,7 +247,7 @@ impl Trainer {
     }
 
     /// Evaluates the weights that count: the average's, if there is one, in the model's place for as long.
-    fn validate(&self, val: &DataLoader, callbacks: &mut [&mut dyn Callback]) -> Result<Evaluation> {
+    fn validate(&self, val: &dyn BatchSource, callbacks: &mut [&mut dyn Callback]) -> Result<Evaluation> {
         let params = self.model.params();
         let own = match self.average.as_ref().and_then(WeightAverage::weights) {
             None => None,
@@ -320,7 +332,7 @@ impl Trainer {
     /// As [`Trainer::fit`].
     pub fn train_one_epoch(
         &mut self,
-        loader: &DataLoader,
+        loader: &dyn BatchSource,
         callbacks: &mut [&mut dyn Callback],
     ) -> Result<(f64, f64, EpochTiming)> {
         let epoch = self.progress.epoch + 1;
@@ -332,7 +344,7 @@ impl Trainer {
         let mut epoch_loss = Mean::default();
         let mut recent_loss = Mean::default();
         let mut accuracy = Accuracy::default();
-        let mut batches = loader.epoch(self.progress.epoch as u64);
+        let mut batches = loader.epoch(self.progress.epoch as u64)?;
         let mut step = 0;
         let params = self.optimizer.params();
         let mut accumulator = Accumulator::default();

@@ -40,6 +40,18 @@ const TRAIN_EXAMPLES: &str = "Examples:
 A run writes to runs/<name>/: config.toml (every option), best.safetensors (the weights of the best epoch),
 checkpoint.safetensors (all that --resume needs), predictions.png.";
 
+const FINETUNE_EXAMPLES: &str = "Examples:
+  kestrel finetune-resnet --pretrained imagenet --data pictures
+                                                  torchvision's weights (downloaded once), a new last layer
+  kestrel finetune-resnet --weights resnet18-f37072fd.pth --data pictures --unfreeze layer4
+                                                  then 5 epochs in which layer4 is trained too
+  kestrel finetune-resnet --pretrained imagenet --data pictures --freeze none --layer-lr-decay 0.5 --lr 1e-4
+                                                  all of it from the start, slower towards the input
+  kestrel finetune-resnet --weights runs/cifar10-resnet18-1/best.safetensors --stem cifar --image-size 32 --data pictures
+
+While only the last layer is trained, its inputs are computed once, kept under data/features, and an epoch takes seconds.
+A run writes what `train` writes; `kestrel export` turns its weights into a file for torchvision.";
+
 const EVALUATE_EXAMPLES: &str = "Examples:
   kestrel evaluate --weights runs/cifar10-cnn-1/best.safetensors
   kestrel evaluate --weights best.safetensors --data pictures --predictions grid.png --num-images 16";
@@ -47,6 +59,8 @@ const EVALUATE_EXAMPLES: &str = "Examples:
 const BENCH_CASES: &str = "Each case prints one line: CASE  VARIANT  RATE img/s  (median of N).
   cnn-train   one training step of the CNN with Adam, batch 128
   cnn-eval    one evaluation pass of the CNN, batch 100
+  resnet-head a training step of ResNet-18's last layer, the others frozen, 224 pixels, batch 32
+  resnet-full one training step of all of ResNet-18 with Adam, 224 pixels, batch 16
   load-cifar  10,000 images in memory: flip, crop, normalise, batches of 128
   load-folder photographs of --folder DIR: RandomResizedCrop(224), flip, normalise, batches of 64";
 
@@ -56,9 +70,14 @@ pub(crate) enum Command {
     /// Train a classifier, validate after each epoch, keep the best.
     #[command(after_help = TRAIN_EXAMPLES)]
     Train(Box<TrainArgs>),
+    /// Fine-tune a pretrained ResNet: `train` with the options of transfer learning.
+    #[command(after_help = FINETUNE_EXAMPLES)]
+    FinetuneResnet(Box<TrainArgs>),
     /// Loss, accuracy and accuracy by class of saved weights; optionally a picture of predictions.
     #[command(after_help = EVALUATE_EXAMPLES)]
     Evaluate(EvaluateArgs),
+    /// Write weights for PyTorch: a safetensors file that the same torchvision model's load_state_dict takes.
+    Export(ExportArgs),
     /// Look into data sets.
     Data(DataArgs),
     /// Measure speed.
@@ -91,7 +110,7 @@ pub(crate) struct EvaluateArgs {
     /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: PathBuf,
-    /// The config.toml of the run, for its eval-transforms; without it, the reference's.
+    /// The config.toml of the run, for its eval-transforms; without it, those of the weights, else the reference's.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Which data set; auto takes what the weights were trained on.
@@ -133,6 +152,17 @@ pub(crate) struct EvaluateArgs {
     /// CPU threads; 0 for one a core. They change no result.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
+}
+
+/// Arguments of `export`.
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: PathBuf,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
 }
 
 /// A split of a data set.
@@ -206,6 +236,10 @@ pub(crate) enum BenchCase {
     CnnTrain,
     /// An evaluation pass.
     CnnEval,
+    /// A training step of ResNet-18's last layer.
+    ResnetHead,
+    /// A training step of ResNet-18.
+    ResnetFull,
     /// The loader, from memory.
     LoadCifar,
     /// The loader, from files.

@@ -6,6 +6,7 @@
 
 mod names;
 mod options;
+mod transfer;
 
 use std::path::PathBuf;
 
@@ -20,8 +21,12 @@ use toml::Table;
 use crate::cli::LogFormat;
 use crate::device::{CpuFeatures, DeviceChoice};
 
-pub(crate) use names::{DatasetName, LossName, LrInterval, OptimizerName, SamplerName, SchedulerName};
+pub(crate) use names::{
+    DatasetName, LossName, LrInterval, ModelName, OptimizerName, PreprocessingName, PretrainedName, SamplerName,
+    SchedulerName, StemName,
+};
 pub(crate) use options::TrainOptions;
+pub(crate) use transfer::Stage;
 
 /// What a run uses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +47,16 @@ pub(crate) struct TrainConfig {
     pub(crate) batch_size: usize,
     pub(crate) eval_batch_size: usize,
     pub(crate) prefetch: usize,
+    pub(crate) preprocessing: PreprocessingName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) image_size: Option<usize>,
+    pub(crate) augment: bool,
+    pub(crate) model: ModelName,
+    pub(crate) stem: StemName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) weights: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pretrained: Option<PretrainedName>,
     pub(crate) width: usize,
     pub(crate) dropout: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,6 +109,14 @@ pub(crate) struct TrainConfig {
     pub(crate) lr_cooldown: u64,
     pub(crate) min_lr: f64,
     pub(crate) lr_eps: f64,
+    pub(crate) freeze: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unfreeze: Option<String>,
+    pub(crate) unfreeze_epochs: usize,
+    pub(crate) unfreeze_lr: f64,
+    pub(crate) layer_lr_decay: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cache_views: Option<usize>,
     pub(crate) seed: u64,
     pub(crate) device: DeviceChoice,
     pub(crate) threads: usize,
@@ -135,6 +158,13 @@ impl Default for TrainConfig {
             batch_size: 128,
             eval_batch_size: 100,
             prefetch: 4,
+            preprocessing: PreprocessingName::Cifar,
+            image_size: None,
+            augment: true,
+            model: ModelName::Cnn,
+            stem: StemName::Imagenet,
+            weights: None,
+            pretrained: None,
             width: 64,
             dropout: 0.5,
             num_classes: None,
@@ -179,6 +209,12 @@ impl Default for TrainConfig {
             lr_cooldown: plateau.cooldown,
             min_lr: plateau.min_lr,
             lr_eps: plateau.eps,
+            freeze: "none".into(),
+            unfreeze: None,
+            unfreeze_epochs: 5,
+            unfreeze_lr: 1e-4,
+            layer_lr_decay: 1.0,
+            cache_views: None,
             seed: 0,
             device: DeviceChoice::Auto,
             threads: 0,
@@ -251,6 +287,13 @@ impl TrainConfig {
             );
         }
         let resumed = self.overlaid(&[options])?;
+        if resumed.epochs != self.epochs && self.unfreeze.is_some() {
+            bail!(
+                "epochs is {} and was {}, but a second stage follows them; leave it out, or start a new run",
+                resumed.epochs,
+                self.epochs
+            );
+        }
         if resumed.epochs != self.epochs && self.follows_the_run() {
             bail!(
                 "epochs is {} and was {}, but the learning rate follows the whole run; leave it out, or start a new run",
@@ -269,6 +312,7 @@ impl TrainConfig {
             ("epochs", self.epochs),
             ("width", self.width),
             ("accumulate", self.accumulate),
+            ("unfreeze-epochs", self.unfreeze_epochs),
         ];
         for (name, value) in sizes {
             if value == 0 {
@@ -293,6 +337,7 @@ impl TrainConfig {
             );
         }
         self.check_methods()?;
+        self.check_transfer()?;
         if !(0.0..=1.0).contains(&self.max_bad_fraction) {
             bail!(
                 "max-bad-fraction is {}, but must be at least 0 and at most 1",
@@ -320,7 +365,9 @@ impl TrainConfig {
 
     /// Whether transforms are named that are not the reference's.
     pub(crate) fn own_transforms(&self) -> bool {
-        self.train_transforms.is_some() || self.eval_transforms.is_some()
+        self.train_transforms.is_some()
+            || self.eval_transforms.is_some()
+            || self.preprocessing == PreprocessingName::Imagenet
     }
 
     /// The TOML file that gives this configuration again.

@@ -10,8 +10,8 @@ use kestrel_data::datasets::{self, Opened, cifar10, cifar100, idx, sample};
 use kestrel_data::download::{Options, Progress};
 use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::sampler::{Sampler, WeightedRandomSampler};
-use kestrel_data::transforms::{Compose, TransformSpec, presets};
-use kestrel_data::{BadSamplePolicy, Dataset, InMemory, Splits};
+use kestrel_data::transforms::Compose;
+use kestrel_data::{BadSamplePolicy, Dataset, Splits};
 
 use crate::config::{DatasetName, SamplerName, TrainConfig};
 use crate::progress;
@@ -76,7 +76,7 @@ pub(crate) fn open(name: DatasetName, place: &Place<'_>, bars: &MultiProgress) -
         (DatasetName::Cifar10, None) => download_cifar10(data_dir, &Options::default(), bars)
             .context("CIFAR-10 cannot be had; give its binary folder or its .tar.gz with --data PATH"),
         (DatasetName::Cifar100, None) => {
-            let splits = with_bar(bars, "CIFAR-100", cifar100::ARCHIVE.size, |progress| {
+            let splits = with_bar(bars, "CIFAR-100", cifar100::ARCHIVE.size.unwrap_or(0), |progress| {
                 cifar100::open_or_download(data_dir, &cifar100::ARCHIVE, &Options::default(), progress)
             });
             let splits =
@@ -155,14 +155,14 @@ fn impatient() -> Options {
 }
 
 fn download_cifar10(data_dir: &Path, options: &Options, bars: &MultiProgress) -> Result<Source> {
-    let splits = with_bar(bars, "CIFAR-10", cifar10::ARCHIVE.size, |progress| {
+    let splits = with_bar(bars, "CIFAR-10", cifar10::ARCHIVE.size.unwrap_or(0), |progress| {
         cifar10::open_or_download(data_dir, &cifar10::ARCHIVE, options, progress)
     });
     Ok(Source::new("cifar10", splits?))
 }
 
 fn download_idx(remote: &idx::Remote<'_>, data_dir: &Path, bars: &MultiProgress) -> Result<Source> {
-    let total = remote.files.iter().map(|file| file.size).sum();
+    let total = remote.files.iter().filter_map(|file| file.size).sum();
     let splits = with_bar(bars, remote.name, total, |progress| {
         idx::open_or_download(data_dir, remote, &Options::default(), progress)
     });
@@ -176,14 +176,19 @@ fn download_idx(remote: &idx::Remote<'_>, data_dir: &Path, bars: &MultiProgress)
 }
 
 /// Runs a download with a bar on the terminal.
-fn with_bar(
+pub(crate) fn with_bar<T>(
     bars: &MultiProgress,
     name: &str,
     total: u64,
-    fetch: impl FnOnce(&mut dyn FnMut(Progress)) -> kestrel_data::Result<Splits<InMemory>>,
-) -> kestrel_data::Result<Splits<InMemory>> {
+    fetch: impl FnOnce(&mut dyn FnMut(Progress)) -> kestrel_data::Result<T>,
+) -> kestrel_data::Result<T> {
     let bar = progress::bytes(bars, name, total);
-    let result = fetch(&mut |progress| bar.set_position(progress.done));
+    let result = fetch(&mut |progress| {
+        if total == 0 {
+            bar.set_length(progress.total);
+        }
+        bar.set_position(progress.done);
+    });
     bar.finish_and_clear();
     bars.remove(&bar);
     result
@@ -199,22 +204,6 @@ To train on CIFAR-10, name its binary folder or its cifar-10-binary.tar.gz with 
 with a network. With --dataset cifar10 there is never a substitute.",
         crate::describe(error)
     )
-}
-
-/// The pipeline of the training images: the configuration's, or the reference's for images of this size.
-pub(crate) fn train_transforms(specs: Option<&[TransformSpec]>, dataset: &dyn Dataset) -> Result<Compose> {
-    match specs {
-        Some(specs) => Ok(Compose::from_specs(specs)?),
-        None => Ok(presets::cifar_train(dataset.image(0)?.height())?),
-    }
-}
-
-/// The pipeline of all other images: the configuration's, or the reference's.
-pub(crate) fn eval_transforms(specs: Option<&[TransformSpec]>) -> Result<Compose> {
-    match specs {
-        Some(specs) => Ok(Compose::from_specs(specs)?),
-        None => Ok(presets::cifar_eval()?),
-    }
 }
 
 /// Images to evaluate on, and how they are made ready.

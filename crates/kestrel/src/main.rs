@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod data;
 mod device;
+mod initial_weights;
 mod logging;
 mod methods;
 mod progress;
@@ -27,7 +28,7 @@ static ALLOCATOR: CachingAllocator = CachingAllocator::new();
 
 fn main() -> ExitCode {
     let mut cli = Cli::parse();
-    if let Command::Train(args) = &mut cli.command {
+    if let Command::Train(args) | Command::FinetuneResnet(args) = &mut cli.command {
         // Every command takes it, so it stands outside; to `train` it is an option like the others, saved with the run.
         args.options.cpu_features = cli.cpu_features;
     }
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
     // A configuration file may speak of logging too, so it is read first.
     let file = match &cli.command {
-        Command::Train(args) => args
+        Command::Train(args) | Command::FinetuneResnet(args) => args
             .config
             .as_deref()
             .map(TrainOptions::from_file)
@@ -53,12 +54,14 @@ fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
     };
     // Held to the end: dropping it completes the trace file.
     let _logging = logging::init(&file.logging(&cli.logging), bars)?;
-    if !matches!(cli.command, Command::Train(_)) {
+    if !matches!(cli.command, Command::Train(_) | Command::FinetuneResnet(_)) {
         // `train` chooses by itself, since a file or the run that it resumes may decide.
         cli.cpu_features.unwrap_or_default().choose()?;
     }
     match &cli.command {
-        Command::Train(args) => commands::train::run(args, &file, bars),
+        Command::Train(args) => commands::train::run(args, &TrainOptions::default(), &file, bars),
+        Command::FinetuneResnet(args) => commands::train::run(args, &TrainOptions::finetune_resnet(), &file, bars),
+        Command::Export(args) => commands::export::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args, bars),
         Command::Data(args) => commands::data::run(args, bars),
         Command::Bench(args) => commands::bench::run(args),

@@ -3,6 +3,7 @@
 use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
 use kestrel_kernels::update::{AdamConfig, LionConfig, MuonConfig, RmsPropConfig, SgdConfig};
+use kestrel_models::Model;
 use kestrel_train::loss::{CrossEntropyLoss, FocalLoss, Loss};
 use kestrel_train::lr_scheduler::{
     CosineAnnealingLr, CosineAnnealingWarmRestarts, Interval, LinearWarmup, LinearWarmupConfig, LrScheduler,
@@ -60,7 +61,10 @@ impl TrainConfig {
         if self.ema.is_some() && self.swa_start.is_some() {
             bail!("ema and swa-start are both given; choose one average of the weights");
         }
-        self.optimizer(NamedVars::new())?;
+        self.optimizer_of(vec![Layer {
+            params: NamedVars::new(),
+            lr: self.lr,
+        }])?;
         self.scheduler(ANY_EPOCH)?;
         self.grad_clip()?;
         self.average()?;
@@ -127,41 +131,53 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// The optimiser of a model's parameters.
-    pub(crate) fn optimizer(&self, params: NamedVars) -> Result<Box<dyn Optimizer>> {
+    /// The optimiser of what is trained of a model.
+    pub(crate) fn optimizer(&self, model: &dyn Model) -> Result<Box<dyn Optimizer>> {
+        self.optimizer_of(self.by_layer(model))
+    }
+
+    fn optimizer_of(&self, params: Vec<Layer>) -> Result<Box<dyn Optimizer>> {
         let inner: Box<dyn Optimizer> = match self.optimizer {
             OptimizerName::Adam => Box::new(self.adam(params, false)?),
             OptimizerName::AdamW => Box::new(self.adam(params, true)?),
-            OptimizerName::Sgd => Box::new(self.grouped::<Sgd, _>(params, |weight_decay| SgdConfig {
-                lr: self.lr,
+            OptimizerName::Sgd => Box::new(self.grouped::<Sgd, _>(params, |weight_decay, lr| SgdConfig {
+                lr,
                 momentum: self.momentum,
                 dampening: self.dampening,
                 weight_decay,
                 nesterov: self.nesterov,
             })?),
-            OptimizerName::RmsProp => Box::new(self.grouped::<RmsProp, _>(params, |weight_decay| RmsPropConfig {
-                lr: self.lr,
-                alpha: self.alpha,
-                eps: self.eps,
-                weight_decay,
-                momentum: self.momentum,
-                centered: self.centered,
-            })?),
-            OptimizerName::Lion => Box::new(self.grouped::<Lion, _>(params, |weight_decay| LionConfig {
-                lr: self.lr,
+            OptimizerName::RmsProp => {
+                Box::new(self.grouped::<RmsProp, _>(params, |weight_decay, lr| RmsPropConfig {
+                    lr,
+                    alpha: self.alpha,
+                    eps: self.eps,
+                    weight_decay,
+                    momentum: self.momentum,
+                    centered: self.centered,
+                })?)
+            }
+            OptimizerName::Lion => Box::new(self.grouped::<Lion, _>(params, |weight_decay, lr| LionConfig {
+                lr,
                 beta1: self.beta1,
                 beta2: self.beta2,
                 weight_decay,
             })?),
             OptimizerName::Muon => {
-                let (convs, rest) = Muon::split(params);
+                let (convs, rest) = Muon::split(params.into_iter().flat_map(|layer| layer.params).collect());
                 let muon = MuonConfig {
                     lr: self.muon_lr,
                     weight_decay: self.weight_decay,
                     momentum: self.momentum,
                     ..MuonConfig::default()
                 };
-                let rest = self.adam(rest, true)?;
+                let rest = self.adam(
+                    vec![Layer {
+                        params: rest,
+                        lr: self.lr,
+                    }],
+                    true,
+                )?;
                 let muon = Muon::new(convs, muon).map_err(options(&[("lr", "muon-lr")]))?;
                 Box::new(Combined::new(vec![Box::new(muon), Box::new(rest)])?)
             }
@@ -177,9 +193,9 @@ impl TrainConfig {
         Ok(Box::new(Lookahead::new(inner, config).map_err(named)?))
     }
 
-    fn adam(&self, params: NamedVars, decoupled: bool) -> Result<Adam> {
-        self.grouped::<Adam, _>(params, |weight_decay| AdamConfig {
-            lr: self.lr,
+    fn adam(&self, params: Vec<Layer>, decoupled: bool) -> Result<Adam> {
+        self.grouped::<Adam, _>(params, |weight_decay, lr| AdamConfig {
+            lr,
             beta1: self.beta1,
             beta2: self.beta2,
             eps: self.eps,
@@ -188,18 +204,40 @@ impl TrainConfig {
         })
     }
 
-    /// One group, or two where biases and norms do not decay.
-    fn grouped<O: Grouped, F: Fn(f64) -> O::Config>(&self, params: NamedVars, config: F) -> Result<O> {
-        let group = |params, weight_decay| ParamGroup {
-            params,
-            config: config(weight_decay),
-        };
-        O::of(if self.no_decay_norm_bias {
-            let (decayed, others) = no_decay_on_biases_and_norms(params);
-            vec![group(decayed, self.weight_decay), group(others, 0.0)]
-        } else {
-            vec![group(params, self.weight_decay)]
-        })
+    /// What is trained, with its learning rate: each layer group's is `layer-lr-decay` times that of the group after it.
+    fn by_layer(&self, model: &dyn Model) -> Vec<Layer> {
+        if self.layer_lr_decay == 1.0 {
+            let params = model.params().trainable();
+            return vec![Layer { params, lr: self.lr }];
+        }
+        let mut layers = Vec::new();
+        let mut lr = self.lr;
+        for group in model.layer_groups().into_iter().rev() {
+            let params = group.trainable(model.params());
+            if !params.is_empty() {
+                layers.push(Layer { params, lr });
+            }
+            lr *= self.layer_lr_decay;
+        }
+        layers
+    }
+
+    /// A group a layer, or two where biases and norms do not decay.
+    fn grouped<O: Grouped, F: Fn(f64, f64) -> O::Config>(&self, layers: Vec<Layer>, config: F) -> Result<O> {
+        let mut groups = Vec::new();
+        for Layer { params, lr } in layers {
+            let group = |params, weight_decay| ParamGroup {
+                params,
+                config: config(weight_decay, lr),
+            };
+            if self.no_decay_norm_bias {
+                let (decayed, others) = no_decay_on_biases_and_norms(params);
+                groups.extend([group(decayed, self.weight_decay), group(others, 0.0)]);
+            } else {
+                groups.push(group(params, self.weight_decay));
+            }
+        }
+        O::of(groups)
     }
 
     /// The scheduler, if any, of a run with this many batches an epoch.
@@ -330,6 +368,12 @@ impl TrainConfig {
             .map(Some)
             .map_err(options(&[("decay", "ema"), ("start_epoch", "swa-start")]))
     }
+}
+
+/// Parameters with a learning rate.
+struct Layer {
+    params: NamedVars,
+    lr: f64,
 }
 
 /// An optimiser that is made of groups.

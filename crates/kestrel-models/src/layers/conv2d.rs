@@ -1,25 +1,25 @@
 //! The convolution layer.
 
 use candle_core::Tensor;
-use candle_nn::VarBuilder;
+use candle_nn::Init;
 use kestrel_kernels::Conv2dConfig;
 use kestrel_kernels::channels_last::Activation;
 use kestrel_kernels::tape::{Tape, Value};
 
 use super::BatchNorm2d;
 use crate::init::default_uniform;
-use crate::{Mode, Result};
+use crate::{Mode, ParamBuilder, Parameter, Result};
 
-/// A 2-d convolution with `weight [out, in, k, k]` and `bias [out]`, initialised as PyTorch's `nn.Conv2d`.
+/// A 2-d convolution with `weight [out, in, k, k]` and, unless it was made without, `bias [out]`.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    weight: Tensor,
-    bias: Tensor,
+    weight: Parameter,
+    bias: Option<Parameter>,
     config: Conv2dConfig,
 }
 
 impl Conv2d {
-    /// A layer whose parameters are `weight` and `bias` under the builder's prefix.
+    /// A layer whose parameters are `weight` and `bias` under the builder's prefix, initialised as PyTorch's `nn.Conv2d`.
     ///
     /// # Errors
     /// Where the store holds the names with other shapes.
@@ -28,12 +28,30 @@ impl Conv2d {
         out_channels: usize,
         kernel: usize,
         config: Conv2dConfig,
-        vb: &VarBuilder<'_>,
+        builder: &ParamBuilder,
     ) -> Result<Self> {
         let per_group = in_channels / config.groups.max(1);
         let init = default_uniform(per_group * kernel * kernel);
-        let weight = vb.get_with_hints((out_channels, per_group, kernel, kernel), "weight", init)?;
-        let bias = vb.get_with_hints(out_channels, "bias", init)?;
+        let weight = builder.parameter((out_channels, per_group, kernel, kernel), "weight", init)?;
+        let bias = Some(builder.parameter(out_channels, "bias", init)?);
+        Ok(Self { weight, bias, config })
+    }
+
+    /// A layer whose only parameter is `weight` under the builder's prefix.
+    ///
+    /// # Errors
+    /// Where the store holds the name with another shape.
+    pub fn without_bias(
+        in_channels: usize,
+        out_channels: usize,
+        kernel: usize,
+        config: Conv2dConfig,
+        init: Init,
+        builder: &ParamBuilder,
+    ) -> Result<Self> {
+        let per_group = in_channels / config.groups.max(1);
+        let weight = builder.parameter((out_channels, per_group, kernel, kernel), "weight", init)?;
+        let bias = None;
         Ok(Self { weight, bias, config })
     }
 
@@ -42,7 +60,7 @@ impl Conv2d {
     /// # Errors
     /// Where the input has other channels or is smaller than the kernel.
     pub fn forward(&self, tape: &mut Tape, x: &Value) -> kestrel_kernels::Result<Value> {
-        tape.conv2d(x, &self.weight, Some(&self.bias), &self.config)
+        tape.conv2d(x, self.weight.tensor(), self.bias(), &self.config)
     }
 
     /// `activation(batch_norm(conv(x)))`, fused; torchvision's `Conv2dNormActivation`.
@@ -60,11 +78,15 @@ impl Conv2d {
     ) -> kestrel_kernels::Result<Value> {
         tape.conv2d_batch_norm(
             x,
-            &self.weight,
-            Some(&self.bias),
+            self.weight.tensor(),
+            self.bias(),
             &self.config,
             &batch_norm.op(mode),
             activation,
         )
+    }
+
+    fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref().map(Parameter::tensor)
     }
 }

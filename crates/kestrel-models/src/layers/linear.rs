@@ -1,17 +1,15 @@
 //! The fully connected layer.
 
-use candle_core::Tensor;
-use candle_nn::VarBuilder;
 use kestrel_kernels::tape::{Tape, Value};
 
-use crate::Result;
 use crate::init::default_uniform;
+use crate::{ParamBuilder, Parameter, Result};
 
 /// `y = x W^T + b` with `weight [out, in]` and `bias [out]`, initialised as PyTorch's `nn.Linear`.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: Tensor,
-    bias: Tensor,
+    weight: Parameter,
+    bias: Parameter,
 }
 
 impl Linear {
@@ -19,10 +17,10 @@ impl Linear {
     ///
     /// # Errors
     /// Where the store holds the names with other shapes.
-    pub fn new(in_features: usize, out_features: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub fn new(in_features: usize, out_features: usize, builder: &ParamBuilder) -> Result<Self> {
         let init = default_uniform(in_features);
-        let weight = vb.get_with_hints((out_features, in_features), "weight", init)?;
-        let bias = vb.get_with_hints(out_features, "bias", init)?;
+        let weight = builder.parameter((out_features, in_features), "weight", init)?;
+        let bias = builder.parameter(out_features, "bias", init)?;
         Ok(Self { weight, bias })
     }
 
@@ -31,7 +29,7 @@ impl Linear {
     /// # Errors
     /// Where the input has other features.
     pub fn forward(&self, tape: &mut Tape, x: &Value) -> kestrel_kernels::Result<Value> {
-        tape.linear(x, &self.weight, Some(&self.bias), false)
+        tape.linear(x, self.weight.tensor(), Some(self.bias.tensor()), false)
     }
 
     /// `relu(forward(x))`, fused.
@@ -39,6 +37,6 @@ impl Linear {
     /// # Errors
     /// Where the input has other features.
     pub fn forward_relu(&self, tape: &mut Tape, x: &Value) -> kestrel_kernels::Result<Value> {
-        tape.linear(x, &self.weight, Some(&self.bias), true)
+        tape.linear(x, self.weight.tensor(), Some(self.bias.tensor()), true)
     }
 }

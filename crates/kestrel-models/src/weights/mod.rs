@@ -1,12 +1,20 @@
-//! Weight files.
+//! Weight files: Kestrel's, torch's and other programs' safetensors.
+//!
+//! Names need no mapping: a network's are those of torchvision, and timm's `resnet18`, `resnet34` and `resnet50` have the same.
 
+mod pth;
 mod safetensors;
 
-pub use self::safetensors::{TensorFile, parse, read, serialise};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ModelConfig;
+pub use self::pth::read_pth;
+pub use self::safetensors::{TensorFile, export, parse, read, serialise};
+
+use crate::{Error, ModelConfig, Result};
 
 /// What a weight file says of its tensors: all that is needed to run them on a picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,4 +27,40 @@ pub struct ModelInfo {
     pub mean: [f32; 3],
     /// Per channel, what it was then divided by.
     pub std: [f32; 3],
+    /// The steps that bring a picture to the network's input, as the program that trained it describes them; the reference's
+    /// where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transforms: Option<serde_json::Value>,
+}
+
+/// Reads a weight file: torch's zip format by [`read_pth`], anything else as safetensors by [`read`]. The content decides,
+/// not the name.
+///
+/// # Errors
+/// [`Error::Read`] where the file cannot be read, else those of the two.
+pub fn load(path: &Path) -> Result<TensorFile> {
+    let io = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = File::open(path).map_err(io)?;
+    let mut magic = Vec::new();
+    file.by_ref()
+        .take(pth::MAGIC.len() as u64)
+        .read_to_end(&mut magic)
+        .map_err(io)?;
+    if magic.starts_with(pth::LEGACY_MAGIC) {
+        return Err(Error::Format {
+            path: path.to_owned(),
+            reason: "it is a pickle, as torch wrote before version 1.6: load and save it with a newer torch".to_owned(),
+        });
+    }
+    if magic != pth::MAGIC {
+        return read(path);
+    }
+    file.rewind().map_err(io)?;
+    Ok(TensorFile {
+        tensors: read_pth(BufReader::new(file), path)?,
+        record: None,
+    })
 }

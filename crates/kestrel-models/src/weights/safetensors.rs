@@ -26,9 +26,35 @@ pub struct TensorFile {
 /// Lays out tensors and a JSON record as a safetensors file. Equal contents give equal bytes.
 ///
 /// # Errors
-/// Where a tensor is neither `f32`, `f64`, `f16`, `bf16`, nor an integer that safetensors knows, or cannot be copied
-/// to the CPU.
+/// Where a tensor is none of `f32`, `f64`, `u32` and `i64`, or cannot be copied to the CPU.
 pub fn serialise(tensors: &StateDict, record: &str) -> Result<Vec<u8>> {
+    lay_out(tensors, KEY, record)
+}
+
+/// Lays out a model's state dict as a safetensors file for torch: `load_state_dict(safetensors.torch.load_file(path))` of
+/// the same torchvision model takes it as it is. Equal contents give equal bytes.
+///
+/// Each batch norm gets the counter `num_batches_tracked` that torch expects, at 0: it counts for nothing where, as in
+/// torchvision, the momentum is a number.
+///
+/// # Errors
+/// Those of [`serialise`].
+pub fn export(tensors: &StateDict) -> Result<Vec<u8>> {
+    let mut tensors = tensors.clone();
+    let modules: Vec<String> = tensors
+        .keys()
+        .filter_map(|name| name.strip_suffix("running_mean").map(str::to_owned))
+        .collect();
+    for module in modules {
+        let counter = Tensor::zeros((), DType::I64, &Device::Cpu)?;
+        tensors.insert(format!("{module}num_batches_tracked"), counter);
+    }
+    // What readers of torch's safetensors look for.
+    lay_out(&tensors, "format", "pt")
+}
+
+/// A file whose metadata is one key.
+fn lay_out(tensors: &StateDict, key: &str, value: &str) -> Result<Vec<u8>> {
     let mut bytes = BTreeMap::new();
     for (name, tensor) in tensors {
         bytes.insert(name.as_str(), to_bytes(tensor)?);
@@ -37,7 +63,7 @@ pub fn serialise(tensors: &StateDict, record: &str) -> Result<Vec<u8>> {
         .iter()
         .map(|(name, (dtype, shape, data))| Ok((*name, TensorView::new(*dtype, shape.clone(), data)?)))
         .collect::<Result<Vec<_>>>()?;
-    let metadata = HashMap::from([(KEY.to_owned(), record.to_owned())]);
+    let metadata = HashMap::from([(key.to_owned(), value.to_owned())]);
     Ok(safetensors::serialize(views, Some(metadata))?)
 }
 
@@ -113,6 +139,23 @@ mod tests {
         assert_eq!(file.record.as_deref(), Some(r#"{"x":1}"#));
         assert_eq!(file.tensors["b"].to_vec1::<f32>().unwrap(), [1.5, -2.0]);
         assert_eq!(serialise(&file.tensors, r#"{"x":1}"#).unwrap(), bytes);
+    }
+
+    #[test]
+    fn an_export_counts_the_batches_of_each_batch_norm() {
+        let mut dict = dict();
+        for name in ["bn1.running_mean", "layer1.0.bn2.running_mean"] {
+            dict.insert(name.to_owned(), Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap());
+        }
+        let bytes = export(&dict).unwrap();
+        let file = parse(&bytes, Path::new("w")).unwrap();
+        assert_eq!(file.tensors.len(), dict.len() + 2);
+        for name in ["bn1.num_batches_tracked", "layer1.0.bn2.num_batches_tracked"] {
+            assert_eq!(file.tensors[name].to_scalar::<i64>().unwrap(), 0);
+        }
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let want = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        assert_eq!(metadata.metadata().as_ref(), Some(&want));
     }
 
     #[test]

@@ -18,16 +18,16 @@ use kestrel_kernels::cross_entropy;
 use kestrel_kernels::update::{AdamConfig, adam_step};
 use kestrel_models::{Cnn, CnnConfig, Mode, Model};
 
-use crate::formula::{fill, formula, tensor};
+use crate::formula::{fill, images};
 
-type Golden = HashMap<String, Tensor>;
+pub(crate) type Golden = HashMap<String, Tensor>;
 
-fn golden(name: &str) -> Golden {
+pub(crate) fn golden(name: &str) -> Golden {
     let path = format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
 }
 
-fn values(t: &Tensor) -> Vec<f64> {
+pub(crate) fn values(t: &Tensor) -> Vec<f64> {
     t.flatten_all()
         .unwrap()
         .to_dtype(DType::F64)
@@ -46,12 +46,12 @@ fn sampled(t: &Tensor, like: usize) -> Vec<f64> {
     }
 }
 
-fn norm(values: &[f64]) -> f64 {
+pub(crate) fn norm(values: &[f64]) -> f64 {
     values.iter().map(|v| v * v).sum::<f64>().sqrt()
 }
 
 /// Norm-wise relative error; `floor` is the norm below which a gradient is rounding noise.
-fn error(got: &[f64], want: &[f64], floor: f64) -> f64 {
+pub(crate) fn error(got: &[f64], want: &[f64], floor: f64) -> f64 {
     assert_eq!(got.len(), want.len());
     let diff: Vec<f64> = got.iter().zip(want).map(|(a, b)| a - b).collect();
     norm(&diff) / norm(want).max(floor)
@@ -101,13 +101,9 @@ fn compare(file: &str, width: usize, dtype: DType, one_pass: f64, ten_losses: f6
         ..CnnConfig::new(10)
     };
     let model = Cnn::new(config, 0, dtype, &Device::Cpu).unwrap();
-    fill(model.params(), dtype);
+    fill(model.params(), dtype, 1.0);
     let batch = 4;
-    let images = formula("images", batch * 3 * 32 * 32)
-        .into_iter()
-        .map(|v| 2.0 * v)
-        .collect();
-    let images = tensor(images, &[batch, 3, 32, 32], dtype);
+    let images = images(batch, 32, dtype);
     let targets: Vec<u32> = (0..batch as u32).map(|i| i * 3 % 10).collect();
     let targets = Tensor::new(targets, &Device::Cpu).unwrap();
 

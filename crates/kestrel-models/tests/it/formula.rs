@@ -33,8 +33,9 @@ pub(crate) fn tensor(values: Vec<f64>, dims: &[usize], dtype: DType) -> Tensor {
         .unwrap()
 }
 
-/// Sets every parameter and buffer from the formula, none to its initial value.
-pub(crate) fn fill(params: &Params, dtype: DType) {
+/// Sets every parameter and buffer from the formula, none to its initial value; the weights of convolutions are uniform with
+/// variance `conv_gain / 3 fan_in`.
+pub(crate) fn fill(params: &Params, dtype: DType, conv_gain: f64) {
     let shapes: Vec<(String, Vec<usize>)> = params
         .all()
         .into_iter()
@@ -42,22 +43,34 @@ pub(crate) fn fill(params: &Params, dtype: DType) {
         .collect();
     let mut dict = StateDict::new();
     for (name, dims) in &shapes {
-        let (layer, leaf) = name.split_once('.').unwrap();
+        let (module, leaf) = name.rsplit_once('.').unwrap();
         let u = formula(name, dims.iter().product());
         let map = |scale: f64, shift: f64| u.iter().map(|v| shift + scale * v).collect::<Vec<_>>();
-        let values = if layer.starts_with("bn") {
-            match leaf {
-                "weight" | "running_var" => map(0.5, 1.0),
-                "bias" => map(0.3, 0.0),
-                _ => map(0.2, 0.0),
+        let weight = format!("{module}.weight");
+        let (_, weight) = shapes.iter().find(|(n, _)| *n == weight).unwrap();
+        let values = match (leaf, weight.len()) {
+            ("running_mean", _) => map(0.2, 0.0),
+            ("running_var", _) | ("weight", 1) => map(0.5, 1.0),
+            (_, 1) => map(0.3, 0.0),
+            (_, rank) => {
+                let gain = if rank == 4 { conv_gain } else { 1.0 };
+                let fan_in: usize = weight[1..].iter().product();
+                u.iter().map(|v| v / (fan_in as f64 / gain).sqrt()).collect()
             }
-        } else {
-            let weight = format!("{layer}.weight");
-            let (_, weight) = shapes.iter().find(|(n, _)| *n == weight).unwrap();
-            let fan_in: usize = weight[1..].iter().product();
-            u.iter().map(|v| v / (fan_in as f64).sqrt()).collect()
         };
         dict.insert(name.clone(), tensor(values, dims, dtype));
     }
     params.load_state_dict(&dict).unwrap();
+}
+
+/// The images of the golden files.
+pub(crate) fn images(batch: usize, size: usize, dtype: DType) -> Tensor {
+    images_named("images", batch, size, dtype)
+}
+
+/// Other images, for each name.
+pub(crate) fn images_named(name: &str, batch: usize, size: usize, dtype: DType) -> Tensor {
+    let values = formula(name, batch * 3 * size * size);
+    let values = values.into_iter().map(|v| 2.0 * v).collect();
+    tensor(values, &[batch, 3, size, size], dtype)
 }

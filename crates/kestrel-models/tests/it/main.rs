@@ -4,3 +4,7 @@
 
 mod cnn_golden;
 mod formula;
+mod freezing;
+mod pth;
+mod resnet_golden;
+mod weights;

@@ -36,6 +36,7 @@ fn info(width: usize) -> ModelInfo {
         classes,
         mean: normalize.mean(),
         std: normalize.std(),
+        transforms: None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use indicatif::MultiProgress;
+use kestrel_data::transforms::{Compose, TransformSpec, presets};
 use kestrel_data::{BadSamplePolicy, datasets::sample};
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
@@ -14,7 +15,7 @@ use kestrel_train::{Evaluation, Tta, evaluate_with};
 
 use super::predictions;
 use crate::cli::{EvaluateArgs, Split};
-use crate::config::{DatasetName, TrainOptions};
+use crate::config::{DatasetName, TrainConfig, TrainOptions};
 use crate::data::{self, EvalImages};
 use crate::{device, progress};
 
@@ -29,8 +30,10 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         DatasetName::Auto if args.data.is_none() && info.classes == sample::CLASSES => DatasetName::FashionMnistSample,
         named => named,
     };
-    let options = args.config.as_deref().map(TrainOptions::from_file).transpose()?;
-    let specs = options.and_then(|options| options.eval_transforms);
+    let specs = match &args.config {
+        Some(file) => TrainConfig::from_layers(&[&TrainOptions::from_file(file)?])?.eval_specs()?,
+        None => described(info).with_context(|| format!("in {}", args.weights.display()))?,
+    };
     let bad_samples = BadSamplePolicy {
         on_bad_sample: args.on_bad_sample,
         max_bad_fraction: args.max_bad_fraction,
@@ -63,7 +66,10 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
     tracing::info!("Device: {}", device::describe(&device));
     let images = EvalImages {
         dataset: Arc::clone(&split),
-        transforms: data::eval_transforms(specs.as_deref())?,
+        transforms: match &specs {
+            Some(specs) => Compose::from_specs(specs)?,
+            None => presets::cifar_eval()?,
+        },
         bad_samples,
     };
     let batch_size = args.batch_size as usize;
@@ -76,6 +82,12 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         tracing::info!("Predictions: {}", path.display());
     }
     Ok(())
+}
+
+/// The transforms that weights are evaluated with, where they say any.
+fn described(info: &ModelInfo) -> Result<Option<Vec<TransformSpec>>> {
+    let transforms = info.transforms.clone().map(serde_json::from_value);
+    transforms.transpose().context("the transforms of the images")
 }
 
 /// Evaluates with a bar on the terminal.

@@ -9,20 +9,20 @@ use candle_core::{DType, Device};
 use indicatif::MultiProgress;
 use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::{Dataset, split};
+use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
-use kestrel_models::{CnnConfig, ModelConfig};
 use kestrel_train::checkpoint::{BEST_FILE, Checkpoint, Checkpointer, Weights};
 use kestrel_train::lr_finder::{self, LrFinderConfig};
 use kestrel_train::report::save_lr_plot;
-use kestrel_train::{Trainer, TrainerConfig, Tta};
+use kestrel_train::{BatchSource, Trainer, Tta};
 use serde::{Deserialize, Serialize};
 
+use super::stages::{self, Batches, Run};
 use super::{evaluate, predictions};
 use crate::cli::TrainArgs;
-use crate::config::{OptimizerName, TrainConfig, TrainOptions};
+use crate::config::{OptimizerName, PreprocessingName, TrainConfig, TrainOptions};
 use crate::data::{self, EvalImages, Source};
-use crate::progress::Progress;
-use crate::{device, run_folder};
+use crate::{device, initial_weights, run_folder};
 
 /// What a checkpoint keeps for this command.
 #[derive(Serialize, Deserialize)]
@@ -48,15 +48,15 @@ struct Resumed {
     saved: Saved,
 }
 
-/// Runs the command; `file` is what the configuration file says.
-pub(crate) fn run(args: &TrainArgs, file: &TrainOptions, bars: &MultiProgress) -> Result<()> {
+/// Runs `train`, or a command that differs from it in the defaults of `preset`; `file` is what the configuration file says.
+pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, bars: &MultiProgress) -> Result<()> {
     let span = tracing::info_span!("run");
     let _guard = span.enter();
     let resumed = args.resume.as_deref().map(open_checkpoint).transpose()?;
     // Wrong options are told before anything is opened or fetched.
     let first = match &resumed {
         Some(r) => r.saved.config.resumed(file)?.resumed(&args.options)?,
-        None => TrainConfig::from_layers(&[file, &args.options])?,
+        None => TrainConfig::from_layers(&[preset, file, &args.options])?,
     };
     first.cpu_features.choose()?;
     device::set_threads(first.threads)?;
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &TrainArgs, file: &TrainOptions, bars: &MultiProgress) -
     };
     let source = data::open(first.dataset, &place, bars)?;
     let config = match &resumed {
-        None if source.is_sample() => TrainConfig::from_layers(&[&sample_preset(), file, &args.options])?,
+        None if source.is_sample() => TrainConfig::from_layers(&[preset, &sample_preset(), file, &args.options])?,
         _ => first,
     };
     let data = split_data(&source, &config)?;
@@ -90,32 +90,29 @@ pub(crate) fn run(args: &TrainArgs, file: &TrainOptions, bars: &MultiProgress) -
 
     let loaders = Loaders::new(&data, &config, &device)?;
     let info = model_info(&config, &data, &loaders)?;
-    let model = info.model.build(config.seed, DType::F32, &device)?;
+    let model: Arc<dyn Model> = info.model.build(config.seed, DType::F32, &device)?.into();
     let num_parameters = model.params().num_parameters();
-    let optimizer = config.optimizer(model.params().trainable())?;
-    let scheduler = config.scheduler(loaders.train.num_batches())?;
-    let trainer_config = TrainerConfig {
-        epochs: config.epochs,
-        log_every: config.log_every,
-        seed: config.seed,
-    };
-    let mut trainer = Trainer::new(model, optimizer, scheduler, trainer_config)
-        .with_loss(config.loss(&info.classes)?)
-        .with_grad_clip(config.grad_clip()?)
-        .with_accumulation(config.accumulate);
-    if let Some(average) = config.average()? {
-        trainer = trainer.with_average(average);
+    let stages = config.stages();
+    // Wrong options are told before weights are fetched and a folder is made.
+    for stage in stages.iter().rev() {
+        stage.prepare(model.as_ref())?;
+        stage.config.scheduler(loaders.train.num_batches())?;
+    }
+    if resumed.is_none() {
+        initial_weights::load(model.as_ref(), &info, &config, bars)?;
     }
     if args.find_lr {
-        return find_lr(&mut trainer, &loaders.train, args, &config);
+        let stage = stages.first().context("a run has a stage")?;
+        let images = Batches::images(loaders);
+        return find_lr(
+            &mut stages::trainer(stage, Arc::clone(&model), &images, &info)?,
+            images.train(),
+            args,
+            &config,
+        );
     }
     let folder = match &resumed {
-        Some(r) => {
-            r.checkpoint
-                .restore(&mut trainer)
-                .with_context(|| format!("resuming {}", r.folder.display()))?;
-            r.folder.clone()
-        }
+        Some(r) => r.folder.clone(),
         None => run_folder::create(&config, &format!("{}-{}", source.name, info.model.name()))?,
     };
     run_folder::save_config(&folder, &config)?;
@@ -123,19 +120,25 @@ pub(crate) fn run(args: &TrainArgs, file: &TrainOptions, bars: &MultiProgress) -
     describe(&source, &data, &folder, &device, &info, num_parameters);
     if let Some(r) = &resumed {
         let done = r.checkpoint.progress().epoch;
-        tracing::info!(epoch = done, "Resuming after epoch {done} of {}", config.epochs);
+        let epochs = stages.last().map_or(0, |stage| stage.last_epoch);
+        tracing::info!(epoch = done, "Resuming after epoch {done} of {epochs}");
     }
     let saved = serde_json::to_value(&saved).context("the configuration")?;
     let mut checkpointer = Checkpointer::new(folder.clone(), info.clone(), saved);
-    let mut progress = Progress::new(bars, config.epochs);
-    // Files first: what the progress says of an epoch is then already on the disk.
-    trainer.fit(&loaders.train, &loaders.val, &mut [&mut checkpointer, &mut progress])?;
-    drop(progress);
-    finish(&trainer, &info, &data, &config, &folder, &device, bars)
+    let run = Run {
+        model: &model,
+        info: &info,
+        stages: &stages,
+        resumed: resumed.as_ref().map(|r| &r.checkpoint),
+        device: &device,
+        bars,
+    };
+    let progress = run.fit(loaders, &mut checkpointer)?;
+    finish(&model, &progress, &info, &data, &config, &folder, &device, bars)
 }
 
 /// Prints the learning rate that a range test suggests, and draws its curve.
-fn find_lr(trainer: &mut Trainer, loader: &DataLoader, args: &TrainArgs, config: &TrainConfig) -> Result<()> {
+fn find_lr(trainer: &mut Trainer, loader: &dyn BatchSource, args: &TrainArgs, config: &TrainConfig) -> Result<()> {
     let curve = lr_finder::find_lr(trainer, loader, &LrFinderConfig::default())?;
     save_lr_plot(&curve, &args.find_lr_plot)?;
     tracing::info!("Learning rates: {}", args.find_lr_plot.display());
@@ -209,9 +212,9 @@ fn split_data(source: &Source, config: &TrainConfig) -> Result<Data> {
     })
 }
 
-struct Loaders {
-    train: DataLoader,
-    val: DataLoader,
+pub(super) struct Loaders {
+    pub(super) train: DataLoader,
+    pub(super) val: DataLoader,
 }
 
 impl Loaders {
@@ -224,7 +227,10 @@ impl Loaders {
             bad_samples: config.bad_samples(),
             ..LoaderConfig::default()
         };
-        let augmented = data::train_transforms(config.train_transforms.as_deref(), data.train.as_ref())?;
+        let augmented = match config.preprocessing {
+            PreprocessingName::Cifar => config.train_pipeline(data.train.image(0)?.height())?,
+            PreprocessingName::Imagenet => config.train_pipeline(0)?,
+        };
         let dataset = Arc::clone(&data.train);
         let train = match data::sampler(dataset.as_ref(), config)? {
             Some(sampler) => DataLoader::with_sampler(dataset, augmented, sampler, shuffled)?,
@@ -233,7 +239,7 @@ impl Loaders {
         .to_device(device);
         let images = EvalImages {
             dataset: Arc::clone(&data.val),
-            transforms: data::eval_transforms(config.eval_transforms.as_deref())?,
+            transforms: config.eval_pipeline()?,
             bad_samples: config.bad_samples(),
         };
         let val = data::eval_loader(images, config.eval_batch_size, config.prefetch)?.to_device(device);
@@ -260,6 +266,12 @@ fn model_info(config: &TrainConfig, data: &Data, loaders: &Loaders) -> Result<Mo
             classes.join(", ")
         );
     }
+    if classes.len() < 2 {
+        bail!(
+            "the data set has one class ({}); there is nothing to tell apart: give it at least two",
+            classes.join(", ")
+        );
+    }
     let [_, height, width] = loaders.val.image_shape();
     if height != width {
         bail!("the images are {width}x{height} pixels; the network takes square ones");
@@ -269,17 +281,13 @@ fn model_info(config: &TrainConfig, data: &Data, loaders: &Loaders) -> Result<Mo
         .transforms()
         .normalization()
         .context("the evaluation transforms do not normalise")?;
-    let cnn = CnnConfig {
-        width: config.width,
-        dropout: config.dropout,
-        image_size: height,
-        ..CnnConfig::new(classes.len())
-    };
+    let transforms = config.eval_specs()?.map(serde_json::to_value).transpose();
     Ok(ModelInfo {
-        model: ModelConfig::Cnn(cnn),
+        model: config.network(classes.len(), height),
         classes,
         mean: normalize.mean(),
         std: normalize.std(),
+        transforms: transforms.context("the transforms")?,
     })
 }
 
@@ -316,8 +324,10 @@ fn describe(source: &Source, data: &Data, folder: &Path, device: &Device, info: 
 }
 
 /// The last word: the best weights on the test split, by class, and a picture.
+#[expect(clippy::too_many_arguments, reason = "all that a run has come to")]
 fn finish(
-    trainer: &Trainer,
+    model: &Arc<dyn Model>,
+    progress: &kestrel_train::Progress,
     info: &ModelInfo,
     data: &Data,
     config: &TrainConfig,
@@ -325,7 +335,7 @@ fn finish(
     device: &Device,
     bars: &MultiProgress,
 ) -> Result<()> {
-    let progress = trainer.progress();
+    let model = model.as_ref();
     let (Some(best), Some(epoch)) = (progress.best_accuracy, progress.best_epoch) else {
         bail!(
             "no epoch was completed, so there are no weights to evaluate; resume {}",
@@ -339,28 +349,18 @@ fn finish(
         100.0 * best
     );
     let path = folder.join(BEST_FILE);
-    trainer
-        .model()
-        .params()
-        .load_state_dict(&Weights::load(&path)?.tensors)?;
+    model.params().load_state_dict(&Weights::load(&path)?.tensors)?;
     let images = EvalImages {
         dataset: Arc::clone(&data.test),
-        transforms: data::eval_transforms(config.eval_transforms.as_deref())?,
+        transforms: config.eval_pipeline()?,
         bad_samples: config.bad_samples(),
     };
-    let evaluation = evaluate::with_bar(
-        trainer.model(),
-        &images,
-        config.eval_batch_size,
-        Tta::None,
-        device,
-        bars,
-    )?;
+    let evaluation = evaluate::with_bar(model, &images, config.eval_batch_size, Tta::None, device, bars)?;
     evaluate::print(&evaluation, info, "test", data.test.len())?;
     if config.num_images > 0 {
         let picture = folder.join(run_folder::PREDICTIONS_FILE);
         let count = config.num_images.min(data.test.len());
-        predictions::save(trainer.model(), info, &images, count, config.seed, device, &picture)?;
+        predictions::save(model, info, &images, count, config.seed, device, &picture)?;
         tracing::info!("Predictions: {}", picture.display());
     }
     tracing::info!("Best weights: {}", path.display());

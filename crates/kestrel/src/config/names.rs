@@ -1,6 +1,7 @@
 //! What an option may be where it is one of several names.
 
 use clap::ValueEnum;
+use kestrel_models::Depth;
 use serde::{Deserialize, Serialize};
 
 /// A data set by name.
@@ -93,4 +94,59 @@ pub(crate) enum LossName {
     CrossEntropy,
     /// Focal loss.
     Focal,
+}
+
+/// A network by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub(crate) enum ModelName {
+    /// The CNN of the reference program.
+    Cnn,
+    /// torchvision's ResNet-18.
+    ResNet18,
+    /// torchvision's ResNet-34.
+    ResNet34,
+    /// torchvision's ResNet-50.
+    ResNet50,
+}
+
+impl ModelName {
+    /// The residual network of that name, if it is one.
+    pub(crate) fn depth(self) -> Option<Depth> {
+        match self {
+            Self::Cnn => None,
+            Self::ResNet18 => Some(Depth::ResNet18),
+            Self::ResNet34 => Some(Depth::ResNet34),
+            Self::ResNet50 => Some(Depth::ResNet50),
+        }
+    }
+}
+
+/// How a residual network begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum StemName {
+    /// torchvision's: 7x7 with stride 2, then pooling.
+    Imagenet,
+    /// For small images: 3x3 with stride 1.
+    Cifar,
+}
+
+/// The transforms of images where a file names none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PreprocessingName {
+    /// Flip and padded crop; CIFAR's mean and std.
+    Cifar,
+    /// RandomResizedCrop and flip, Resize and CenterCrop; ImageNet's mean and std.
+    Imagenet,
+}
+
+/// Pretrained weights by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PretrainedName {
+    /// torchvision's, trained on ImageNet (IMAGENET1K_V1).
+    Imagenet,
 }

@@ -9,7 +9,10 @@ use kestrel_data::transforms::TransformSpec;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use super::{DatasetName, LossName, LrInterval, OptimizerName, SamplerName, SchedulerName};
+use super::{
+    DatasetName, LossName, LrInterval, ModelName, OptimizerName, PreprocessingName, PretrainedName, SamplerName,
+    SchedulerName, StemName,
+};
 use crate::cli::{LogFormat, LoggingArgs};
 use crate::device::{CpuFeatures, DeviceChoice};
 
@@ -47,27 +50,51 @@ pub(crate) struct TrainOptions {
     /// With --on-bad-sample skip: the share of a split that may be damaged [default: 0.01].
     #[arg(long, value_name = "F", help_heading = "Data")]
     pub(crate) max_bad_fraction: Option<f64>,
-    /// Images in a training batch [default: 128].
+    /// Images in a training batch; finetune-resnet: 32 [default: 128].
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub(crate) batch_size: Option<usize>,
-    /// Images in an evaluation batch [default: 100].
+    /// Images in an evaluation batch; finetune-resnet: 32 [default: 100].
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub(crate) eval_batch_size: Option<usize>,
     /// Batches made ready ahead of the step [default: 4].
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub(crate) prefetch: Option<usize>,
 
-    /// Channels of the first block; the reference has 64 [default: 64].
+    /// The transforms where a file names none: cifar (flip and padded crop) or imagenet (RandomResizedCrop and flip; Resize
+    /// and CenterCrop); finetune-resnet: imagenet [default: cifar].
+    #[arg(long, value_enum, value_name = "NAME", help_heading = "Data")]
+    pub(crate) preprocessing: Option<PreprocessingName>,
+    /// Side of the images that the network sees, in pixels, with --preprocessing imagenet [default: ImageNet's 224].
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    pub(crate) image_size: Option<usize>,
+    /// Change training images at random; false trains on what is evaluated on [default: true].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Data")]
+    pub(crate) augment: Option<bool>,
+
+    /// The network; finetune-resnet: resnet18 [default: cnn].
+    #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
+    pub(crate) model: Option<ModelName>,
+    /// How a residual network begins: imagenet (torchvision's) or cifar, for small images [default: imagenet].
+    #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
+    pub(crate) stem: Option<StemName>,
+    /// Begin with these weights: torch's .pth, safetensors (torchvision's or timm's names), a file of Kestrel's, or an
+    /// https address of one whose name ends in -<first digits of its sha256> [default: random].
+    #[arg(long, value_name = "PATH|URL", help_heading = "Model")]
+    pub(crate) weights: Option<String>,
+    /// Begin with published weights, downloaded once and checked: imagenet, for resnet18 and resnet50.
+    #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
+    pub(crate) pretrained: Option<PretrainedName>,
+    /// CNN: channels of the first block; the reference has 64 [default: 64].
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub(crate) width: Option<usize>,
-    /// Probability of dropping a hidden unit [default: 0.5].
+    /// CNN: probability of dropping a hidden unit [default: 0.5].
     #[arg(long, value_name = "P", help_heading = "Model")]
     pub(crate) dropout: Option<f64>,
     /// Classes; must be the data set's, which is what it is when left out.
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub(crate) num_classes: Option<usize>,
 
-    /// Epochs in all [default: 50].
+    /// Epochs, of the first stage where --unfreeze begins a second; finetune-resnet: 10 [default: 50].
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(crate) epochs: Option<usize>,
     /// The optimiser [default: adam].
@@ -85,8 +112,8 @@ pub(crate) struct TrainOptions {
     /// Adam's and RMSprop's epsilon [default: 1e-8].
     #[arg(long, value_name = "E", help_heading = "Training")]
     pub(crate) eps: Option<f64>,
-    /// Weight decay: coupled L2, added to the gradient as torch.optim.Adam does; decoupled for adamw, lion and muon
-    /// [default: 0.0001].
+    /// Weight decay: coupled L2, added to the gradient as torch.optim.Adam does; decoupled for adamw, lion and muon;
+    /// finetune-resnet: 0 [default: 0.0001].
     #[arg(long, value_name = "W", help_heading = "Training")]
     pub(crate) weight_decay: Option<f64>,
     /// No weight decay on biases and on the weights of norms [default: false].
@@ -192,6 +219,27 @@ pub(crate) struct TrainOptions {
     /// ReduceLROnPlateau: a smaller reduction is not made [default: 1e-8].
     #[arg(long, value_name = "E", help_heading = "Training")]
     pub(crate) lr_eps: Option<f64>,
+    /// What is not trained: none, backbone (all but the last layer), or a layer group and all before it; finetune-resnet:
+    /// backbone [default: none].
+    #[arg(long, value_name = "none|backbone|GROUP", help_heading = "Transfer")]
+    pub(crate) freeze: Option<String>,
+    /// Then a second stage, in which more is trained: all, or a layer group and all after it [default: no second stage].
+    #[arg(long, value_name = "all|GROUP", help_heading = "Transfer")]
+    pub(crate) unfreeze: Option<String>,
+    /// Epochs of the second stage [default: 5].
+    #[arg(long, value_name = "N", help_heading = "Transfer")]
+    pub(crate) unfreeze_epochs: Option<usize>,
+    /// Learning rate of the second stage [default: 0.0001].
+    #[arg(long, value_name = "LR", help_heading = "Transfer")]
+    pub(crate) unfreeze_lr: Option<f64>,
+    /// Discriminative learning rates: each layer group's is the next one's, nearer the output, times this [default: 1].
+    #[arg(long, value_name = "F", help_heading = "Transfer")]
+    pub(crate) layer_lr_decay: Option<f64>,
+    /// While only the last layer is trained, compute its inputs once, for this many augmented views of each training image,
+    /// and keep them under --data-dir; 0 for none [default: 4, or 1 without augmentation].
+    #[arg(long, value_name = "K", help_heading = "Transfer")]
+    pub(crate) cache_views: Option<usize>,
+
     /// Decides the initial weights, the order, the augmentation and the dropout [default: 0].
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(crate) seed: Option<u64>,

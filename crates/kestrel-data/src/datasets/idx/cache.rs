@@ -31,7 +31,7 @@ macro_rules! file {
         Download {
             urls: &[$(concat!($base, $name)),+],
             file_name: $name,
-            size: $size,
+            size: Some($size),
             sha256: $sha256,
         }
     };
@@ -138,7 +138,7 @@ fn fetch(
 ) -> Result<()> {
     let staging = data_dir.join(format!(".{}.staging", remote.folder));
     fs::create_dir_all(&staging).map_err(Error::io("create", &staging))?;
-    let total = remote.files.iter().map(|file| file.size).sum();
+    let total = remote.files.iter().filter_map(|file| file.size).sum();
     let mut before = 0;
     let mut manifest = Manifest::default();
     for file in &remote.files {
@@ -146,9 +146,9 @@ fn fetch(
             let done = before + part.done;
             progress(Progress { done, total });
         })?;
-        before += file.size;
         let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        manifest.add(file.file_name, Fingerprint::of(&bytes), file.size);
+        before += bytes.len() as u64;
+        manifest.add(file.file_name, Fingerprint::of(&bytes), bytes.len() as u64);
     }
     let list = staging.join(manifest::NAME);
     // One that a killed process wrote may be cut.

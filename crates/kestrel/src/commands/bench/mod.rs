@@ -3,6 +3,7 @@
 mod cnn;
 mod load_cifar;
 mod load_folder;
+mod resnet;
 
 use std::io::{self, Write};
 use std::time::Instant;
@@ -16,7 +17,13 @@ use crate::device;
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     device::set_threads(args.threads)?;
     let device = args.device.open()?;
-    let all = [BenchCase::CnnTrain, BenchCase::CnnEval, BenchCase::LoadCifar];
+    let all = [
+        BenchCase::CnnTrain,
+        BenchCase::CnnEval,
+        BenchCase::ResnetHead,
+        BenchCase::ResnetFull,
+        BenchCase::LoadCifar,
+    ];
     // Without photographs, there is nothing to load.
     let all = [&all[..], &[BenchCase::LoadFolder][..usize::from(args.folder.is_some())]].concat();
     let cases = if args.cases.is_empty() { &all } else { &args.cases };
@@ -25,6 +32,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         let (name, variant, rates) = match case {
             BenchCase::CnnTrain => ("cnn-train", "f32", cnn::train(args.repeats, &device)?),
             BenchCase::CnnEval => ("cnn-eval", "f32", cnn::eval(args.repeats, &device)?),
+            BenchCase::ResnetHead => ("resnet-head", "f32", resnet::head(args.repeats, &device)?),
+            BenchCase::ResnetFull => ("resnet-full", "f32", resnet::full(args.repeats, &device)?),
             BenchCase::LoadCifar => ("load-cifar", "prefetch", load_cifar::load(args.repeats, &device)?),
             BenchCase::LoadFolder => {
                 let folder = args.folder.as_deref();
