@@ -1,6 +1,7 @@
 //! One command a file.
 
 pub(crate) mod ci;
+pub(crate) mod fuzz;
 pub(crate) mod golden;
 pub(crate) mod miri;
 pub(crate) mod sanitize;

@@ -23,6 +23,8 @@ Usage: cargo xtask [--features FEATURES] COMMAND [ARGUMENTS]
 The developers' commands:
   test [ARGUMENTS]        cargo test --release --workspace
   ci                      formatting, clippy, tests, docs, licences, typos: what the CI runs
+  fuzz [TARGET] [--minutes M] [--coverage]
+                          damaged files for the readers, 10 minutes a target; with --coverage by cargo-fuzz (nightly)
   golden --python PYTHON  make the golden test data again with PyTorch
   miri [TESTS]            the kernels' small tests under Miri (nightly)
   sanitize [TESTS]        the kernels' tests under AddressSanitizer (nightly); with --valgrind first, under valgrind
@@ -60,6 +62,7 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode> {
         }
         Some("test") => commands::test::run(features, rest),
         Some("ci") => commands::ci::run(features, rest),
+        Some("fuzz") => commands::fuzz::run(rest),
         Some("golden") => commands::golden::run(rest),
         Some("miri") => commands::miri::run(rest),
         Some("sanitize") => commands::sanitize::run(rest),

@@ -207,8 +207,8 @@ impl Transform for PanicsAtWidth {
 fn a_panic_in_the_choice_of_a_part_names_the_sample_and_nothing_hangs() {
     let temp = tempfile::tempdir().unwrap();
     mixed_sizes(temp.path());
-    // A PNG, a JPEG, and the sample that the loader learns the size from.
-    for index in [7, 10, 0] {
+    // JPEGs, the only files that are decoded in part: one of the epoch's, and the one that the loader learns the size from.
+    for index in [10, 0] {
         let dataset = ImageFolder::open(temp.path()).unwrap();
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
