@@ -23,9 +23,9 @@ Usage: cargo xtask [--features FEATURES] COMMAND [ARGUMENTS]
 The developers' commands:
   test [ARGUMENTS]        cargo test --release --workspace
   ci                      formatting, clippy, tests, docs, licences, typos: what the CI runs
-  fuzz [TARGET] [--minutes M] [--coverage]
-                          damaged files for the readers, 10 minutes a target; with --coverage by cargo-fuzz (nightly)
   golden --python PYTHON  make the golden test data again with PyTorch
+  fuzz [TARGET] [--minutes M] [--seed N] [--coverage]
+                          kestrel-data's readers on mutated inputs, ten minutes a target; with --coverage by cargo-fuzz (nightly)
   miri [TESTS]            the kernels' small tests under Miri (nightly)
   sanitize [TESTS]        the kernels' tests under AddressSanitizer (nightly); with --valgrind first, under valgrind
 

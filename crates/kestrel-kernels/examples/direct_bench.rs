@@ -13,7 +13,8 @@ use kestrel_kernels::conv2d::winograd::Workspace;
 use kestrel_kernels::simd::Isa;
 
 /// `C, K, H, kernel, stride, padding`.
-const LAYERS: [[usize; 6]; 12] = [
+const LAYERS: [[usize; 6]; 13] = [
+    [3, 64, 32, 3, 1, 1],
     [3, 64, 224, 7, 2, 3],
     [64, 128, 56, 3, 2, 1],
     [128, 256, 28, 3, 2, 1],

@@ -4,7 +4,8 @@
 //! the system, which then faults them in page by page: a third of a step's time or more. [`CachingAllocator`] keeps them
 //! in lists by size instead. Free blocks are kept up to half of the most that was ever in use at once, or 128 MiB if that is
 //! more, beyond that most: before it would be passed, all of them go back to the system. Blocks of 2 MiB and more lie on huge
-//! pages where the system has them.
+//! pages where the system has them. Large blocks are aligned to a cache line, without which no kernel stores its output past
+//! the caches.
 //!
 //! ```
 //! use kestrel_kernels::memory::CachingAllocator;

@@ -320,8 +320,8 @@ fn write_row<S: Simd, const FLIPPED: bool>(
             // SAFETY: the same.
             unsafe { s.load_rgb(pixels, block.skipped, block.pixels) }
         };
-        for channel in 0..CHANNELS {
-            let value = lanes.scale(s, channel, values[channel]);
+        for (channel, &value) in values.iter().enumerate() {
+            let value = lanes.scale(s, channel, value);
             let start = channel * plane + at + block.x;
             store(s, &mut out[start..start + block.columns], value);
         }

@@ -6,6 +6,7 @@ use kestrel_kernels::cross_entropy;
 use kestrel_models::{Mode, Model};
 
 use crate::metrics::{ConfusionMatrix, Mean, argmax};
+use crate::tta::Tta;
 use crate::{Error, Result};
 
 /// What an evaluation found.
@@ -33,6 +34,19 @@ pub fn evaluate(
     loader: &DataLoader,
     on_batch: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Evaluation> {
+    evaluate_with(model, loader, Tta::None, on_batch)
+}
+
+/// [`evaluate()`] with test-time augmentation: loss and predictions are those of the logits averaged over views.
+///
+/// # Errors
+/// As [`evaluate()`].
+pub fn evaluate_with(
+    model: &dyn Model,
+    loader: &DataLoader,
+    tta: Tta,
+    on_batch: &mut dyn FnMut(usize, usize) -> Result<()>,
+) -> Result<Evaluation> {
     let span = tracing::info_span!("evaluate");
     let _guard = span.enter();
     let total = loader.num_batches();
@@ -43,8 +57,7 @@ pub fn evaluate(
     let mut confusion = ConfusionMatrix::new(model.num_classes());
     for (done, batch) in loader.epoch(0).enumerate() {
         let batch = batch?;
-        // Detached, so that no graph is kept.
-        let logits = model.forward(&batch.images, Mode::Eval)?.detach();
+        let logits = tta.logits(model, &batch.images)?;
         loss.add(scalar(&cross_entropy(&logits, &batch.targets)?)?);
         let targets = batch.targets.to_device(&Device::Cpu)?.to_vec1::<u32>()?;
         confusion.add(&argmax(&logits)?, &targets);

@@ -2,18 +2,23 @@
 
 use std::time::Instant;
 
-use candle_core::Device;
-use kestrel_data::loader::DataLoader;
-use kestrel_kernels::{cross_entropy, tape};
-use kestrel_models::{Mode, Model};
+use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+use kestrel_data::loader::{Batch, DataLoader};
+use kestrel_kernels::tape;
+use kestrel_models::{Mode, Model, StateDict};
 use serde::{Deserialize, Serialize};
 
 use crate::callback::EpochTiming;
 use crate::evaluate::scalar;
-use crate::lr_scheduler::LrScheduler;
+use crate::grad_accumulation::Accumulator;
+use crate::grad_clip::GradClip;
+use crate::loss::{CrossEntropyLoss, Loss, Targets};
+use crate::lr_scheduler::{Event, LrScheduler};
 use crate::metrics::{Accuracy, Mean, argmax};
-use crate::optim::Optimizer;
-use crate::{Callback, Control, EpochReport, Error, Result, StepReport, evaluate};
+use crate::optim::{NamedVars, Optimizer};
+use crate::weight_average::WeightAverage;
+use crate::{Callback, Control, EpochReport, Error, Evaluation, Result, StepReport, evaluate};
 
 /// The options of the loop itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,25 +54,67 @@ pub struct Trainer {
     model: Box<dyn Model>,
     optimizer: Box<dyn Optimizer>,
     scheduler: Option<Box<dyn LrScheduler>>,
+    loss: Box<dyn Loss>,
+    grad_clip: GradClip,
+    accumulation: usize,
+    average: Option<WeightAverage>,
     config: TrainerConfig,
     progress: Progress,
 }
 
 impl Trainer {
-    /// A run at its start.
+    /// A run at its start, with plain cross-entropy for a loss; the scheduler sets the first learning rates.
     pub fn new(
         model: Box<dyn Model>,
-        optimizer: Box<dyn Optimizer>,
-        scheduler: Option<Box<dyn LrScheduler>>,
+        mut optimizer: Box<dyn Optimizer>,
+        mut scheduler: Option<Box<dyn LrScheduler>>,
         config: TrainerConfig,
     ) -> Self {
+        if let Some(scheduler) = &mut scheduler {
+            let mut lrs = optimizer.lrs();
+            scheduler.start(&mut lrs);
+            optimizer.set_lrs(&lrs);
+        }
         Self {
             model,
             optimizer,
             scheduler,
+            loss: Box::new(CrossEntropyLoss::default()),
+            grad_clip: GradClip::default(),
+            accumulation: 1,
+            average: None,
             config,
             progress: Progress::default(),
         }
+    }
+
+    /// Trains on another loss. Validation stays plain cross-entropy, so that runs can be compared.
+    #[must_use]
+    pub fn with_loss(mut self, loss: Box<dyn Loss>) -> Self {
+        self.loss = loss;
+        self
+    }
+
+    /// Clips gradients before each step.
+    #[must_use]
+    pub fn with_grad_clip(mut self, grad_clip: GradClip) -> Self {
+        self.grad_clip = grad_clip;
+        self
+    }
+
+    /// Makes a step of the optimiser every `batches` batches (at least 1), on their mean gradient: to rounding that of one
+    /// batch of all their images. An epoch's last step may have fewer.
+    #[must_use]
+    pub fn with_accumulation(mut self, batches: usize) -> Self {
+        self.accumulation = batches.max(1);
+        self
+    }
+
+    /// Averages the weights; the average is what is validated, and saved as the best weights.
+    #[must_use]
+    pub fn with_average(mut self, average: WeightAverage) -> Self {
+        self.average = Some(average);
+        self
     }
 
     /// The model.
@@ -85,6 +132,22 @@ impl Trainer {
         self.scheduler.as_deref()
     }
 
+    /// The average of the weights, if one is taken.
+    pub fn average(&self) -> Option<&WeightAverage> {
+        self.average.as_ref()
+    }
+
+    /// The weights that validation measures: the average once there is one, else the model's.
+    ///
+    /// # Errors
+    /// Where a device cannot copy.
+    pub fn validated_weights(&self) -> Result<StateDict> {
+        match self.average.as_ref().and_then(WeightAverage::weights) {
+            Some(average) => Ok(average.clone()),
+            None => Ok(self.model.params().state_dict()?),
+        }
+    }
+
     /// How far the run has come.
     pub fn progress(&self) -> &Progress {
         &self.progress
@@ -100,14 +163,22 @@ impl Trainer {
         (self.model.as_ref(), self.optimizer.as_mut(), self.scheduler.as_mut())
     }
 
+    pub(crate) fn average_mut(&mut self) -> Option<&mut WeightAverage> {
+        self.average.as_mut()
+    }
+
+    pub(crate) fn model_and_optimizer(&mut self) -> (&dyn Model, &mut dyn Optimizer) {
+        (self.model.as_ref(), self.optimizer.as_mut())
+    }
+
     pub(crate) fn set_progress(&mut self, progress: Progress) {
         self.progress = progress;
     }
 
     /// Trains until all epochs are done or a callback stops the run.
     ///
-    /// Each epoch trains on every batch of `train`, evaluates on `val`, and steps the scheduler on the validation
-    /// loss averaged over batches. The scheduler's new rate holds from the next epoch on.
+    /// Each epoch trains on every batch of `train`, evaluates on `val`, and tells the scheduler the validation loss
+    /// averaged over batches. The scheduler also hears of each step; its new rates hold from the next step on.
     ///
     /// # Errors
     /// [`Error::NonFiniteLoss`], [`Error::EmptySplit`], or what the loader, the model or a callback gives.
@@ -125,11 +196,10 @@ impl Trainer {
             let (train_loss, train_accuracy, mut timing) = self.train_one_epoch(train, callbacks)?;
 
             let started = Instant::now();
-            let validation = evaluate(self.model.as_ref(), val, &mut |done, total| {
-                callbacks
-                    .iter_mut()
-                    .try_for_each(|c| c.on_validation_batch(done, total))
-            })?;
+            if let Some(average) = &mut self.average {
+                average.on_epoch(epoch, self.model.params())?;
+            }
+            let validation = self.validate(val, callbacks)?;
             timing.validate = started.elapsed();
             let val_accuracy = validation.accuracy();
             let improved = self.progress.best_accuracy.is_none_or(|best| val_accuracy > best);
@@ -137,13 +207,9 @@ impl Trainer {
                 self.progress.best_accuracy = Some(val_accuracy);
                 self.progress.best_epoch = Some(epoch);
             }
-            if let Some(scheduler) = &mut self.scheduler {
-                let next = scheduler.step(validation.loss, lr);
-                if next != lr {
-                    tracing::info!(epoch, from = lr, to = next, "Learning rate {lr:.3e} -> {next:.3e}");
-                }
-                self.optimizer.set_lr(next);
-            }
+            self.schedule(Event::Epoch {
+                val_loss: validation.loss,
+            });
             let report = EpochReport {
                 epoch,
                 train_loss,
@@ -168,6 +234,86 @@ impl Trainer {
         Ok(())
     }
 
+    /// Evaluates the weights that count: the average's, if there is one, in the model's place for as long.
+    fn validate(&self, val: &DataLoader, callbacks: &mut [&mut dyn Callback]) -> Result<Evaluation> {
+        let params = self.model.params();
+        let own = match self.average.as_ref().and_then(WeightAverage::weights) {
+            None => None,
+            Some(average) => {
+                let own = params.state_dict()?;
+                params.load_state_dict(average)?;
+                Some(own)
+            }
+        };
+        let validation = evaluate(self.model.as_ref(), val, &mut |done, total| {
+            callbacks
+                .iter_mut()
+                .try_for_each(|c| c.on_validation_batch(done, total))
+        });
+        if let Some(own) = own {
+            params.load_state_dict(&own)?;
+        }
+        validation
+    }
+
+    /// Tells the scheduler of an event.
+    fn schedule(&mut self, event: Event) {
+        let Some(scheduler) = &mut self.scheduler else {
+            return;
+        };
+        let before = self.optimizer.lrs();
+        let mut lrs = before.clone();
+        scheduler.step(event, &mut lrs);
+        if lrs == before {
+            return;
+        }
+        if let (Event::Epoch { .. }, [from, ..], [to, ..]) = (event, &before[..], &lrs[..]) {
+            tracing::info!(from, to, "Learning rate {from:.3e} -> {to:.3e}");
+        }
+        self.optimizer.set_lrs(&lrs);
+    }
+
+    /// Forward and backward of a batch: its loss, its logits and its gradients.
+    ///
+    /// `part` counts the batches of one step from 0.
+    pub(crate) fn forward_backward(&self, batch: &Batch, step: usize, part: usize) -> Result<(f64, Tensor, GradStore)> {
+        let mode = Mode::Train {
+            seed: self.config.seed,
+            // Another dropout for each batch, also where several make a step.
+            step: self.progress.step * self.accumulation as u64 + part as u64,
+        };
+        let logits = {
+            let _span = tracing::debug_span!("forward").entered();
+            self.model.forward(&batch.images, mode)?
+        };
+        let loss_tensor = self.loss.forward(&logits, Targets::of(batch))?;
+        let loss = scalar(&loss_tensor)?;
+        if !loss.is_finite() {
+            return Err(Error::NonFiniteLoss {
+                loss,
+                epoch: self.progress.epoch + 1,
+                step,
+                lr: self.optimizer.lr(),
+                samples: batch.indices.iter().take(8).copied().collect(),
+            });
+        }
+        let _span = tracing::debug_span!("backward").entered();
+        Ok((loss, logits, tape::backward(&loss_tensor)?))
+    }
+
+    /// The optimiser's step on the mean of the gradients, and all that follows a step.
+    fn optimizer_step(&mut self, mut grads: GradStore, params: &NamedVars) -> Result<()> {
+        let _span = tracing::debug_span!("optimizer").entered();
+        self.grad_clip.apply(&mut grads, params)?;
+        self.optimizer.step(&grads)?;
+        self.progress.step += 1;
+        if let Some(average) = &mut self.average {
+            average.on_step(self.model.params())?;
+        }
+        self.schedule(Event::Step);
+        Ok(())
+    }
+
     /// One pass over the training data. Returns the loss averaged over batches, the accuracy, and the timing.
     ///
     /// # Errors
@@ -188,45 +334,24 @@ impl Trainer {
         let mut accuracy = Accuracy::default();
         let mut batches = loader.epoch(self.progress.epoch as u64);
         let mut step = 0;
+        let params = self.optimizer.params();
+        let mut accumulator = Accumulator::default();
         for batch in batches.by_ref() {
             let batch = batch?;
             step += 1;
             let span = tracing::debug_span!("step", step);
             let _guard = span.enter();
-            let mode = Mode::Train {
-                seed: self.config.seed,
-                step: self.progress.step,
-            };
-            let logits = {
-                let _span = tracing::debug_span!("forward").entered();
-                self.model.forward(&batch.images, mode)?
-            };
-            let loss_tensor = cross_entropy(&logits, &batch.targets)?;
-            let loss = scalar(&loss_tensor)?;
-            if !loss.is_finite() {
-                let lr = self.optimizer.lr();
-                let samples = batch.indices.iter().take(8).copied().collect();
-                return Err(Error::NonFiniteLoss {
-                    loss,
-                    epoch,
-                    step,
-                    lr,
-                    samples,
-                });
+            let (loss, logits, grads) = self.forward_backward(&batch, step, accumulator.batches())?;
+            let targets = Targets::of(&batch);
+            let last = accumulator.batches() + 1 == self.accumulation;
+            accumulator.add(grads, self.loss.divisor(targets)?, &params, !last)?;
+            if last && let Some(grads) = accumulator.take() {
+                self.optimizer_step(grads, &params)?;
             }
-            let grads = {
-                let _span = tracing::debug_span!("backward").entered();
-                tape::backward(&loss_tensor)?
-            };
-            {
-                let _span = tracing::debug_span!("optimizer").entered();
-                self.optimizer.step(&grads)?;
-            }
-            let targets = batch.targets.to_device(&Device::Cpu)?.to_vec1::<u32>()?;
+            let targets = targets.classes()?;
             accuracy.add(&argmax(&logits.detach())?, &targets);
             epoch_loss.add(loss);
             recent_loss.add(loss);
-            self.progress.step += 1;
             self.progress.samples_seen += targets.len() as u64;
 
             if self.config.log_every > 0 && step % self.config.log_every == 0 {
@@ -252,6 +377,10 @@ impl Trainer {
             for callback in callbacks.iter_mut() {
                 callback.on_step_end(&report)?;
             }
+        }
+        // Too few batches were left for a whole step; how many is not known before, as bad samples are dropped.
+        if let Some(grads) = accumulator.take() {
+            self.optimizer_step(grads, &params)?;
         }
         let train = started.elapsed();
         let timing = EpochTiming {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{DatasetName, TrainOptions};
 use crate::device::{CpuFeatures, DeviceChoice};
+use crate::methods::TtaName;
 
 /// Train, evaluate and look at image classifiers.
 #[derive(Debug, Parser)]
@@ -32,6 +33,8 @@ const TRAIN_EXAMPLES: &str = "Examples:
   kestrel train --data pictures.tar               the same in an archive, which stays packed
   kestrel train --data table.csv --val-fraction 0.2
   kestrel train --config runs/cifar10-cnn-1/config.toml --seed 1
+  kestrel train --optimizer sgd --nesterov --lr 0.1 --scheduler cosine --warmup 5 --ema 0.999
+  kestrel train --find-lr                         where the loss falls most as the rate rises
   kestrel train --resume runs/cifar10-cnn-1       go on after the last finished epoch
 
 A run writes to runs/<name>/: config.toml (every option), best.safetensors (the weights of the best epoch),
@@ -72,6 +75,12 @@ pub(crate) struct TrainArgs {
     /// Continue a run: its folder, or its checkpoint.safetensors.
     #[arg(long, value_name = "PATH")]
     pub(crate) resume: Option<PathBuf>,
+    /// Train nothing: raise the learning rate over 100 steps, print the rate at which the loss falls most, draw the curve.
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) find_lr: bool,
+    /// Where --find-lr draws.
+    #[arg(long, value_name = "FILE", default_value = "lr.png")]
+    pub(crate) find_lr_plot: PathBuf,
     #[command(flatten)]
     pub(crate) options: TrainOptions,
 }
@@ -106,6 +115,9 @@ pub(crate) struct EvaluateArgs {
     /// Images in a batch.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) batch_size: u64,
+    /// Average the answers over views of each image.
+    #[arg(long, value_enum, default_value_t = TtaName::None)]
+    pub(crate) tta: TtaName,
     /// Write a PNG of predictions here.
     #[arg(long, value_name = "FILE")]
     pub(crate) predictions: Option<PathBuf>,

@@ -250,7 +250,7 @@ pub(crate) fn sampler(dataset: &dyn Dataset, config: &TrainConfig) -> Result<Opt
         SamplerName::ClassBalanced => Some(Arc::new(WeightedRandomSampler::class_balanced(dataset, config.seed)?)),
         SamplerName::Weighted => {
             let given = config.class_weights.as_deref().unwrap_or_default();
-            let weights = class_weights(given, dataset.classes())?;
+            let weights = class_weights("class-weights", given, dataset.classes())?;
             Some(Arc::new(WeightedRandomSampler::by_class(
                 dataset,
                 &weights,
@@ -260,17 +260,17 @@ pub(crate) fn sampler(dataset: &dyn Dataset, config: &TrainConfig) -> Result<Opt
     })
 }
 
-/// A weight for each class from `CLASS=WEIGHT,...`; 1 where a class is not named.
-fn class_weights(given: &str, classes: &[String]) -> Result<Vec<f64>> {
+/// A weight for each class from an option's `CLASS=WEIGHT,...`; 1 where a class is not named.
+pub(crate) fn class_weights(option: &str, given: &str, classes: &[String]) -> Result<Vec<f64>> {
     let mut weights = vec![1.0; classes.len()];
     for pair in given.split(',').filter(|pair| !pair.trim().is_empty()) {
         // A class's name may have an equals sign in it, a number has none.
         let (class, weight) = pair
             .rsplit_once('=')
-            .with_context(|| format!("class-weights has {pair:?}, expected CLASS=WEIGHT"))?;
+            .with_context(|| format!("{option} has {pair:?}, expected CLASS=WEIGHT"))?;
         let at = classes.iter().position(|name| name == class.trim()).with_context(|| {
             format!(
-                "class-weights names {:?}, but the classes are {}",
+                "{option} names {:?}, but the classes are {}",
                 class.trim(),
                 classes.join(", ")
             )
@@ -278,7 +278,7 @@ fn class_weights(given: &str, classes: &[String]) -> Result<Vec<f64>> {
         weights[at] = weight
             .trim()
             .parse()
-            .with_context(|| format!("class-weights has {pair:?}, whose weight is no number"))?;
+            .with_context(|| format!("{option} has {pair:?}, whose weight is no number"))?;
     }
     Ok(weights)
 }

@@ -6,6 +6,7 @@ mod config;
 mod data;
 mod device;
 mod logging;
+mod methods;
 mod progress;
 mod run_folder;
 

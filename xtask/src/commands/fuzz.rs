@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{cargo, nightly, process};
 
-const USAGE: &str = "usage: cargo xtask fuzz [TARGET] [--minutes M] [--coverage]";
+const USAGE: &str = "usage: cargo xtask fuzz [TARGET] [--minutes M] [--seed N] [--coverage]";
 
 /// What was asked for.
 #[derive(Debug, PartialEq)]
@@ -21,6 +21,8 @@ struct Plan {
     targets: Vec<String>,
     /// Minutes for each.
     minutes: u64,
+    /// Another seed, other inputs.
+    seed: u64,
     coverage: bool,
 }
 
@@ -47,9 +49,9 @@ pub(crate) fn run(args: &[OsString]) -> Result<ExitCode> {
     }
     for target in &plan.targets {
         let mut command = if plan.coverage {
-            with_coverage(&folder, target, plan.minutes)?
+            with_coverage(&folder, target, &plan)?
         } else {
-            with_mutations(target, plan.minutes)?
+            with_mutations(target, &plan)?
         };
         eprintln!("fuzz: {target}");
         let status = command
@@ -71,6 +73,7 @@ impl Plan {
         let mut plan = Self {
             targets: known.to_vec(),
             minutes: 10,
+            seed: 0,
             coverage: false,
         };
         let mut args = args.iter().map(|arg| arg.to_string_lossy());
@@ -78,13 +81,8 @@ impl Plan {
         while let Some(arg) = args.next() {
             match arg.as_ref() {
                 "--coverage" => plan.coverage = true,
-                "--minutes" => {
-                    let value = args.next().unwrap_or_default();
-                    plan.minutes = match value.parse() {
-                        Ok(minutes) if minutes > 0 => minutes,
-                        _ => bail!("--minutes is {value:?}, expected a whole number of at least 1"),
-                    };
-                }
+                "--minutes" => plan.minutes = number("--minutes", args.next().as_deref(), 1)?,
+                "--seed" => plan.seed = number("--seed", args.next().as_deref(), 0)?,
                 target if known.iter().any(|name| name == target) => {
                     ensure!(!named, "{USAGE}; one TARGET, or none for all of them");
                     named = true;
@@ -95,6 +93,12 @@ impl Plan {
         }
         Ok(plan)
     }
+}
+
+fn number(name: &str, value: Option<&str>, least: u64) -> Result<u64> {
+    let value = value.unwrap_or_default();
+    let number = value.parse().ok().filter(|&number| number >= least);
+    number.with_context(|| format!("{name} is {value:?}, expected a whole number of at least {least}"))
 }
 
 /// The names of the programs in `fuzz_targets`.
@@ -110,18 +114,24 @@ fn targets(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 /// The driver that was built beside xtask.
-fn with_mutations(target: &str, minutes: u64) -> Result<Command> {
+fn with_mutations(target: &str, plan: &Plan) -> Result<Command> {
     let xtask = env::current_exe().context("cannot tell where xtask lies")?;
     let driver = xtask
         .with_file_name("examples")
         .join(format!("fuzz{}", env::consts::EXE_SUFFIX));
     let mut command = Command::new(driver);
-    command.args([target, "--minutes", &minutes.to_string()]);
+    command.args([
+        target,
+        "--minutes",
+        &plan.minutes.to_string(),
+        "--seed",
+        &plan.seed.to_string(),
+    ]);
     Ok(command)
 }
 
 /// libFuzzer; what it finds to be new goes to a folder of its own, so that the kept inputs stay few.
-fn with_coverage(folder: &Path, target: &str, minutes: u64) -> Result<Command> {
+fn with_coverage(folder: &Path, target: &str, plan: &Plan) -> Result<Command> {
     let fresh = folder.join("target/corpus").join(target);
     fs::create_dir_all(&fresh).with_context(|| format!("cannot create {}", fresh.display()))?;
     let mut command = nightly::cargo(&["fuzz", "run", "--fuzz-dir"]);
@@ -132,7 +142,9 @@ fn with_coverage(folder: &Path, target: &str, minutes: u64) -> Result<Command> {
         .arg(folder.join("corpus").join(target));
     command.args([
         "--",
-        &format!("-max_total_time={}", 60 * minutes),
+        &format!("-max_total_time={}", 60 * plan.minutes),
+        // libFuzzer takes 0 for a seed of its own choice.
+        &format!("-seed={}", plan.seed.wrapping_add(1)),
         "-timeout=20",
         "-max_len=65536",
     ]);
@@ -152,7 +164,8 @@ mod tests {
     fn all_targets_for_ten_minutes_each_unless_told() {
         let plan = parse(&[]).unwrap();
         assert_eq!((plan.targets.len(), plan.minutes, plan.coverage), (2, 10, false));
-        let plan = parse(&["idx", "--minutes", "3", "--coverage"]).unwrap();
+        let plan = parse(&["idx", "--minutes", "3", "--seed", "5", "--coverage"]).unwrap();
+        assert_eq!(plan.seed, 5);
         assert_eq!(
             (&plan.targets[..], plan.minutes, plan.coverage),
             (&["idx".to_owned()][..], 3, true)
@@ -167,6 +180,7 @@ mod tests {
             (&["--minutes"], "--minutes"),
             (&["--minutes", "0"], "at least 1"),
             (&["--minutes", "x"], "\"x\""),
+            (&["--seed", "-1"], "\"-1\""),
         ] {
             let error = parse(args).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

@@ -48,7 +48,7 @@ fn address(tests: &[OsString]) -> Result<ExitCode> {
         .args(["--package", "kestrel-kernels", "--lib", "--test", "it", "--"])
         .args(tests)
         // With assertions the standard library checks what its unsafe functions ask for.
-        .env("RUSTFLAGS", "-Zsanitizer=address -Cdebug-assertions=on");
+        .env("RUSTFLAGS", "-Zsanitizer=address -Cdebug-assertions=on --cfg sanitized");
     process::run("sanitize", command)
 }
 

@@ -207,7 +207,7 @@ impl Transform for PanicsAtWidth {
 fn a_panic_in_the_choice_of_a_part_names_the_sample_and_nothing_hangs() {
     let temp = tempfile::tempdir().unwrap();
     mixed_sizes(temp.path());
-    // JPEGs, the only files that are decoded in part: one of the epoch's, and the one that the loader learns the size from.
+    // A JPEG, of which a part can be decoded, and the sample that the loader learns the size from.
     for index in [10, 0] {
         let dataset = ImageFolder::open(temp.path()).unwrap();
         let (sender, receiver) = channel();

@@ -112,6 +112,18 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, target: *mut f32, value: __m512) {
+        // SAFETY: the caller promises 16 writable floats aligned to 64 bytes; self proves AVX-512F.
+        unsafe { _mm512_stream_ps(target, value) }
+    }
+
+    #[inline(always)]
+    fn fence(self) {
+        // SAFETY: every x86-64 processor has SSE.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     unsafe fn load_first(self, source: *const f32, n: usize) -> __m512 {
         // SAFETY: the mask has n <= 16 bits, and the caller promises n readable floats; self proves AVX-512F.
         unsafe { _mm512_maskz_loadu_ps(first(n), source) }

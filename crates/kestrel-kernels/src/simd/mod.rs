@@ -19,11 +19,13 @@ mod choice;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+mod stream;
 
 use std::fmt;
 use std::str::FromStr;
 
 pub use choice::ForceError;
+pub(crate) use stream::streams;
 
 /// The most lanes that any [`Simd`] type has.
 pub const MAX_LANES: usize = 16;
@@ -95,6 +97,20 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES` floats at `target` are writable.
     unsafe fn store(self, target: *mut f32, value: Self::V);
+
+    /// Stores a vector past the caches, where the instruction set can; another thread may read it after [`fence`](Self::fence).
+    ///
+    /// # Safety
+    /// `LANES` floats at `target` are writable, and `target` is aligned to all of them together.
+    #[inline(always)]
+    unsafe fn stream(self, target: *mut f32, value: Self::V) {
+        // SAFETY: the caller promises LANES writable floats.
+        unsafe { self.store(target, value) }
+    }
+
+    /// Orders what this thread has [`stream`](Self::stream)ed before all that it stores later.
+    #[inline(always)]
+    fn fence(self) {}
 
     /// `n` pixels of interleaved red, green and blue bytes, as three vectors of floats: lane `skipped + i` gets pixel `i`, the
     /// other lanes are 0.

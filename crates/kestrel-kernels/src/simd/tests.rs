@@ -9,6 +9,10 @@ struct Operations<'a> {
     c: &'a [f32; MAX_LANES],
 }
 
+/// The largest vector's alignment.
+#[repr(align(64))]
+struct Aligned([f32; MAX_LANES]);
+
 impl Kernel for Operations<'_> {
     type Output = (usize, Vec<[f32; MAX_LANES]>);
 
@@ -44,6 +48,11 @@ impl Kernel for Operations<'_> {
             unsafe { s.store_first(lanes.as_mut_ptr(), a, n) };
             stored.push(lanes);
         }
+        let mut aligned = Aligned([9.0; MAX_LANES]);
+        // SAFETY: the array holds MAX_LANES >= LANES floats and is aligned to them.
+        unsafe { s.stream(aligned.0.as_mut_ptr(), a) };
+        s.fence();
+        stored.push(aligned.0);
         (S::LANES, stored)
     }
 }
@@ -85,6 +94,7 @@ fn operations_equal_scalar_arithmetic() {
                     "{isa}, store_first({n}), lane {i}"
                 );
             }
+            assert_eq!(got[12 + 2 * lanes][i], a[i], "{isa}, stream, lane {i}");
         }
     }
 }

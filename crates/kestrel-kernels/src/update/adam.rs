@@ -1,13 +1,13 @@
-//! Adam with coupled weight decay, in PyTorch's order of operations.
+//! Adam with coupled or decoupled weight decay, in PyTorch's order of operations.
 
-use crate::element::{self, Element, dispatch};
-use crate::simd::{Isa, Kernel, Simd};
+use candle_core::{Tensor, Var};
+
+use super::check;
+use super::fused::pass;
+use crate::element::{Element, dispatch};
 use crate::{Error, Result};
-use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Tensor, Var};
-use rayon::prelude::*;
 
-/// Elements of a piece of work.
-const BLOCK: usize = 1 << 13;
+const OP: &str = "adam_step";
 
 /// Constants of a step of Adam.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,8 +20,11 @@ pub struct AdamConfig {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Coupled L2: `weight_decay · param` is added to the gradient.
+    /// Coupled L2: `weight_decay · param` is added to the gradient. Decoupled: the parameter shrinks by
+    /// `lr · weight_decay` of itself before the step.
     pub weight_decay: f64,
+    /// Whether the weight decay is decoupled from the moments, which makes this AdamW.
+    pub decoupled: bool,
 }
 
 impl Default for AdamConfig {
@@ -32,16 +35,25 @@ impl Default for AdamConfig {
             beta2: 0.999,
             eps: 1e-8,
             weight_decay: 0.0,
+            decoupled: false,
         }
+    }
+}
+
+impl AdamConfig {
+    /// The weight decay that is added to the gradient.
+    fn coupled(&self) -> f64 {
+        if self.decoupled { 0.0 } else { self.weight_decay }
     }
 }
 
 /// One step of Adam on `param`, with the moments moved in place; `step` counts from 1.
 ///
 /// ```text
-/// g = grad + weight_decay · param
+/// g = grad + weight_decay · param, or grad if decoupled
 /// exp_avg    += (1 − beta1) (g − exp_avg)
 /// exp_avg_sq  = beta2 · exp_avg_sq + (1 − beta2) g²
+/// param      *= 1 − lr · weight_decay                                 (decoupled)
 /// param      −= lr / (1 − beta1^step) · exp_avg / (√exp_avg_sq / √(1 − beta2^step) + eps)
 /// ```
 ///
@@ -53,8 +65,8 @@ impl Default for AdamConfig {
 /// `RequiresContiguous`; nothing has moved then.
 ///
 /// # Source
-/// Kingma and Ba 2015, algorithm 1; `torch.optim.Adam(weight_decay=...)`, not AdamW; proved by
-/// `tests/golden/adam.safetensors`.
+/// Kingma and Ba 2015, algorithm 1; `torch.optim.Adam`, proved by `tests/golden/adam.safetensors`. Decoupled: Loshchilov
+/// and Hutter 2019, algorithm 2; `torch.optim.AdamW`, proved by the golden file `optimizers` of `kestrel-train`.
 pub fn adam_step(
     param: &Var,
     grad: &Tensor,
@@ -63,21 +75,11 @@ pub fn adam_step(
     step: u64,
     config: &AdamConfig,
 ) -> Result<()> {
-    element::require_float("adam_step param", param)?;
-    for (op, tensor) in [
-        ("adam_step grad", grad),
-        ("adam_step exp_avg", exp_avg),
-        ("adam_step exp_avg_sq", exp_avg_sq),
-    ] {
-        element::require_same_dtype(op, tensor, param)?;
-        element::require_shape(op, tensor, param.dims())?;
-    }
-    for tensor in [param.as_tensor(), exp_avg, exp_avg_sq] {
-        element::require_contiguous("adam_step", tensor)?;
-    }
+    let state = [("adam_step exp_avg", exp_avg), ("adam_step exp_avg_sq", exp_avg_sq)];
+    check::tensors(OP, param, ("adam_step grad", grad), &state)?;
     if step == 0 {
         return Err(Error::InvalidArgument {
-            op: "adam_step",
+            op: OP,
             argument: "step",
             expected: "at least 1",
             got: 0.0,
@@ -87,14 +89,11 @@ pub fn adam_step(
     if !param.device().is_cpu() {
         return Ok(composite(param, &grad, exp_avg, exp_avg_sq, step, config)?);
     }
-    let grad = grad.contiguous()?;
-    let moment = |moment| Moment {
-        moment,
-        weight_decay: config.weight_decay,
-    };
-    exp_avg.inplace_op3(&grad, param, &moment(Order::First { beta1: config.beta1 }))?;
-    exp_avg_sq.inplace_op3(&grad, param, &moment(Order::Second { beta2: config.beta2 }))?;
-    Ok(param.inplace_op3(exp_avg, exp_avg_sq, &Apply::new(step, config))?)
+    Ok(dispatch!(OP, param.dtype(), T => {
+        // The closure owns its constants: behind a reference, each would be read again after every element written.
+        let rule = Rule::<T>::new(step, config);
+        pass::<T, 3>(OP, [param.as_tensor(), exp_avg, exp_avg_sq], &grad, move |[p, m, v], g| rule.step(p, m, v, g))
+    })?)
 }
 
 /// The same step from candle's own ops.
@@ -107,10 +106,10 @@ fn composite(
     config: &AdamConfig,
 ) -> candle_core::Result<()> {
     let param_now = param.as_detached_tensor();
-    let grad = if config.weight_decay == 0.0 {
+    let grad = if config.coupled() == 0.0 {
         grad.clone()
     } else {
-        (grad + (&param_now * config.weight_decay)?)?
+        (grad + (&param_now * config.coupled())?)?
     };
     let first = (exp_avg.detach() + ((&grad - exp_avg.detach())? * (1.0 - config.beta1))?)?;
     let second = ((exp_avg_sq.detach() * config.beta2)? + (grad.sqr()? * (1.0 - config.beta2))?)?;
@@ -118,59 +117,23 @@ fn composite(
         step_size,
         sqrt_correction2,
         eps,
+        keep,
     } = Apply::new(step, config);
     let denom = ((second.sqrt()? / sqrt_correction2)? + eps)?;
-    let moved = (param_now - ((&first * step_size)? / denom)?)?;
+    let moved = ((param_now * keep)? - ((&first * step_size)? / denom)?)?;
     for (to, from) in [(exp_avg, first), (exp_avg_sq, second)] {
         to.flatten_all()?.slice_set(&from.flatten_all()?, 0, 0)?;
     }
     param.set(&moved)
 }
 
-/// Moves one of the moments, given gradient and parameter.
-struct Moment {
-    moment: Order,
-    weight_decay: f64,
-}
-
-enum Order {
-    First { beta1: f64 },
-    Second { beta2: f64 },
-}
-
-impl Moment {
-    fn run<T: Element>(&self, moment: &mut [T], grad: &[T], param: &[T]) {
-        // The closures own their constants: behind a reference, each would be read again after every element written.
-        let weight_decay = T::narrow(self.weight_decay);
-        // PyTorch leaves the gradient alone without weight decay, so that an infinite parameter makes no NaN.
-        let decayed = move |grad: T, param: T| {
-            if weight_decay == T::ZERO {
-                grad
-            } else {
-                grad + weight_decay * param
-            }
-        };
-        match self.moment {
-            Order::First { beta1 } => {
-                let weight = T::narrow(1.0 - beta1);
-                zip3(moment, grad, param, move |m, g, p| m + weight * (decayed(g, p) - m));
-            }
-            Order::Second { beta2 } => {
-                let (keep, weight) = (T::narrow(beta2), T::narrow(1.0 - beta2));
-                zip3(moment, grad, param, move |v, g, p| {
-                    let g = decayed(g, p);
-                    v * keep + weight * g * g
-                });
-            }
-        }
-    }
-}
-
-/// Moves the parameter, given both moments.
+/// What the constants make of the step, in `f64`.
 struct Apply {
     step_size: f64,
     sqrt_correction2: f64,
     eps: f64,
+    /// What is left of the parameter after decoupled decay.
+    keep: f64,
 }
 
 impl Apply {
@@ -180,100 +143,76 @@ impl Apply {
             step_size: config.lr / correction(config.beta1),
             sqrt_correction2: correction(config.beta2).sqrt(),
             eps: config.eps,
+            keep: if config.decoupled {
+                1.0 - config.lr * config.weight_decay
+            } else {
+                1.0
+            },
         }
     }
+}
 
-    fn run<T: Element>(&self, param: &mut [T], exp_avg: &[T], exp_avg_sq: &[T]) {
-        let (step_size, eps) = (T::narrow(self.step_size), T::narrow(self.eps));
-        let sqrt_correction2 = T::narrow(self.sqrt_correction2);
-        zip3(param, exp_avg, exp_avg_sq, move |p, m, v| {
-            p - step_size * m / (v.sqrt() / sqrt_correction2 + eps)
-        });
+/// The constants of an element's step, rounded to its type.
+#[derive(Clone, Copy)]
+struct Rule<T> {
+    weight_decay: T,
+    share1: T,
+    beta2: T,
+    share2: T,
+    step_size: T,
+    sqrt_correction2: T,
+    eps: T,
+    keep: T,
+}
+
+impl<T: Element> Rule<T> {
+    fn new(step: u64, config: &AdamConfig) -> Self {
+        let apply = Apply::new(step, config);
+        Self {
+            weight_decay: T::narrow(config.coupled()),
+            share1: T::narrow(1.0 - config.beta1),
+            beta2: T::narrow(config.beta2),
+            share2: T::narrow(1.0 - config.beta2),
+            step_size: T::narrow(apply.step_size),
+            sqrt_correction2: T::narrow(apply.sqrt_correction2),
+            eps: T::narrow(apply.eps),
+            keep: T::narrow(apply.keep),
+        }
     }
-}
-
-/// `out = f(out, a, b)`, element by element; each element rounds alike in every instruction set.
-fn zip3<T: Element>(out: &mut [T], a: &[T], b: &[T], f: impl Fn(T, T, T) -> T + Copy + Send + Sync) {
-    Isa::current().dispatch(Pieces { out, a, b, f });
-}
-
-/// The whole of [`zip3`].
-struct Pieces<'a, T, F> {
-    out: &'a mut [T],
-    a: &'a [T],
-    b: &'a [T],
-    f: F,
-}
-
-impl<T: Element, F: Fn(T, T, T) -> T + Copy + Send + Sync> Kernel for Pieces<'_, T, F> {
-    type Output = ();
-
-    fn run<S: Simd>(self, s: S) {
-        let Self { out, a, b, f } = self;
-        out.par_chunks_mut(BLOCK)
-            .zip(a.par_chunks(BLOCK))
-            .zip(b.par_chunks(BLOCK))
-            .for_each(|((out, a), b)| s.vectorize(Piece(Pieces { out, a, b, f })));
-    }
-}
-
-/// One piece of it.
-struct Piece<'a, T, F>(Pieces<'a, T, F>);
-
-impl<T: Element, F: Fn(T, T, T) -> T> Kernel for Piece<'_, T, F> {
-    type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let Pieces { out, a, b, f } = self.0;
-        for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-            *out = f(*out, *a, *b);
-        }
+    fn step(self, param: T, exp_avg: T, exp_avg_sq: T, grad: T) -> [T; 3] {
+        // PyTorch leaves the gradient alone without weight decay, so that an infinite parameter makes no NaN.
+        let g = if self.weight_decay == T::ZERO {
+            grad
+        } else {
+            grad + self.weight_decay * param
+        };
+        let m = exp_avg + self.share1 * (g - exp_avg);
+        let v = exp_avg_sq * self.beta2 + self.share2 * g * g;
+        let moved = param * self.keep - self.step_size * m / (v.sqrt() / self.sqrt_correction2 + self.eps);
+        [moved, m, v]
     }
 }
-
-/// Implements candle's in-place op by `self.run` on the three slices.
-macro_rules! inplace {
-    ($op:ty, $name:literal) => {
-        impl InplaceOp3 for $op {
-            fn name(&self) -> &'static str {
-                $name
-            }
-
-            fn cpu_fwd(
-                &self,
-                dst: &mut CpuStorage,
-                dst_layout: &Layout,
-                a: &CpuStorage,
-                a_layout: &Layout,
-                b: &CpuStorage,
-                b_layout: &Layout,
-            ) -> candle_core::Result<()> {
-                let dtype: DType = candle_core::backend::BackendStorage::dtype(dst);
-                dispatch!($name, dtype, T => {
-                    let a = element::slice::<T>($name, a, a_layout)?;
-                    let b = element::slice::<T>($name, b, b_layout)?;
-                    self.run(element::slice_mut::<T>($name, dst, dst_layout)?, a, b);
-                    Ok(())
-                })
-            }
-        }
-    };
-}
-inplace!(Moment, "adam moment");
-inplace!(Apply, "adam step");
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     #[test]
     fn composite_agrees_with_the_kernel() -> candle_core::Result<()> {
-        let config = AdamConfig {
-            weight_decay: 0.1,
-            ..AdamConfig::default()
-        };
+        for decoupled in [false, true] {
+            compare(AdamConfig {
+                weight_decay: 0.1,
+                decoupled,
+                ..AdamConfig::default()
+            })?;
+        }
+        Ok(())
+    }
+
+    fn compare(config: AdamConfig) -> candle_core::Result<()> {
         let values: Vec<f64> = (0..15).map(|i| (f64::from(i) * 1.7).sin()).collect();
         let start = Tensor::from_vec(values, (3, 5), &Device::Cpu)?;
         let (fast, slow) = (Var::from_tensor(&start.copy()?)?, Var::from_tensor(&start.copy()?)?);
@@ -303,7 +242,7 @@ mod tests {
             weight_decay: 0.1,
             ..AdamConfig::default()
         };
-        let len = BLOCK + 77;
+        let len = (1 << 13) + 77;
         let values = |seed: f32| -> Vec<f32> { (0..len).map(|i| (i as f32 * seed).sin()).collect() };
         let (param, grad) = (values(1.7), values(0.3));
         let var = Var::new(&param[..], &Device::Cpu)?;

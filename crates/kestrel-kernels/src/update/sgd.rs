@@ -1,13 +1,13 @@
 //! Stochastic gradient descent with momentum, in PyTorch's order of operations.
 
-use crate::element::{self, Element, dispatch};
-use crate::{Error, Result};
-use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Tensor, Var};
-use rayon::prelude::*;
-use std::sync::Mutex;
+use candle_core::{Tensor, Var};
 
-/// Elements of a piece of work.
-const BLOCK: usize = 1 << 13;
+use super::check;
+use super::fused::pass;
+use crate::element::{Element, dispatch};
+use crate::{Error, Result};
+
+const OP: &str = "sgd_step";
 
 /// Constants of a step of SGD.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,47 +63,31 @@ pub fn sgd_step(
     step: u64,
     config: &SgdConfig,
 ) -> Result<()> {
-    element::require_float("sgd_step param", param)?;
     let momentum_buffer = momentum_buffer.filter(|_| config.momentum != 0.0);
     let buffer = momentum_buffer.map(|buffer| ("sgd_step momentum_buffer", buffer));
-    for (op, tensor) in [("sgd_step grad", grad)].into_iter().chain(buffer) {
-        element::require_same_dtype(op, tensor, param)?;
-        element::require_shape(op, tensor, param.dims())?;
-    }
-    for tensor in [param.as_tensor()].into_iter().chain(momentum_buffer) {
-        element::require_contiguous("sgd_step", tensor)?;
-    }
-    check(step, momentum_buffer.is_some(), config)?;
+    check::tensors(OP, param, ("sgd_step grad", grad), buffer.as_slice())?;
+    constants(step, momentum_buffer.is_some(), config)?;
     let grad = grad.detach();
     if !param.device().is_cpu() {
         return Ok(composite(param, &grad, momentum_buffer, step, config)?);
     }
-    let grad = grad.contiguous()?;
-    let update = Update {
-        first: step == 1,
-        config: *config,
-    };
-    match momentum_buffer {
-        None => Ok(param.inplace_op2(&grad, &WithoutMomentum(update))?),
-        Some(buffer) => {
-            // The step below holds all three at once, and would wait for itself.
-            for (one, other) in [(buffer, param.as_tensor()), (buffer, &grad), (param.as_tensor(), &grad)] {
-                if storage_address(one) == storage_address(other) {
-                    return Err(candle_core::Error::msg(
-                        "sgd_step: param, grad and momentum_buffer share their storage",
-                    )
-                    .into());
-                }
-            }
-            Ok(buffer.inplace_op1(&WithMomentum { update, param, grad })?)
+    Ok(dispatch!(OP, param.dtype(), T => {
+        let rule = Rule::<T>::new(config);
+        let param = param.as_tensor();
+        match (momentum_buffer, step == 1, config.nesterov) {
+            (None, ..) => pass::<T, 1>(OP, [param], &grad, move |[p], g| [p - rule.lr * rule.decayed(p, g)]),
+            (Some(b), false, false) => pass(OP, [param, b], &grad, move |[p, b], g| rule.step::<false, false>(p, b, g)),
+            (Some(b), false, true) => pass(OP, [param, b], &grad, move |[p, b], g| rule.step::<false, true>(p, b, g)),
+            (Some(b), true, false) => pass(OP, [param, b], &grad, move |[p, b], g| rule.step::<true, false>(p, b, g)),
+            (Some(b), true, true) => pass(OP, [param, b], &grad, move |[p, b], g| rule.step::<true, true>(p, b, g)),
         }
-    }
+    })?)
 }
 
-fn check(step: u64, has_buffer: bool, config: &SgdConfig) -> Result<()> {
+fn constants(step: u64, has_buffer: bool, config: &SgdConfig) -> Result<()> {
     let refuse = |argument, expected, got| {
         Err(Error::InvalidArgument {
-            op: "sgd_step",
+            op: OP,
             argument,
             expected,
             got,
@@ -131,12 +115,6 @@ fn check(step: u64, has_buffer: bool, config: &SgdConfig) -> Result<()> {
         return refuse("dampening", "0 with nesterov", config.dampening);
     }
     Ok(())
-}
-
-/// Where a tensor's storage lies; views of one storage share it.
-fn storage_address(tensor: &Tensor) -> usize {
-    let (storage, _) = tensor.storage_and_layout();
-    std::ptr::from_ref(&*storage).addr()
 }
 
 /// The same step from candle's own ops.
@@ -172,146 +150,48 @@ fn composite(
     param.set(&(param_now - (direction * config.lr)?)?)
 }
 
-/// A step on slices.
+/// The constants, rounded to the element type.
 #[derive(Clone, Copy)]
-pub(crate) struct Update {
-    /// Whether the momentum buffer holds nothing yet.
-    pub(crate) first: bool,
-    pub(crate) config: SgdConfig,
+struct Rule<T> {
+    lr: T,
+    momentum: T,
+    share: T,
+    weight_decay: T,
 }
 
-impl Update {
-    /// Moves the parameter by its gradient alone.
-    pub(crate) fn without_momentum<T: Element>(&self, param: &mut [T], grad: &[T]) {
-        assert_eq!(param.len(), grad.len(), "a gradient for each parameter");
-        let (lr, decayed) = (T::narrow(self.config.lr), self.decay());
-        param
-            .par_chunks_mut(BLOCK)
-            .zip(grad.par_chunks(BLOCK))
-            .for_each(|(param, grad)| {
-                for (param, grad) in param.iter_mut().zip(grad) {
-                    *param -= lr * decayed(*grad, *param);
-                }
-            });
-    }
-
-    /// Moves the momentum buffer and the parameter, in one pass over the three.
-    pub(crate) fn with_momentum<T: Element>(&self, param: &mut [T], grad: &[T], buffer: &mut [T]) {
-        assert_eq!(
-            [grad.len(), buffer.len()],
-            [param.len(); 2],
-            "a gradient and a momentum for each parameter"
-        );
-        match (self.first, self.config.nesterov) {
-            (false, false) => self.pass::<T, false, false>(param, grad, buffer),
-            (false, true) => self.pass::<T, false, true>(param, grad, buffer),
-            (true, false) => self.pass::<T, true, false>(param, grad, buffer),
-            (true, true) => self.pass::<T, true, true>(param, grad, buffer),
+impl<T: Element> Rule<T> {
+    fn new(config: &SgdConfig) -> Self {
+        Self {
+            lr: T::narrow(config.lr),
+            momentum: T::narrow(config.momentum),
+            share: T::narrow(1.0 - config.dampening),
+            weight_decay: T::narrow(config.weight_decay),
         }
-    }
-
-    /// [`with_momentum`](Self::with_momentum), with its choices known to the compiler: it does not vectorise a loop that
-    /// makes them.
-    fn pass<T: Element, const FIRST: bool, const NESTEROV: bool>(&self, param: &mut [T], grad: &[T], buffer: &mut [T]) {
-        let (lr, decayed) = (T::narrow(self.config.lr), self.decay());
-        let (momentum, share) = (T::narrow(self.config.momentum), T::narrow(1.0 - self.config.dampening));
-        param
-            .par_chunks_mut(BLOCK)
-            .zip(grad.par_chunks(BLOCK))
-            .zip(buffer.par_chunks_mut(BLOCK))
-            .for_each(|((param, grad), buffer)| {
-                for ((param, grad), buffer) in param.iter_mut().zip(grad).zip(buffer) {
-                    let grad = decayed(*grad, *param);
-                    let moved = if FIRST { grad } else { *buffer * momentum + share * grad };
-                    let direction = if NESTEROV { grad + momentum * moved } else { moved };
-                    *buffer = moved;
-                    *param -= lr * direction;
-                }
-            });
     }
 
     /// The gradient with the weight decay. PyTorch leaves the gradient alone without one, so that an infinite parameter
     /// makes no NaN.
-    fn decay<T: Element>(&self) -> impl Fn(T, T) -> T + Copy + Send + Sync {
-        let weight_decay = T::narrow(self.config.weight_decay);
-        move |grad, param| {
-            if weight_decay == T::ZERO {
-                grad
-            } else {
-                grad + weight_decay * param
-            }
+    #[inline(always)]
+    fn decayed(self, param: T, grad: T) -> T {
+        if self.weight_decay == T::ZERO {
+            grad
+        } else {
+            grad + self.weight_decay * param
         }
     }
-}
 
-/// The step as candle's op on the parameter.
-struct WithoutMomentum(Update);
-
-impl InplaceOp2 for WithoutMomentum {
-    fn name(&self) -> &'static str {
-        "sgd step"
-    }
-
-    fn cpu_fwd(
-        &self,
-        param: &mut CpuStorage,
-        param_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> candle_core::Result<()> {
-        dispatch!("sgd step", candle_core::backend::BackendStorage::dtype(param), T => {
-            let grad = element::slice::<T>("sgd step", grad, grad_layout)?;
-            self.0.without_momentum(element::slice_mut::<T>("sgd step", param, param_layout)?, grad);
-            Ok(())
-        })
-    }
-}
-
-/// The step as candle's op on the momentum buffer, from which it goes on to the parameter: candle hands an op one storage
-/// to write, and a pass for each would read the buffer and the gradient twice.
-struct WithMomentum<'a> {
-    update: Update,
-    param: &'a Var,
-    grad: Tensor,
-}
-
-impl InplaceOp1 for WithMomentum<'_> {
-    fn name(&self) -> &'static str {
-        "sgd step"
-    }
-
-    fn cpu_fwd(&self, buffer: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        dispatch!("sgd step", candle_core::backend::BackendStorage::dtype(buffer), T => {
-            let buffer = Mutex::new(element::slice_mut::<T>("sgd step", buffer, layout)?);
-            self.param.inplace_op2(&self.grad, &IntoBuffer { update: self.update, buffer })
-        })
-    }
-}
-
-/// The rest of [`WithMomentum`], on the parameter.
-struct IntoBuffer<'a, T> {
-    update: Update,
-    /// Locked once; the lock is there because an op only borrows itself.
-    buffer: Mutex<&'a mut [T]>,
-}
-
-impl<T: Element> InplaceOp2 for IntoBuffer<'_, T> {
-    fn name(&self) -> &'static str {
-        "sgd step"
-    }
-
-    fn cpu_fwd(
-        &self,
-        param: &mut CpuStorage,
-        param_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> candle_core::Result<()> {
-        let grad = element::slice::<T>("sgd step", grad, grad_layout)?;
-        let param = element::slice_mut::<T>("sgd step", param, param_layout)?;
-        let mut buffer = self.buffer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.update.with_momentum(param, grad, &mut buffer);
-        Ok(())
+    /// The parameter and the momentum after the step. Its choices are known to the compiler, which does not vectorise a
+    /// loop that makes them.
+    #[inline(always)]
+    fn step<const FIRST: bool, const NESTEROV: bool>(self, param: T, buffer: T, grad: T) -> [T; 2] {
+        let grad = self.decayed(param, grad);
+        let moved = if FIRST {
+            grad
+        } else {
+            buffer * self.momentum + self.share * grad
+        };
+        let direction = if NESTEROV { grad + self.momentum * moved } else { moved };
+        [param - self.lr * direction, moved]
     }
 }
 

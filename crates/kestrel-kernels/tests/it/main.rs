@@ -8,4 +8,11 @@ mod gradients;
 mod inputs;
 mod net_sizes;
 mod plain_loops;
+mod streaming;
 mod threads;
+
+/// As programs are told to use it: outputs are stored past the caches only where its blocks hold them. The sanitizer sees
+/// more with its own.
+#[cfg(not(sanitized))]
+#[global_allocator]
+static ALLOCATOR: kestrel_kernels::memory::CachingAllocator = kestrel_kernels::memory::CachingAllocator::new();

@@ -34,7 +34,7 @@ impl Callback for Checkpointer {
         // The weights come first: a checkpoint that says "best" must never be older than the best file.
         if report.improved {
             let path = self.folder.join(BEST_FILE);
-            Weights::save(trainer.model().params(), &self.info, &path)?;
+            Weights::save_state_dict(&trainer.validated_weights()?, &self.info, &path)?;
             tracing::debug!(path = %path.display(), "Best model saved");
         }
         Checkpoint::capture(trainer, &self.info, &self.config)?.save(&self.folder.join(CHECKPOINT_FILE))?;

@@ -1,8 +1,8 @@
 //! The two files: weights alone, and the whole state of a run.
 //!
 //! Both are safetensors files whose JSON record says what they hold. A checkpoint's tensors are named
-//! `model.<parameter>` and `optimizer.<kind>.<parameter>`; its record carries a sha256 over every tensor and the rest of
-//! the record, so that a changed bit anywhere is noticed.
+//! `model.<parameter>`, `optimizer.<kind>.<parameter>` and, where the weights are averaged, `average.<parameter>`; its
+//! record carries a sha256 over every tensor and the rest of the record, so that a changed bit anywhere is noticed.
 
 use std::path::Path;
 
@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::write_atomic;
+use crate::weight_average::WeightAverage;
 use crate::{Error, Progress, Result, Trainer};
 
 const FORMAT: u32 = 1;
 const MODEL: &str = "model.";
 const OPTIMIZER: &str = "optimizer.";
+const AVERAGE: &str = "average.";
 
 /// A model's weights and what they belong to.
 #[derive(Debug)]
@@ -39,6 +41,14 @@ impl Weights {
     /// # Errors
     /// [`Error::Write`]; what stood at `path` is untouched.
     pub fn save(params: &Params, info: &ModelInfo, path: &Path) -> Result<()> {
+        Self::save_state_dict(&params.state_dict()?, info, path)
+    }
+
+    /// Writes weights to a file.
+    ///
+    /// # Errors
+    /// [`Error::Write`]; what stood at `path` is untouched.
+    pub fn save_state_dict(tensors: &StateDict, info: &ModelInfo, path: &Path) -> Result<()> {
         let record = to_json(
             &WeightsRecord {
                 format: FORMAT,
@@ -46,10 +56,10 @@ impl Weights {
             },
             path,
         )?;
-        write_atomic(path, &serialise(&params.state_dict()?, &record)?)
+        write_atomic(path, &serialise(tensors, &record)?)
     }
 
-    /// Reads weights that Kestrel wrote, from a weight file or from a checkpoint.
+    /// Reads weights that Kestrel wrote, from a weight file or from a checkpoint; the average, where it holds one.
     ///
     /// # Errors
     /// A file that cannot be read or is no such file.
@@ -60,9 +70,10 @@ impl Weights {
             .ok_or_else(|| invalid(path, "it has no record of the network it belongs to"))?;
         if serde_json::from_str::<Sealed>(&record).is_ok() {
             let checkpoint = Checkpoint::load(path)?;
+            let averaged = checkpoint.body.averaged.is_some_and(|count| count > 0);
             return Ok(Self {
                 info: checkpoint.body.info,
-                tensors: strip(&checkpoint.tensors, MODEL),
+                tensors: strip(&checkpoint.tensors, if averaged { AVERAGE } else { MODEL }),
             });
         }
         let record: WeightsRecord =
@@ -96,7 +107,13 @@ struct Body {
     progress: Progress,
     seed: u64,
     lr: f64,
+    /// Of each parameter group; files of the first versions had one group.
+    #[serde(default)]
+    lrs: Vec<f64>,
     scheduler: Option<serde_json::Value>,
+    /// How many states the averaged weights are made of, where an average is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    averaged: Option<u64>,
     config: serde_json::Value,
 }
 
@@ -113,16 +130,21 @@ impl Checkpoint {
         for (name, tensor) in trainer.optimizer().state_dict()? {
             tensors.insert(format!("{OPTIMIZER}{name}"), tensor);
         }
+        for (name, tensor) in trainer.average().and_then(WeightAverage::weights).into_iter().flatten() {
+            tensors.insert(format!("{AVERAGE}{name}"), tensor.copy()?);
+        }
         let body = Body {
             format: FORMAT,
             info: info.clone(),
             progress: trainer.progress().clone(),
             seed: trainer.config().seed,
             lr: trainer.optimizer().lr(),
+            lrs: trainer.optimizer().lrs(),
             scheduler: trainer
                 .scheduler()
                 .map(crate::lr_scheduler::LrScheduler::state)
                 .transpose()?,
+            averaged: trainer.average().map(WeightAverage::count),
             config: config.clone(),
         };
         Ok(Self { tensors, body })
@@ -189,14 +211,33 @@ impl Checkpoint {
     /// Sets a trainer to this state, so that it continues as though it had never stopped.
     ///
     /// # Errors
-    /// [`Error::CheckpointMismatch`] or a model error that lists every tensor that does not fit. The model and the
-    /// optimiser are then unchanged, or the trainer must be thrown away where the error came from the scheduler.
+    /// [`Error::CheckpointMismatch`] or a model error that lists every tensor that does not fit. The trainer
+    /// may then be set in part, and must be thrown away.
     pub fn restore(&self, trainer: &mut Trainer) -> Result<()> {
         if trainer.config().seed != self.body.seed {
             let reason = format!("its seed is {}, the run's is {}", self.body.seed, trainer.config().seed);
             return Err(Error::CheckpointMismatch { reason });
         }
+        let like = trainer.model().params().state_dict()?;
+        match (trainer.average_mut(), self.body.averaged) {
+            (Some(average), Some(count)) => average.load(count, &strip(&self.tensors, AVERAGE), &like)?,
+            (None, None) => {}
+            _ => {
+                let reason = "one averages its weights and the other does not".to_owned();
+                return Err(Error::CheckpointMismatch { reason });
+            }
+        }
         let (model, optimizer, scheduler) = trainer.restore_parts();
+        let lrs = if self.body.lrs.is_empty() {
+            vec![self.body.lr]
+        } else {
+            self.body.lrs.clone()
+        };
+        if lrs.len() != optimizer.lrs().len() {
+            let (groups, were) = (optimizer.lrs().len(), lrs.len());
+            let reason = format!("the optimiser has {groups} parameter groups, the checkpoint's had {were}");
+            return Err(Error::CheckpointMismatch { reason });
+        }
         match (scheduler, &self.body.scheduler) {
             (Some(scheduler), Some(state)) => scheduler.load_state(state)?,
             (None, None) => {}
@@ -207,7 +248,7 @@ impl Checkpoint {
         }
         model.params().load_state_dict(&strip(&self.tensors, MODEL))?;
         optimizer.load_state_dict(&strip(&self.tensors, OPTIMIZER))?;
-        optimizer.set_lr(self.body.lr);
+        optimizer.set_lrs(&lrs);
         trainer.set_progress(self.body.progress.clone());
         Ok(())
     }

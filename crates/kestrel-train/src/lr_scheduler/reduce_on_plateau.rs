@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::LrScheduler;
+use super::{Event, LrScheduler, from_state, to_state};
 use crate::{Error, Result};
 
 /// Whether the metric should fall or rise.
@@ -132,7 +132,10 @@ impl ReduceLROnPlateau {
 }
 
 impl LrScheduler for ReduceLROnPlateau {
-    fn step(&mut self, metric: f64, lr: f64) -> f64 {
+    fn step(&mut self, event: Event, lrs: &mut [f64]) {
+        let Event::Epoch { val_loss: metric } = event else {
+            return;
+        };
         if self.is_better(metric) {
             self.state.best = Some(metric);
             self.state.num_bad_epochs = 0;
@@ -144,22 +147,24 @@ impl LrScheduler for ReduceLROnPlateau {
             self.state.num_bad_epochs = 0;
         }
         if self.state.num_bad_epochs <= self.config.patience {
-            return lr;
+            return;
         }
         self.state.cooldown_counter = self.config.cooldown;
         self.state.num_bad_epochs = 0;
-        let reduced = (lr * self.config.factor).max(self.config.min_lr);
-        if lr - reduced > self.config.eps { reduced } else { lr }
+        for lr in lrs {
+            let reduced = (*lr * self.config.factor).max(self.config.min_lr);
+            if *lr - reduced > self.config.eps {
+                *lr = reduced;
+            }
+        }
     }
 
     fn state(&self) -> Result<serde_json::Value> {
-        serde_json::to_value(&self.state).map_err(|e| Error::CheckpointMismatch { reason: e.to_string() })
+        to_state(&self.state)
     }
 
     fn load_state(&mut self, state: &serde_json::Value) -> Result<()> {
-        self.state = serde_json::from_value(state.clone()).map_err(|e| Error::CheckpointMismatch {
-            reason: format!("the scheduler's state: {e}"),
-        })?;
+        self.state = from_state(state)?;
         Ok(())
     }
 }
@@ -171,12 +176,12 @@ mod tests {
     #[test]
     fn reduces_after_more_than_patience_bad_epochs() {
         let mut scheduler = ReduceLROnPlateau::new(ReduceLROnPlateauConfig::default()).unwrap();
-        let mut lr = 1.0;
+        let mut lrs = [1.0];
         let rates: Vec<f64> = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
             .iter()
             .map(|loss| {
-                lr = scheduler.step(*loss, lr);
-                lr
+                scheduler.step(Event::Epoch { val_loss: *loss }, &mut lrs);
+                lrs[0]
             })
             .collect();
         assert_eq!(rates, [1.0, 1.0, 1.0, 1.0, 0.1, 0.1]);
@@ -185,8 +190,9 @@ mod tests {
     #[test]
     fn state_round_trip() {
         let mut a = ReduceLROnPlateau::new(ReduceLROnPlateauConfig::default()).unwrap();
-        a.step(0.1 + 0.2, 1.0);
-        a.step(5.0, 1.0);
+        for val_loss in [0.1 + 0.2, 5.0] {
+            a.step(Event::Epoch { val_loss }, &mut [1.0]);
+        }
         let mut b = ReduceLROnPlateau::new(ReduceLROnPlateauConfig::default()).unwrap();
         b.load_state(&serde_json::from_str(&a.state().unwrap().to_string()).unwrap())
             .unwrap();

@@ -1,13 +1,33 @@
 //! Optimisers, one a file.
+//!
+//! [`Adam`], [`Sgd`], [`RmsProp`], [`Lion`] and [`Muon`] treat each parameter by itself: each is an [`UpdateRule`] run by
+//! [`PerParameter`], over [`ParamGroup`]s with options of their own. [`Combined`] gives some parameters to one optimiser
+//! and some to another, [`Lookahead`] wraps any.
 
 mod adam;
+mod combined;
+mod lion;
+mod lookahead;
+mod muon;
+mod param_group;
+mod per_parameter;
+mod rmsprop;
+mod sgd;
 
-pub use adam::Adam;
+pub use adam::{Adam, AdamRule};
+pub use combined::Combined;
+pub use lion::{Lion, LionRule};
+pub use lookahead::{Lookahead, LookaheadConfig};
+pub use muon::{Muon, MuonRule};
+pub use param_group::{NamedVars, ParamGroup, no_decay_on_biases_and_norms};
+pub use per_parameter::{PerParameter, UpdateRule};
+pub use rmsprop::{RmsProp, RmsPropRule};
+pub use sgd::{Sgd, SgdRule};
 
 use candle_core::backprop::GradStore;
 use kestrel_models::StateDict;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// Moves parameters by their gradients.
 ///
@@ -19,11 +39,24 @@ pub trait Optimizer: Send {
     /// Where a device fails.
     fn step(&mut self, grads: &GradStore) -> Result<()>;
 
-    /// The learning rate.
-    fn lr(&self) -> f64;
+    /// The parameters that it moves, by name, group by group.
+    fn params(&self) -> NamedVars;
 
-    /// Sets the learning rate from the next step on.
-    fn set_lr(&mut self, lr: f64);
+    /// The learning rate of each parameter group; at least one.
+    fn lrs(&self) -> Vec<f64>;
+
+    /// Sets each group's learning rate from the next step on; a group beyond the slice keeps its own.
+    fn set_lrs(&mut self, lrs: &[f64]);
+
+    /// The learning rate of the first group.
+    fn lr(&self) -> f64 {
+        self.lrs().first().copied().unwrap_or_default()
+    }
+
+    /// Sets the learning rate of every group.
+    fn set_lr(&mut self, lr: f64) {
+        self.set_lrs(&vec![lr; self.lrs().len()]);
+    }
 
     /// The state by name, `<kind>.<parameter>`, and `step`.
     ///
@@ -36,4 +69,34 @@ pub trait Optimizer: Send {
     /// # Errors
     /// [`crate::Error::CheckpointMismatch`] where a tensor is missing or has another shape.
     fn load_state_dict(&mut self, state: &StateDict) -> Result<()>;
+}
+
+/// What an option may be; none of these holds NaN.
+#[derive(Clone, Copy)]
+pub(crate) enum Range {
+    /// At least 0.
+    NotNegative,
+    /// In `[0, 1)`.
+    BelowOne,
+    /// In `[0, 1]`.
+    Unit,
+}
+
+/// Errors unless each option lies in its range.
+pub(crate) fn check(options: &[(&'static str, f64, Range)]) -> Result<()> {
+    for &(field, value, range) in options {
+        let (holds, expected) = match range {
+            Range::NotNegative => (value >= 0.0 && value.is_finite(), "a finite number, 0 or more"),
+            Range::BelowOne => ((0.0..1.0).contains(&value), "in [0, 1)"),
+            Range::Unit => ((0.0..=1.0).contains(&value), "in [0, 1]"),
+        };
+        if !holds {
+            return Err(Error::InvalidConfig {
+                field,
+                expected,
+                got: value.to_string(),
+            });
+        }
+    }
+    Ok(())
 }

@@ -1,6 +1,8 @@
 //! An RGB picture that text can be drawn on.
 
 use std::convert::Infallible;
+use std::io::Cursor;
+use std::path::Path;
 
 use embedded_graphics::draw_target::DrawTarget;
 use embedded_graphics::geometry::{OriginDimensions, Point, Size};
@@ -9,7 +11,10 @@ use embedded_graphics::mono_font::iso_8859_1::FONT_9X18_BOLD;
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::text::{Baseline, Text};
 use embedded_graphics::{Drawable, Pixel};
-use image::{Rgb, RgbImage};
+use image::{ImageFormat, Rgb, RgbImage};
+
+use crate::checkpoint::write_atomic;
+use crate::{Error, Result};
 
 /// Width of a character in pixels.
 pub(super) const CHAR_WIDTH: u32 = 9;
@@ -23,6 +28,18 @@ impl Canvas {
     /// A white canvas.
     pub(super) fn new(width: u32, height: u32) -> Self {
         Self(RgbImage::from_pixel(width, height, Rgb([255; 3])))
+    }
+
+    /// Writes the picture as a PNG, whole or not at all.
+    pub(super) fn save(&self, path: &Path) -> Result<()> {
+        let mut bytes = Cursor::new(Vec::new());
+        self.0
+            .write_to(&mut bytes, ImageFormat::Png)
+            .map_err(|source| Error::Picture {
+                path: path.to_owned(),
+                source,
+            })?;
+        write_atomic(path, &bytes.into_inner())
     }
 
     /// Fills a rectangle, as far as it lies on the canvas.
@@ -58,7 +75,7 @@ impl DrawTarget for Canvas {
     type Color = Rgb888;
     type Error = Infallible;
 
-    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Infallible> {
+    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> std::result::Result<(), Infallible> {
         for Pixel(point, colour) in pixels {
             if let (Ok(x), Ok(y)) = (u32::try_from(point.x), u32::try_from(point.y))
                 && x < self.0.width()

@@ -1,14 +1,11 @@
 //! A grid of images with what the model said and what they are.
 
-use std::io::Cursor;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use image::ImageFormat;
 
 use super::canvas::{Canvas, LINE_HEIGHT};
-use crate::checkpoint::write_atomic;
-use crate::{Error, Result};
+use crate::Result;
 
 const COLUMNS: u32 = 4;
 const TILE: u32 = 192;
@@ -58,18 +55,9 @@ pub fn denormalize(images: &Tensor, mean: [f32; 3], std: [f32; 3]) -> Result<Vec
 /// Writes a PNG with four images a row. A green frame and title say right, a red one wrong.
 ///
 /// # Errors
-/// [`Error::Picture`] or [`Error::Write`].
+/// [`crate::Error::Picture`] or [`crate::Error::Write`].
 pub fn save_prediction_grid(predictions: &[Prediction], path: &Path) -> Result<()> {
-    let canvas = draw(predictions);
-    let mut bytes = Cursor::new(Vec::new());
-    canvas
-        .0
-        .write_to(&mut bytes, ImageFormat::Png)
-        .map_err(|source| Error::Picture {
-            path: path.to_owned(),
-            source,
-        })?;
-    write_atomic(path, &bytes.into_inner())
+    draw(predictions).save(path)
 }
 
 fn draw(predictions: &[Prediction]) -> Canvas {

@@ -2,5 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod accumulation;
 mod golden;
+mod losses;
+mod lr_finder;
+mod lr_schedulers;
+mod optimizers;
 mod resume;

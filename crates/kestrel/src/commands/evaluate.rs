@@ -10,7 +10,7 @@ use kestrel_data::{BadSamplePolicy, datasets::sample};
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
 use kestrel_train::checkpoint::Weights;
-use kestrel_train::{Evaluation, evaluate};
+use kestrel_train::{Evaluation, Tta, evaluate_with};
 
 use super::predictions;
 use crate::cli::{EvaluateArgs, Split};
@@ -66,7 +66,8 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         transforms: data::eval_transforms(specs.as_deref())?,
         bad_samples,
     };
-    let evaluation = with_bar(model.as_ref(), &images, args.batch_size as usize, &device, bars)?;
+    let batch_size = args.batch_size as usize;
+    let evaluation = with_bar(model.as_ref(), &images, batch_size, args.tta.tta(), &device, bars)?;
     let name = if args.split == Split::Test { "test" } else { "training" };
     print(&evaluation, info, name, split.len())?;
     if let Some(path) = &args.predictions {
@@ -82,12 +83,13 @@ pub(crate) fn with_bar(
     model: &dyn Model,
     images: &EvalImages,
     batch_size: usize,
+    tta: Tta,
     device: &Device,
     bars: &MultiProgress,
 ) -> Result<Evaluation> {
     let loader = data::eval_loader(images.clone(), batch_size, 2)?.to_device(device);
     let bar = progress::steps(bars, "Evaluation", loader.num_batches() as u64);
-    let evaluation = evaluate(model, &loader, &mut |done, _| {
+    let evaluation = evaluate_with(model, &loader, tta, &mut |done, _| {
         bar.set_position(done as u64);
         Ok(())
     });

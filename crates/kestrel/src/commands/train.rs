@@ -1,5 +1,6 @@
 //! `kestrel train`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,14 +12,14 @@ use kestrel_data::{Dataset, split};
 use kestrel_models::weights::ModelInfo;
 use kestrel_models::{CnnConfig, ModelConfig};
 use kestrel_train::checkpoint::{BEST_FILE, Checkpoint, Checkpointer, Weights};
-use kestrel_train::lr_scheduler::ReduceLROnPlateau;
-use kestrel_train::optim::Adam;
-use kestrel_train::{Trainer, TrainerConfig};
+use kestrel_train::lr_finder::{self, LrFinderConfig};
+use kestrel_train::report::save_lr_plot;
+use kestrel_train::{Trainer, TrainerConfig, Tta};
 use serde::{Deserialize, Serialize};
 
 use super::{evaluate, predictions};
 use crate::cli::TrainArgs;
-use crate::config::{TrainConfig, TrainOptions};
+use crate::config::{OptimizerName, TrainConfig, TrainOptions};
 use crate::data::{self, EvalImages, Source};
 use crate::progress::Progress;
 use crate::{device, run_folder};
@@ -91,14 +92,23 @@ pub(crate) fn run(args: &TrainArgs, file: &TrainOptions, bars: &MultiProgress) -
     let info = model_info(&config, &data, &loaders)?;
     let model = info.model.build(config.seed, DType::F32, &device)?;
     let num_parameters = model.params().num_parameters();
-    let optimizer = Adam::new(model.params().trainable(), config.adam())?;
-    let scheduler = ReduceLROnPlateau::new(config.plateau())?;
+    let optimizer = config.optimizer(model.params().trainable())?;
+    let scheduler = config.scheduler(loaders.train.num_batches())?;
     let trainer_config = TrainerConfig {
         epochs: config.epochs,
         log_every: config.log_every,
         seed: config.seed,
     };
-    let mut trainer = Trainer::new(model, Box::new(optimizer), Some(Box::new(scheduler)), trainer_config);
+    let mut trainer = Trainer::new(model, optimizer, scheduler, trainer_config)
+        .with_loss(config.loss(&info.classes)?)
+        .with_grad_clip(config.grad_clip()?)
+        .with_accumulation(config.accumulate);
+    if let Some(average) = config.average()? {
+        trainer = trainer.with_average(average);
+    }
+    if args.find_lr {
+        return find_lr(&mut trainer, &loaders.train, args, &config);
+    }
     let folder = match &resumed {
         Some(r) => {
             r.checkpoint
@@ -122,6 +132,23 @@ pub(crate) fn run(args: &TrainArgs, file: &TrainOptions, bars: &MultiProgress) -
     trainer.fit(&loaders.train, &loaders.val, &mut [&mut checkpointer, &mut progress])?;
     drop(progress);
     finish(&trainer, &info, &data, &config, &folder, &device, bars)
+}
+
+/// Prints the learning rate that a range test suggests, and draws its curve.
+fn find_lr(trainer: &mut Trainer, loader: &DataLoader, args: &TrainArgs, config: &TrainConfig) -> Result<()> {
+    let curve = lr_finder::find_lr(trainer, loader, &LrFinderConfig::default())?;
+    save_lr_plot(&curve, &args.find_lr_plot)?;
+    tracing::info!("Learning rates: {}", args.find_lr_plot.display());
+    let mut out = std::io::stdout().lock();
+    match curve.suggestion {
+        Some(lr) if config.optimizer == OptimizerName::Muon => writeln!(
+            out,
+            "Suggested learning rate: {lr:.2e}  (--lr {lr:.2e} --muon-lr {lr:.2e})"
+        )?,
+        Some(lr) => writeln!(out, "Suggested learning rate: {lr:.2e}  (--lr {lr:.2e})")?,
+        None => bail!("the loss never falls at any learning rate; look at the data and at the model"),
+    }
+    Ok(())
 }
 
 /// What is different where the embedded sample is trained on: few epochs, so that the first run ends in minutes.
@@ -198,9 +225,6 @@ impl Loaders {
             ..LoaderConfig::default()
         };
         let augmented = data::train_transforms(config.train_transforms.as_deref(), data.train.as_ref())?;
-        if augmented.mixes_batches() {
-            bail!("train-transforms hold MixUp or CutMix, whose soft targets the trainer's loss does not take yet");
-        }
         let dataset = Arc::clone(&data.train);
         let train = match data::sampler(dataset.as_ref(), config)? {
             Some(sampler) => DataLoader::with_sampler(dataset, augmented, sampler, shuffled)?,
@@ -324,7 +348,14 @@ fn finish(
         transforms: data::eval_transforms(config.eval_transforms.as_deref())?,
         bad_samples: config.bad_samples(),
     };
-    let evaluation = evaluate::with_bar(trainer.model(), &images, config.eval_batch_size, device, bars)?;
+    let evaluation = evaluate::with_bar(
+        trainer.model(),
+        &images,
+        config.eval_batch_size,
+        Tta::None,
+        device,
+        bars,
+    )?;
     evaluate::print(&evaluation, info, "test", data.test.len())?;
     if config.num_images > 0 {
         let picture = folder.join(run_folder::PREDICTIONS_FILE);

@@ -32,6 +32,7 @@ fn every_default_in_the_help_is_the_default() {
         let said = rest.split(']').next().unwrap();
         match defaults.get(arg.get_long().unwrap()) {
             Some(toml::Value::String(s)) => assert_eq!(s, said),
+            Some(toml::Value::Boolean(b)) => assert_eq!(b.to_string(), said),
             Some(value) => {
                 let number: f64 = value.to_string().parse().unwrap();
                 assert_eq!(number, said.parse::<f64>().unwrap(), "{arg:?}");
@@ -82,6 +83,15 @@ fn a_configuration_saved_before_cpu_features_is_read() {
 }
 
 #[test]
+fn a_schedule_over_the_whole_run_keeps_its_epochs() {
+    let cosine = TrainConfig::from_layers(&[&options("scheduler = \"cosine\"")]).unwrap();
+    let error = cosine.resumed(&options("epochs = 60")).unwrap_err().to_string();
+    assert!(error.contains("epochs is 60 and was 50"), "{error}");
+    let fixed = TrainConfig::from_layers(&[&options("scheduler = \"cosine\"\nt-max = 50")]).unwrap();
+    assert_eq!(fixed.resumed(&options("epochs = 60")).unwrap().epochs, 60);
+}
+
+#[test]
 fn values_that_make_no_run_are_refused() {
     for bad in [
         "batch-size = 0",
@@ -90,6 +100,17 @@ fn values_that_make_no_run_are_refused() {
         "val-fraction = nan",
         "name = \"a/b\"",
         "limit = 0",
+        "accumulate = 0",
+        "ema = 0.9\nswa-start = 2",
+        "loss = \"focal\"\nlabel-smoothing = 0.1",
+        "nesterov = true",
+        "optimizer = \"sgd\"\ncentered = true",
+        "milestones = [3]",
+        "lookahead-alpha = 0.2",
+        "lr-interval = \"step\"",
+        "warmup-interval = \"step\"",
+        "label-smoothing = 2.0",
+        "optimizer = \"lion\"\nbeta2 = 1.0",
     ] {
         assert!(TrainConfig::from_layers(&[&options(bad)]).is_err(), "{bad}");
     }

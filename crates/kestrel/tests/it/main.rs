@@ -5,5 +5,6 @@
 mod bad_input;
 mod bad_samples;
 mod cpu_features;
+mod methods;
 mod pictures;
 mod train;

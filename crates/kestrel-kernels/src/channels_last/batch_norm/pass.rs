@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::conv2d::winograd::hooks::{Epilogue, Sums};
 use crate::element;
-use crate::simd::{Isa, Kernel, MAX_LANES, Simd};
+use crate::simd::{self, Isa, Kernel, MAX_LANES, Simd};
 
 /// Floats of a piece of work, about.
 pub(super) const PIECE: usize = 1 << 15;
@@ -19,7 +19,7 @@ pub(crate) fn in_place<E: Epilogue>(data: &mut [f32], channels: usize, epilogue:
     let source = Pointer(data.as_mut_ptr());
     // SAFETY: the function's values are initialised.
     let target = unsafe { element::to_be_written(data) };
-    run(source, target, channels, epilogue)
+    run(source, target, 0, channels, epilogue)
 }
 
 /// The function of each element, and the sums.
@@ -29,7 +29,7 @@ pub(crate) fn map<E: Epilogue>(input: &[f32], channels: usize, epilogue: &E) -> 
     // SAFETY: the pass writes every element.
     let output = unsafe {
         element::written(input.len(), |output| {
-            sums = run(source, output, channels, epilogue);
+            sums = run(source, output, input.len(), channels, epilogue);
         })
     };
     (output, sums)
@@ -42,6 +42,7 @@ pub(crate) fn sums<E: Epilogue>(input: &[f32], channels: usize, epilogue: &E) ->
         let piece = Piece {
             source: part.as_ptr(),
             target: None,
+            new: 0,
             first: i * piece(channels),
             len: part.len(),
         };
@@ -50,14 +51,22 @@ pub(crate) fn sums<E: Epilogue>(input: &[f32], channels: usize, epilogue: &E) ->
     total::<E>(pieces.collect(), channels)
 }
 
-/// `target[i] = epilogue(source[i])`; the target is as long as the source, and is it or does not overlap it.
-fn run<E: Epilogue>(source: Pointer, target: &mut [MaybeUninit<f32>], channels: usize, epilogue: &E) -> Vec<f64> {
+/// `target[i] = epilogue(source[i])`; the target is as long as the source, and is it or does not overlap it: then `new` is
+/// its length, else 0.
+fn run<E: Epilogue>(
+    source: Pointer,
+    target: &mut [MaybeUninit<f32>],
+    new: usize,
+    channels: usize,
+    epilogue: &E,
+) -> Vec<f64> {
     epilogue.check(channels, target.len());
     let pieces = target.par_chunks_mut(piece(channels)).enumerate().map(|(i, part)| {
         let first = i * piece(channels);
         let piece = Piece {
             source: source.get().wrapping_add(first).cast_const(),
             target: Some(part.as_mut_ptr().cast()),
+            new,
             first,
             len: part.len(),
         };
@@ -109,6 +118,8 @@ impl Pointer {
 struct Piece {
     source: *const f32,
     target: Option<*mut f32>,
+    /// Floats of the whole target, where it is not the source. What was just read is in the caches: it is not streamed back.
+    new: usize,
     /// The place of the first float in the whole tensor.
     first: usize,
     len: usize,
@@ -153,27 +164,40 @@ impl<E: Epilogue> Kernel for Pass<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
+        let target = self.piece.target.unwrap_or(std::ptr::null_mut());
+        let streams = simd::streams::<S>(target, self.piece.new, self.channels);
         let pixels = self.piece.len / self.channels;
         for first in (0..pixels).step_by(RUN) {
             let run = first..pixels.min(first + RUN);
             let mut channel = 0;
             while channel + 4 * S::LANES <= self.channels {
-                self.vectors::<S, 4>(s, run.clone(), channel, S::LANES);
+                self.vectors::<S, 4>(s, run.clone(), channel, S::LANES, streams);
                 channel += 4 * S::LANES;
             }
             while channel < self.channels {
                 let lanes = S::LANES.min(self.channels - channel);
-                self.vectors::<S, 1>(s, run.clone(), channel, lanes);
+                self.vectors::<S, 1>(s, run.clone(), channel, lanes, streams);
                 channel += S::LANES;
             }
+        }
+        if streams {
+            s.fence();
         }
     }
 }
 
 impl<E: Epilogue> Pass<'_, E> {
-    /// `N` vectors of channels from `channel` on; a single one may have fewer lanes.
+    /// `N` vectors of channels from `channel` on; a single one may have fewer lanes. The target `streams` as
+    /// [`simd::streams`] says.
     #[inline(always)]
-    fn vectors<S: Simd, const N: usize>(&mut self, s: S, pixels: Range<usize>, channel: usize, lanes: usize) {
+    fn vectors<S: Simd, const N: usize>(
+        &mut self,
+        s: S,
+        pixels: Range<usize>,
+        channel: usize,
+        lanes: usize,
+        streams: bool,
+    ) {
         let mut constants = [self.epilogue.channels(s, channel, lanes); N];
         for (i, constants) in constants.iter_mut().enumerate().skip(1) {
             *constants = self.epilogue.channels(s, channel + i * S::LANES, lanes);
@@ -193,7 +217,11 @@ impl<E: Epilogue> Pass<'_, E> {
                 let value = self.epilogue.apply(s, constants, value, self.piece.first + at, lanes);
                 let Some(target) = self.piece.target else { continue };
                 let target = target.wrapping_add(at);
-                if lanes == S::LANES {
+                if streams {
+                    // SAFETY: a whole vector of this pixel's channels is writable; the target streams, and `channel` is a multiple
+                    // of a vector.
+                    unsafe { s.stream(target, value) };
+                } else if lanes == S::LANES {
                     // SAFETY: the piece's invariant: a whole vector of this pixel's channels is writable.
                     unsafe { s.store(target, value) };
                 } else {

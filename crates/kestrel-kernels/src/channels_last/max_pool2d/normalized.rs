@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::conv2d::winograd::hooks::{Affine, load_channels};
 use crate::element::written;
 use crate::max_pool2d::geometry::Geometry;
-use crate::simd::{Isa, Kernel, Simd};
+use crate::simd::{self, Isa, Kernel, Simd};
 use crate::tape::{Gated, Normalized};
 
 /// `relu(affine(x))` of each window's maximum.
@@ -57,6 +57,17 @@ fn vectors<S: Simd>(channels: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..channels)
         .step_by(S::LANES)
         .map(move |channel| (channel, S::LANES.min(channels - channel)))
+}
+
+/// Stores a vector at `out[at..]`, past the caches.
+///
+/// # Safety
+/// `&out[at]` is aligned to a vector.
+#[inline(always)]
+unsafe fn stream<S: Simd>(s: S, out: &mut [MaybeUninit<f32>], at: usize, value: S::V) {
+    let out = out[at..at + S::LANES].as_mut_ptr().cast();
+    // SAFETY: the slice has LANES floats, aligned as the caller promises.
+    unsafe { s.stream(out, value) };
 }
 
 /// The pixels of a window normalised, what they were less their center, and the maximum.
@@ -157,10 +168,20 @@ impl Kernel for Scatter<'_> {
         assert_eq!(dy.len(), g.batch * out_image, "expected gradients [N, P, Q, C]");
         let mut by_image = Vec::new();
         let fill = |dx: &mut [MaybeUninit<f32>]| {
+            let streams = simd::streams::<S>(dx.as_ptr().cast(), dx.len(), g.channels);
             by_image = dx
                 .par_chunks_mut(in_image)
                 .zip(x.par_chunks(in_image).zip(dy.par_chunks(out_image)))
-                .map(|(dx, (x, dy))| s.vectorize(ScatterImage { g, affine, x, dy, dx }))
+                .map(|(dx, (x, dy))| {
+                    s.vectorize(ScatterImage {
+                        g,
+                        affine,
+                        x,
+                        dy,
+                        dx,
+                        streams,
+                    })
+                })
                 .collect::<Vec<Vec<f64>>>();
         };
         // SAFETY: `ScatterImage` writes the whole of its image, and there is one for each: by the assertions all three slices
@@ -174,13 +195,15 @@ impl Kernel for Scatter<'_> {
     }
 }
 
-/// One image: `dy` is `[P, Q, C]`, `x` and `dx` are `[H, W, C]`.
+/// One image: `dy` is `[P, Q, C]`, `x` and `dx` are `[H, W, C]`. Invariant: `streams` is what [`simd::streams`] says of all
+/// images' `dx`.
 struct ScatterImage<'a> {
     g: &'a Geometry,
     affine: Affine<'a>,
     x: &'a [f32],
     dy: &'a [f32],
     dx: &'a mut [MaybeUninit<f32>],
+    streams: bool,
 }
 
 impl Kernel for ScatterImage<'_> {
@@ -189,7 +212,14 @@ impl Kernel for ScatterImage<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Vec<f64> {
-        let Self { g, affine, x, dy, dx } = self;
+        let Self {
+            g,
+            affine,
+            x,
+            dy,
+            dx,
+            streams,
+        } = self;
         let mut totals = vec![0.0; 2 * g.channels];
         let (pairs, below) = dx.split_at_mut(g.out_height * 2 * g.in_row());
         below.fill(MaybeUninit::new(0.0));
@@ -203,6 +233,7 @@ impl Kernel for ScatterImage<'_> {
                 x: row_pair(g, x, row),
                 dy: &dy[row * g.out_row()..][..g.out_row()],
                 pair,
+                streams,
             };
             for (channel, lanes) in vectors::<S>(g.channels) {
                 let sums = scatter.run(s, channel..channel + lanes);
@@ -216,17 +247,21 @@ impl Kernel for ScatterImage<'_> {
                 }
             }
         }
+        if streams {
+            s.fence();
+        }
         totals
     }
 }
 
-/// A row of windows: `dy` is `[Q, C]`, `x` and `pair` are `[2, W, C]`.
+/// A row of windows: `dy` is `[Q, C]`, `x` and `pair` are `[2, W, C]`. Invariant: [`ScatterImage`]'s.
 struct ScatterRow<'a> {
     g: &'a Geometry,
     affine: Affine<'a>,
     x: &'a [f32],
     dy: &'a [f32],
     pair: &'a mut [MaybeUninit<f32>],
+    streams: bool,
 }
 
 impl ScatterRow<'_> {
@@ -247,7 +282,13 @@ impl ScatterRow<'_> {
                 let gradient = s.where_equal(z[i], maximum, left, s.zero());
                 left = s.where_equal(z[i], maximum, s.zero(), left);
                 sums[1] = s.mul_add(gradient, centered[i], sums[1]);
-                store(s, self.pair, taps[i], lanes, gradient);
+                if self.streams {
+                    // SAFETY: what streams is aligned to vectors; `taps[i]` is a multiple of one, as are rows, pixels and the first
+                    // of the channels.
+                    unsafe { stream(s, self.pair, taps[i], gradient) };
+                } else {
+                    store(s, self.pair, taps[i], lanes, gradient);
+                }
             }
         }
         sums

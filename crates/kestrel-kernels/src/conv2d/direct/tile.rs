@@ -61,6 +61,8 @@ pub(super) struct Finish<'a, E> {
     pub(super) sums: &'a mut [f32],
     pub(super) sums_row: usize,
     pub(super) sums_channel: usize,
+    /// Whether [`streams`](crate::simd::streams) says so of `y`.
+    pub(super) streams: bool,
 }
 
 /// Runs `tile` on a panel of `width` lanes: one vector or two.
@@ -186,7 +188,15 @@ impl<E: Epilogue> Finish<'_, E> {
         let lanes = S::LANES.min(self.used - j * S::LANES);
         let pixels = &self.pixels[row..][..ROWS];
         let mut constants = self.epilogue.channels(s, channel, lanes);
-        if lanes == S::LANES {
+        if self.streams {
+            for i in 0..ROWS {
+                let index = pixels[i].target * self.channels + channel;
+                let value = self.epilogue.apply(s, &mut constants, values[i][j], index, S::LANES);
+                // SAFETY: this pixel is writable at a whole vector of channels, `y` streams, and `channel` is a multiple of a
+                // vector, since panels are.
+                unsafe { s.stream(self.y.wrapping_add(index), value) };
+            }
+        } else if lanes == S::LANES {
             for i in 0..ROWS {
                 let index = pixels[i].target * self.channels + channel;
                 let value = self.epilogue.apply(s, &mut constants, values[i][j], index, S::LANES);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::hooks::{Epilogue, Sums};
 use super::shape::{PATCH, Shape, TILE};
 use super::transform;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{self, Kernel, Simd};
 
 /// Products of a block of tiles and a range of output channels: `m[point * plane + tile * row + channel]`.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +62,7 @@ impl<E: Epilogue> Kernel for OutputTiles<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let [_, p, q, k] = self.shape.output();
+        let streams = simd::streams::<S>(self.y, self.shape.output().iter().product(), k);
         let mut m = self.products.m;
         for tile in self.shape.tiles_in(self.tiles) {
             let extent = self.shape.tile_extent(tile);
@@ -75,6 +76,7 @@ impl<E: Epilogue> Kernel for OutputTiles<'_, E> {
                 epilogue: self.epilogue,
                 sums: &mut *self.sums,
                 sums_row: self.products.row,
+                streams,
             };
             if extent == [TILE; 2] {
                 tile.run(s, [TILE; 2]);
@@ -82,6 +84,9 @@ impl<E: Epilogue> Kernel for OutputTiles<'_, E> {
                 tile.run(s, extent);
             }
             m = m.wrapping_add(self.products.row);
+        }
+        if streams {
+            s.fence();
         }
     }
 }
@@ -100,6 +105,8 @@ struct OutputTile<'a, E> {
     epilogue: &'a E,
     sums: &'a mut [f32],
     sums_row: usize,
+    /// Whether outputs are stored past the caches; then `y` and its rows are aligned to vectors.
+    streams: bool,
 }
 
 impl<E: Epilogue> OutputTile<'_, E> {
@@ -108,9 +115,15 @@ impl<E: Epilogue> OutputTile<'_, E> {
     fn run<S: Simd>(&mut self, s: S, extent: [usize; 2]) {
         let mut channel = self.channels.start;
         while channel + S::LANES <= self.channels.end {
-            self.prefetch_next(s, channel);
-            // SAFETY: the outputs of the tile are writable at this whole vector of channels.
-            self.transform(s, extent, channel, S::LANES, |at, y| unsafe { s.store(at, y) });
+            if self.streams {
+                // SAFETY: the outputs of the tile are writable at this whole vector of channels. It is aligned: `channel` is a
+                // multiple of a vector, as are the first of the range and the rows of a `y` that streams.
+                self.transform(s, extent, channel, S::LANES, |at, y| unsafe { s.stream(at, y) });
+            } else {
+                self.prefetch_next(s, channel);
+                // SAFETY: the outputs of the tile are writable at this whole vector of channels.
+                self.transform(s, extent, channel, S::LANES, |at, y| unsafe { s.store(at, y) });
+            }
             channel += S::LANES;
         }
         if channel < self.channels.end {

@@ -6,7 +6,6 @@ use kestrel_kernels::random::{KeyedRng, Purpose};
 use kestrel_kernels::{cross_entropy, tape};
 use kestrel_models::{Cnn, CnnConfig, Mode, Model};
 use kestrel_train::metrics::argmax;
-use kestrel_train::optim::{Adam, Optimizer};
 
 use super::clock;
 use crate::config::TrainConfig;
@@ -29,7 +28,7 @@ pub(super) fn train(repeats: u64, device: &Device) -> Result<Vec<f64>> {
     let mut rng = KeyedRng::new(0, Purpose::Init, 0, 2);
     let targets: Vec<u32> = (0..n).map(|_| rng.below(10) as u32).collect();
     let y = Tensor::from_vec(targets, n, device)?;
-    let mut optimizer = Adam::new(model.params().trainable(), TrainConfig::default().adam())?;
+    let mut optimizer = TrainConfig::default().optimizer(model.params().trainable())?;
     let mut step = 0;
     clock(n, repeats, || {
         let loss = cross_entropy(&model.forward(&x, Mode::Train { seed: 0, step })?, &y)?;

@@ -1,0 +1,128 @@
+//! One pass over a gradient and the tensors that it moves; what an element becomes is the caller's.
+
+use std::array;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
+use rayon::prelude::*;
+
+use crate::element::{self, Element};
+use crate::simd::{Isa, Kernel, Simd};
+
+/// Elements of a piece of work.
+const BLOCK: usize = 1 << 13;
+
+/// Sets the elements of `moved` to `f(elements of moved, element of read)`, place by place, on the CPU.
+///
+/// Each element goes through `f` by itself, so vectors and threads change no bit.
+pub(super) fn pass<T: Element, const N: usize>(
+    op: &'static str,
+    moved: [&Tensor; N],
+    read: &Tensor,
+    f: impl Fn([T; N], T) -> [T; N] + Copy + Send + Sync,
+) -> candle_core::Result<()> {
+    // All are locked at once, and the second lock of one storage would wait for the first.
+    let addresses: Vec<usize> = moved.iter().chain([&read]).map(|t| storage_address(t)).collect();
+    let shared = |(i, address): (usize, &usize)| addresses[..i].contains(address);
+    if addresses.iter().enumerate().any(shared) {
+        candle_core::bail!("{op}: two of its tensors share their storage");
+    }
+    element::with_slice::<T, _>(op, read, |read| {
+        let mut run = |found: Vec<&mut [T]>| {
+            if let Ok(moved) = <[&mut [T]; N]>::try_from(found) {
+                Isa::current().dispatch(Pass { moved, read, f });
+            }
+        };
+        collect(op, &moved, Vec::with_capacity(N), &mut run)
+    })?
+}
+
+/// Where a tensor's storage lies; views of one storage share it.
+fn storage_address(tensor: &Tensor) -> usize {
+    let (storage, _) = tensor.storage_and_layout();
+    std::ptr::from_ref(&*storage).addr()
+}
+
+/// Calls `then` with `found` and the elements of `rest`: candle hands an op one storage to write, so ops are nested.
+fn collect<T: Element>(
+    op: &'static str,
+    rest: &[&Tensor],
+    found: Vec<&mut [T]>,
+    then: &mut dyn FnMut(Vec<&mut [T]>),
+) -> candle_core::Result<()> {
+    let Some((first, rest)) = rest.split_first() else {
+        then(found);
+        return Ok(());
+    };
+    first.inplace_op1(&Nested {
+        op,
+        rest,
+        inner: Mutex::new((found, then)),
+    })
+}
+
+/// The op on one tensor, inside of which come those on the rest.
+struct Nested<'a, 'f, T> {
+    op: &'static str,
+    rest: &'a [&'a Tensor],
+    /// Locked once; the lock is there because an op only borrows itself.
+    #[allow(clippy::type_complexity, reason = "the slices and the closure that waits for them")]
+    inner: Mutex<(Vec<&'a mut [T]>, &'a mut (dyn FnMut(Vec<&mut [T]>) + 'f))>,
+}
+
+impl<T: Element> InplaceOp1 for Nested<'_, '_, T> {
+    fn name(&self) -> &'static str {
+        self.op
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found: Vec<&mut [T]> = std::mem::take(&mut inner.0);
+        found.push(element::slice_mut::<T>(self.op, storage, layout)?);
+        collect(self.op, self.rest, found, inner.1)
+    }
+}
+
+/// The whole of a pass.
+struct Pass<'a, T, F, const N: usize> {
+    moved: [&'a mut [T]; N],
+    read: &'a [T],
+    f: F,
+}
+
+impl<T: Element, F: Fn([T; N], T) -> [T; N] + Copy + Send + Sync, const N: usize> Kernel for Pass<'_, T, F, N> {
+    type Output = ();
+
+    fn run<S: Simd>(self, s: S) {
+        let Self { moved, read, f } = self;
+        let mut rests = moved.map(|slice| slice.chunks_mut(BLOCK));
+        let pieces: Vec<_> = read
+            .chunks(BLOCK)
+            .map(|read| {
+                let moved = array::from_fn(|i| rests[i].next().unwrap_or_default());
+                Piece(Pass { moved, read, f })
+            })
+            .collect();
+        pieces.into_par_iter().for_each(|piece| s.vectorize(piece));
+    }
+}
+
+/// One piece of it.
+struct Piece<'a, T, F, const N: usize>(Pass<'a, T, F, N>);
+
+impl<T: Element, F: Fn([T; N], T) -> [T; N], const N: usize> Kernel for Piece<'_, T, F, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Pass { moved, read, f } = self.0;
+        // Equal lengths, known to the compiler, leave no check in the loop.
+        let moved = moved.map(|slice| &mut slice[..read.len()]);
+        for (i, read) in read.iter().enumerate() {
+            let values = f(array::from_fn(|k| moved[k][i]), *read);
+            for k in 0..N {
+                moved[k][i] = values[k];
+            }
+        }
+    }
+}
