@@ -24,9 +24,8 @@ The developers' commands:
   test [ARGUMENTS]        cargo test --release --workspace
   ci                      formatting, clippy, tests, docs, licences, typos: what the CI runs
   golden --python PYTHON  make the golden test data again with PyTorch
-  fuzz TARGET [--minutes M] [--seed N]
-                          kestrel-data's readers on mutated inputs; with --coverage first, by cargo fuzz (nightly), whose
-                          options then follow TARGET: -- -max_total_time=600
+  fuzz [TARGET] [--minutes M] [--seed N] [--coverage]
+                          kestrel-data's readers on mutated inputs, ten minutes a target; with --coverage by cargo-fuzz (nightly)
   miri [TESTS]            the kernels' small tests under Miri (nightly)
   sanitize [TESTS]        the kernels' tests under AddressSanitizer (nightly); with --valgrind first, under valgrind
 

@@ -3,8 +3,8 @@
 //!
 //!     cargo xtask fuzz TARGET --minutes M [--seed N]
 //!
-//! The same targets run under `cargo xtask fuzz --coverage`, which follows coverage but needs nightly. An input that panics, or takes longer than
-//! five seconds, is written to `fuzz/artifacts/TARGET`, and ends the run with code 1.
+//! The same targets run under `cargo xtask fuzz --coverage`, which follows coverage but needs nightly. An input that panics,
+//! or takes longer than five seconds, is written to `fuzz/artifacts/TARGET`, and ends the run with code 1.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../../../fuzz/src/targets.rs"]
