@@ -78,7 +78,7 @@ pub(crate) struct TrainOptions {
     #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
     pub(crate) stem: Option<StemName>,
     /// Begin with these weights: torch's .pth, safetensors (torchvision's or timm's names), a file of Kestrel's, or an
-    /// https address of one whose name ends in -<first digits of its sha256> [default: random].
+    /// https address of one whose name ends in a dash and the first digits of its sha256 [default: random].
     #[arg(long, value_name = "PATH|URL", help_heading = "Model")]
     pub(crate) weights: Option<String>,
     /// Begin with published weights, downloaded once and checked: imagenet, for resnet18 and resnet50.
