@@ -37,3 +37,28 @@ fn the_tree_is_tidy() -> Result<()> {
     assert!(findings.is_empty(), "{list}\n");
     Ok(())
 }
+
+#[test]
+fn faults_have_their_tests() -> Result<()> {
+    let entries = tree::entries()?;
+    let texts = |ending: &str| -> Vec<&str> {
+        let of_kind = entries.iter().filter(|entry| entry.path.ends_with(ending));
+        of_kind.filter_map(|entry| entry.text.as_deref()).collect()
+    };
+    let (table, code) = (texts("docs/FAULTS.md").concat(), texts(".rs").concat());
+    let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
+    let tests: Vec<&str> = rows
+        .filter_map(|row| row.trim_end_matches('|').rsplit('|').next())
+        .flat_map(|tests| tests.split('`').skip(1).step_by(2))
+        .collect();
+    assert!(tests.len() > 30, "the table was not found");
+    let missing: Vec<&&str> = tests
+        .iter()
+        .filter(|test| !code.contains(&format!("fn {test}(")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "docs/FAULTS.md names tests that are not there: {missing:?}"
+    );
+    Ok(())
+}

@@ -61,7 +61,7 @@ pub enum Error {
         got: u32,
     },
     /// A header or an archive announces more than the cap.
-    #[error("{} is too large: {what} is {got}, the limit is {limit}", path.display())]
+    #[error("{} is too large: {what} is {got}, the limit is {limit}; remove it or make it smaller", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -73,7 +73,7 @@ pub enum Error {
         got: u64,
     },
     /// There are not as many labels as images.
-    #[error("{}: expected a label for each of {expected} images, got {got} labels", path.display())]
+    #[error("{}: expected a label for each of {expected} images, got {got} labels; are both of one data set?", path.display())]
     CountMismatch {
         /// The label file, or the data set's source.
         path: PathBuf,
@@ -167,7 +167,8 @@ pub enum Error {
     },
     /// An image does not have the size that the others have.
     #[error(
-        "{}: image {index} is {}x{} pixels (height x width), expected {}x{}; give all images one size",
+        "{}: image {index} is {}x{} pixels (height x width), expected {}x{}; give all images one size, or name \
+         transforms that do",
         path.display(), got.0, got.1, expected.0, expected.1
     )]
     SizeMismatch {
@@ -255,7 +256,7 @@ pub enum Error {
         last: Box<Error>,
     },
     /// A row of a table of images is not as it should be.
-    #[error("{}: line {line}: {reason}", path.display())]
+    #[error("{}: line {line}: {reason}; mend the table", path.display())]
     BadRow {
         /// The table.
         path: PathBuf,
@@ -314,7 +315,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// An archive holds an entry that must not be extracted.
-    #[error("archive {} holds {entry:?}, {reason}; nothing of it was used", path.display())]
+    #[error("archive {} holds {entry:?}, {reason}; nothing of it was used: fetch it again, or pack it without the entry", path.display())]
     ArchiveEntry {
         /// The archive.
         path: PathBuf,
