@@ -165,7 +165,8 @@ pub fn into_dataset(images: &Idx, labels: &Idx, classes: Vec<String>, source: &P
 
 /// From grey `[N, height, width]` to RGB `[N, height + 2 padding, width + 2 padding, 3]`, black around it.
 pub(crate) fn grey_to_rgb(grey: &[u8], height: usize, width: usize, padding: usize) -> Vec<u8> {
-    if height == 0 || width == 0 {
+    // Of no images the size is anything that a header says, and need not fit.
+    if grey.is_empty() || height == 0 || width == 0 {
         return Vec::new();
     }
     let row = (width + 2 * padding) * CHANNELS;

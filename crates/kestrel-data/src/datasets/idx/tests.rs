@@ -136,5 +136,11 @@ fn data_set_pads_and_checks() {
         make(images(0, 28), labels(&[])),
         Err(Error::EmptySplit { .. })
     ));
+    // Found by fuzzing, in a build that checks for overflow: no images of a size whose product does not fit.
+    let huge = Idx {
+        dims: vec![0, 0xffff_ff03, 0xb500_c500],
+        data: Vec::new(),
+    };
+    assert!(matches!(make(huge, labels(&[])), Err(Error::EmptySplit { .. })));
     assert!(matches!(make(labels(&[0]), images(1, 28)), Err(Error::BadMagic { .. })));
 }
