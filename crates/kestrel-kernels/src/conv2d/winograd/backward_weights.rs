@@ -16,6 +16,7 @@ use super::gradient::{GradientPanels, transform_gradients};
 use super::hooks::OnLoad;
 use super::input::transform_patches;
 use super::panel::{Panels, patch_row};
+use super::points::Points;
 use super::product::{Product, multiply};
 use super::shape::{Form, Shape};
 use super::transform::{Adjoint, Strided, Unit};
@@ -30,8 +31,8 @@ const ACCUMULATOR_BYTES: usize = 8 << 20;
 const MAX_GROUPS: usize = 8;
 /// Tiles that are transformed at a time by a thread that works alone.
 const TILES_ALONE: usize = 32;
-/// Floats of transformed tiles up to which all may form one block: 16 MiB.
-const ALL_TILES: usize = 4 << 20;
+/// Floats of transformed tiles up to which all may form one block: 24 MiB.
+const ALL_TILES: usize = 6 << 20;
 /// Floats of a block that threads share.
 const SHARED_BLOCK_FLOATS: usize = 900_000;
 /// Tiles that one thread transforms in one go, where threads share a block.
@@ -186,11 +187,12 @@ impl<T: Adjoint, S: Simd, L: OnLoad> Job<'_, T, S, L> {
             // SAFETY: the scratch has the block's length, the range is of at most the block's tiles, and this thread alone
             // uses the scratch.
             unsafe { self.transform(range.clone(), 0, block, at) };
+            let points = Points::<T>::new(self.shape, range);
             for index in 0..self.products() {
                 let target = self.target(accumulator, index);
-                // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now; the
+                // SAFETY: the range's rows of the block have just been transformed, and nobody writes to them now; the
                 // accumulator is this group's, and initialised by its first block.
-                unsafe { self.multiply(target, range.len(), first == start, block, at) };
+                unsafe { self.multiply(target, &points, first == start, block, at) };
             }
         }
     }
@@ -205,21 +207,22 @@ impl<T: Adjoint, S: Simd, L: OnLoad> Job<'_, T, S, L> {
         for first in (0..all).step_by(block.tiles) {
             let range = first..all.min(first + block.tiles);
             self.transform_shared(range.clone(), block, scratch);
+            let points = Points::<T>::new(self.shape, range);
             (0..self.products()).into_par_iter().for_each(|index| {
                 let target = self.target(accumulator, index);
-                // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now; each
-                // index has its own plane of the accumulator, initialised by the first block.
-                unsafe { self.multiply(target, range.len(), first == 0, block, scratch) };
+                // SAFETY: the range's rows of the block have just been transformed, and nobody writes to them now; each index
+                // has its own plane of the accumulator, initialised by the first block.
+                unsafe { self.multiply(target, &points, first == 0, block, scratch) };
             });
         }
         du
     }
 
-    /// Whether the transformed tiles are fewer floats than the accumulator, and few enough to be held at once.
+    /// Whether the transformed tiles are fewer floats than the accumulator read and written, and few enough to be held at once.
     fn fits_one_block(&self) -> bool {
         let Panels { channels, depth, .. } = self.panels;
         let transformed = self.shape.tiles() * (channels + depth);
-        transformed < channels * depth && T::ALL_POINTS * transformed <= ALL_TILES
+        transformed < 2 * channels * depth && T::ALL_POINTS * transformed <= ALL_TILES
     }
 
     /// Transforms all tiles at once, then computes `dw` panel by panel.
@@ -228,6 +231,7 @@ impl<T: Adjoint, S: Simd, L: OnLoad> Job<'_, T, S, L> {
         let block = Block::new::<T, S>(tiles, panels);
         let scratch = Shared(workspace.shared.floats(block.len()).as_mut_ptr());
         self.transform_shared(0..tiles, block, scratch);
+        let points = Points::<T>::new(self.shape, 0..tiles);
         let threads = rayon::current_num_threads().min(panels.count());
         if workspace.threads.len() < threads {
             workspace.threads.resize_with(threads, Default::default);
@@ -251,7 +255,7 @@ impl<T: Adjoint, S: Simd, L: OnLoad> Job<'_, T, S, L> {
                             };
                             // SAFETY: rows `0..tiles` of the block have been transformed, and nobody writes to them now; the plane
                             // is this thread's.
-                            unsafe { self.multiply(target, tiles, true, block, scratch) };
+                            unsafe { self.multiply(target, &points, true, block, scratch) };
                         }
                         transform_weight_gradient_part::<T, S>(self.s, du, self.panels, part, dw);
                     }
@@ -328,36 +332,45 @@ impl<T: Adjoint, S: Simd, L: OnLoad> Job<'_, T, S, L> {
         T::ALL_POINTS * self.panels.count()
     }
 
-    /// Adds the product of the block's first `rows` tiles to `target`, or stores it there if it is the `first` one.
+    /// Adds the product of the block's tiles to `target`, or stores it there if it is the `first` one. Tiles whose gradients
+    /// are zero at the target's point are left out.
     ///
     /// # Safety
-    /// - Point, panel and channels are the shape's; these rows of the block in `scratch` are initialised, and nobody
-    ///   writes to them during the call.
+    /// - Point, panel and channels are the shape's; `points` are of the tiles in the block's rows from 0 on, initialised in
+    ///   `scratch`, and nobody writes to them during the call.
     /// - The plane is writable for the target's channels, initialised unless `first`, and nobody else uses it during the
     ///   call.
-    unsafe fn multiply(&self, target: Target, rows: usize, first: bool, block: Block, scratch: Shared) {
+    unsafe fn multiply(&self, target: Target, points: &Points<T>, first: bool, block: Block, scratch: Shared) {
         let width = self.panels.width(target.panel);
         let v = scratch.get().wrapping_add(target.point * block.v_plane);
         let z = scratch
             .get()
             .wrapping_add(T::ALL_POINTS * block.v_plane + target.point * block.z_plane);
-        let product = Product {
+        let product = |tiles: Range<usize>| Product {
             rows: target.channels.len(),
-            depth: rows,
-            a: v.wrapping_add(target.channels.start),
+            depth: tiles.len(),
+            a: v.wrapping_add(tiles.start * block.v_row + target.channels.start),
             a_stride: block.v_row,
-            b: z.wrapping_add(target.panel * block.z_stride),
+            b: z.wrapping_add(target.panel * block.z_stride + tiles.start * width),
             c: target.plane,
             c_stride: width,
             next: target.next,
         };
+        let (head, tail) = match points.runs(target.point) {
+            [] => (0..0, &[][..]),
+            [head, tail @ ..] => (head.clone(), tail),
+        };
         if first {
-            // SAFETY: A is `rows` rows of a plane of patches, at these channels, B as many of a panel of gradients, `width`
-            // lanes wide; C is a plane of an accumulator, a row of `width` lanes for each channel.
-            unsafe { multiply::<S, true, false>(self.s, product, width) };
+            // SAFETY: A is these tiles' rows of a plane of patches, at these channels, B as many of a panel of gradients,
+            // `width` lanes wide; C is a plane of an accumulator, a row of `width` lanes for each channel.
+            unsafe { multiply::<S, true, false>(self.s, product(head), width) };
         } else {
             // SAFETY: as above, and the first block has initialised C.
-            unsafe { multiply::<S, true, true>(self.s, product, width) };
+            unsafe { multiply::<S, true, true>(self.s, product(head), width) };
+        }
+        for tiles in tail {
+            // SAFETY: as above, and C has just been initialised or added to.
+            unsafe { multiply::<S, true, true>(self.s, product(tiles.clone()), width) };
         }
     }
 }
