@@ -16,8 +16,8 @@ use crate::simd::Simd;
 
 /// Tiles that are multiplied at a time, where there are more than 128 channels.
 pub(super) const TILES_OF_MANY_CHANNELS: usize = 32;
-/// Floats of transformed patches up to which those of all tiles are held at once: 8 MiB.
-const ALL_PATCHES: usize = 2 << 20;
+/// Floats of transformed patches up to which those of all tiles are held at once: 12 MiB.
+const ALL_PATCHES: usize = 3 << 20;
 
 /// Runs `pass`; returns the epilogue's sums, `[SUMS, K]`.
 pub(super) fn convolve<S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convolution<'_, L, E>) -> Vec<f64> {
