@@ -237,7 +237,7 @@ impl Shape {
     pub(super) fn runs(&self, tiles: Range<usize>, whole: [bool; 2]) -> Vec<Range<usize>> {
         let len = tiles.len();
         if whole == [false; 2] {
-            return vec![0..len];
+            return std::iter::once(0..len).collect();
         }
         let half = self.form.numbers().tile / 2;
         let mut runs: Vec<Range<usize>> = Vec::new();
