@@ -419,10 +419,14 @@ mod tests {
         for start in 0..all.len() {
             assert_eq!(shape.tiles_in(start..all.len()).collect::<Vec<_>>(), all[start..]);
         }
-        assert_eq!(shape.runs(0..18, [false, false]), [0..18]);
-        assert_eq!(shape.runs(0..18, [true, false]), [0..9]);
-        assert_eq!(shape.runs(2..18, [false, true]), [0..4, 7..13]);
-        assert_eq!(shape.runs(2..18, [true, true]), [0..4]);
+        let runs = |tiles, whole| -> Vec<_> {
+            let runs = shape.runs(tiles, whole).into_iter();
+            runs.map(|run| (run.start, run.end)).collect()
+        };
+        assert_eq!(runs(0..18, [false, false]), [(0, 18)]);
+        assert_eq!(runs(0..18, [true, false]), [(0, 9)]);
+        assert_eq!(runs(2..18, [false, true]), [(0, 4), (7, 13)]);
+        assert_eq!(runs(2..18, [true, true]), [(0, 4)]);
     }
 
     #[test]
