@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::super::batch_norm::{Activation, BatchNorm};
 use super::algorithm::Algorithm;
 use crate::batch_norm;
-use crate::conv2d::winograd::hooks::{Add, Bias, Relu, Then};
+use crate::conv2d::winograd::hooks::{Add, Bias, Gelu, Relu, Then};
 use crate::tape::{Tape, Value, elements, tensor};
 use crate::{Error, Result};
 
@@ -31,6 +31,7 @@ impl Tape {
         let (y, _) = match activation {
             Activation::None => algorithm.run(&input, &weight, &first)?,
             Activation::Relu => algorithm.run(&input, &weight, &Then { first, second: Relu })?,
+            Activation::Gelu => algorithm.run(&input, &weight, &Then { first, second: Gelu })?,
             Activation::AddRelu(residual) => {
                 self.check(residual)?;
                 if residual.dims() != output {
