@@ -92,8 +92,9 @@ class Lion(torch.optim.Optimizer):
 class Lookahead:
     """Algorithm 1 of Zhang et al. 2019; PyTorch has no Lookahead."""
 
-    def __init__(self, inner, k, alpha):
+    def __init__(self, inner, k, alpha, total_steps=1, power=0.0):
         self.inner, self.k, self.alpha, self.steps = inner, k, alpha, 0
+        self.total_steps, self.power = total_steps, power
         self.slow = [[p.detach().clone() for p in g["params"]] for g in inner.param_groups]
 
     @torch.no_grad()
@@ -101,9 +102,10 @@ class Lookahead:
         self.inner.step()
         self.steps += 1
         if self.steps % self.k == 0:
+            alpha = 1 - (1 - self.alpha) * (self.steps / self.total_steps) ** self.power
             for group, slow in zip(self.inner.param_groups, self.slow):
                 for p, s in zip(group["params"], slow):
-                    s.add_(self.alpha * (p - s))
+                    s.add_(alpha * (p - s))
                     p.copy_(s)
 
 
@@ -117,6 +119,7 @@ OPTIMIZERS = {
     "rmsprop_centered": lambda g: torch.optim.RMSprop(g, lr=0.01, alpha=0.9, momentum=0.8, centered=True),
     "lion": lambda g: Lion(g, lr=0.01, beta1=0.9, beta2=0.99, weight_decay=0.0),
     "lookahead": lambda g: Lookahead(torch.optim.SGD(g, lr=0.1, momentum=0.9), k=3, alpha=0.5),
+    "lookahead_decay": lambda g: Lookahead(torch.optim.SGD(g, lr=0.1, momentum=0.9), 2, 0.2, total_steps=STEPS, power=3.0),
 }
 STEPS = 7
 

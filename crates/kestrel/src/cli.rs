@@ -59,6 +59,7 @@ const EVALUATE_EXAMPLES: &str = "Examples:
 const BENCH_CASES: &str = "Each case prints one line: CASE  VARIANT  RATE img/s  (median of N).
   cnn-train   one training step of the CNN with Adam, batch 128
   cnn-eval    one evaluation pass of the CNN, batch 100
+  whitened-cnn-train  one training step of the cifar-94 recipe's network, batch 1,024
   resnet-head a training step of ResNet-18's last layer, the others frozen, 224 pixels, batch 32
   resnet-full one training step of all of ResNet-18 with Adam, 224 pixels, batch 16
   load-cifar  10,000 images in memory: flip, crop, normalise, batches of 128
@@ -236,6 +237,8 @@ pub(crate) enum BenchCase {
     CnnTrain,
     /// An evaluation pass.
     CnnEval,
+    /// A training step of the whitened CNN.
+    WhitenedCnnTrain,
     /// A training step of ResNet-18's last layer.
     ResnetHead,
     /// A training step of ResNet-18.

@@ -1,16 +1,19 @@
 //! What a run begins with: weights from a file, from an address, or published ones by name.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use candle_core::Device;
 use indicatif::MultiProgress;
 use kestrel_data::download::{Download, Options};
+use kestrel_data::{Dataset, split};
 use kestrel_models::weights::{self, ModelInfo};
 use kestrel_models::{Depth, Model, ModelConfig, StateDict};
 use kestrel_train::checkpoint::Weights;
 
 use crate::config::{PretrainedName, TrainConfig};
-use crate::data;
+use crate::data::{self, EvalImages};
 
 /// Where weights are kept, under the folder of downloads.
 const FOLDER: &str = "weights";
@@ -42,11 +45,12 @@ const RESNET50: [Download<'_>; 1] = [Download {
     sha256: "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
 }];
 
-/// Sets a model to the weights that the configuration names, if it names any; the head stays new where its classes are others.
-pub(crate) fn load(model: &dyn Model, info: &ModelInfo, config: &TrainConfig, bars: &MultiProgress) -> Result<()> {
+/// Sets a model to the weights that the configuration names, if it names any, which is returned; the head stays new where its
+/// classes are others.
+pub(crate) fn load(model: &dyn Model, info: &ModelInfo, config: &TrainConfig, bars: &MultiProgress) -> Result<bool> {
     let folder = config.data_dir.join(FOLDER);
     let path = match (&config.weights, config.pretrained) {
-        (None, None) => return Ok(()),
+        (None, None) => return Ok(false),
         (_, Some(PretrainedName::Imagenet)) => published(&info.model, &folder, bars)?,
         (Some(weights), None) if weights.contains("://") => fetch(weights, &folder, bars)?,
         (Some(weights), None) => PathBuf::from(weights),
@@ -77,6 +81,29 @@ pub(crate) fn load(model: &dyn Model, info: &ModelInfo, config: &TrainConfig, ba
             info.classes.len()
         );
     }
+    Ok(true)
+}
+
+/// Sets the first values that depend on the training images, in a model that has such: of images of every class, not augmented.
+pub(crate) fn from_images(
+    model: &dyn Model,
+    train: &Arc<dyn Dataset>,
+    config: &TrainConfig,
+    device: &Device,
+) -> Result<()> {
+    let count = model.num_init_images().min(train.len());
+    if count == 0 {
+        return Ok(());
+    }
+    let images = EvalImages {
+        dataset: Arc::new(split::limit(train, count)?),
+        transforms: config.eval_pipeline()?,
+        bad_samples: config.bad_samples(),
+    };
+    let loader = data::eval_loader(images, count, 1)?.to_device(device);
+    let batch = loader.epoch(0).next().context("no training image could be read")??;
+    model.init_from_images(&batch.images)?;
+    tracing::debug!("First values from {} training images", batch.images.dim(0)?);
     Ok(())
 }
 

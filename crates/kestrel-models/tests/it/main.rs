@@ -8,3 +8,4 @@ mod freezing;
 mod pth;
 mod resnet_golden;
 mod weights;
+mod whitened_cnn_golden;

@@ -9,7 +9,7 @@ use kestrel_models::weights::ModelInfo;
 use kestrel_models::{Model, is_buffer};
 use kestrel_train::checkpoint::{Checkpoint, Checkpointer};
 use kestrel_train::feature_cache::{FeatureCache, FeatureLoader, Head};
-use kestrel_train::{BatchSource, Progress as Done, Trainer, TrainerConfig};
+use kestrel_train::{BatchSource, Callback, Progress as Done, Trainer, TrainerConfig};
 
 use super::train::Loaders;
 use crate::config::Stage;
@@ -77,7 +77,12 @@ impl Run<'_> {
             }
             let mut progress = Progress::new(self.bars, epochs);
             // Files first: what the progress says of an epoch is then already on the disk.
-            trainer.fit(batches.train(), batches.val(), &mut [checkpointer, &mut progress])?;
+            let mut freezing = stage.config.freezing(self.model.as_ref())?;
+            let mut callbacks: Vec<&mut dyn Callback> = vec![&mut *checkpointer, &mut progress];
+            if let Some(freezing) = &mut freezing {
+                callbacks.push(freezing);
+            }
+            trainer.fit(batches.train(), batches.val(), &mut callbacks)?;
             done = trainer.progress().clone();
             loaders = batches.into_loaders();
         }
@@ -187,8 +192,9 @@ impl Batches {
 /// A trainer at the start of a stage.
 pub(super) fn trainer(stage: &Stage, model: Arc<dyn Model>, batches: &Batches, info: &ModelInfo) -> Result<Trainer> {
     let config = &stage.config;
-    let optimizer = config.optimizer(model.as_ref())?;
-    let scheduler = config.scheduler(batches.train().num_batches())?;
+    let num_batches = batches.train().num_batches();
+    let optimizer = config.optimizer(model.as_ref(), num_batches)?;
+    let scheduler = config.scheduler(num_batches)?;
     let trainer_config = TrainerConfig {
         epochs: stage.last_epoch,
         log_every: config.log_every,

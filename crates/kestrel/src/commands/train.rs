@@ -97,9 +97,10 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     for stage in stages.iter().rev() {
         stage.prepare(model.as_ref())?;
         stage.config.scheduler(loaders.train.num_batches())?;
+        stage.config.freezing(model.as_ref())?;
     }
-    if resumed.is_none() {
-        initial_weights::load(model.as_ref(), &info, &config, bars)?;
+    if resumed.is_none() && !initial_weights::load(model.as_ref(), &info, &config, bars)? {
+        initial_weights::from_images(model.as_ref(), &data.train, &config, &device)?;
     }
     if args.find_lr {
         let stage = stages.first().context("a run has a stage")?;

@@ -13,7 +13,7 @@ use crate::conv2d::geometry::Geometry;
 use crate::conv2d::winograd::hooks::{AffineRelu, Bias, Epilogue, Identity, Statistics, Store};
 use crate::conv2d::winograd::{self, Winograd, Workspace};
 use crate::element;
-use crate::tape::{Data, Normalized, Value, elements};
+use crate::tape::{Data, Normalized, Pointwise, Value, elements};
 
 /// Below this many input channels, Winograd's transforms cost more than they save.
 const FEW_CHANNELS: usize = 8;
@@ -86,7 +86,9 @@ impl Algorithm {
     /// A value as this kernel reads it.
     pub(super) fn input(&self, x: &Value) -> Result<Input> {
         Ok(match (self, x.as_recorded()) {
-            (Self::Winograd(_), Some((_, Data::Normalized(normalized)))) if normalized.relu => {
+            (Self::Winograd(_), Some((_, Data::Normalized(normalized))))
+                if normalized.activation == Pointwise::Relu =>
+            {
                 Input::Normalized(Arc::clone(normalized))
             }
             _ => Input::Whole(x.tensor()?),

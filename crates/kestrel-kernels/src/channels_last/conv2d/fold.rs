@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use super::super::batch_norm::{Activation, BatchNorm};
 use super::algorithm::Algorithm;
 use crate::batch_norm;
-use crate::conv2d::winograd::hooks::{Affine, Normalize, NormalizeAddRelu};
+use crate::conv2d::winograd::hooks::{Affine, Gelu, Normalize, NormalizeAddRelu, Then};
 use crate::tape::{Tape, Value, elements, tensor};
 use crate::{Error, Result};
 
@@ -35,6 +35,10 @@ impl Tape {
         let (y, _) = match activation {
             Activation::None => algorithm.run(&input, &weight, &Normalize::<false>(affine))?,
             Activation::Relu => algorithm.run(&input, &weight, &Normalize::<true>(affine))?,
+            Activation::Gelu => {
+                let (first, second) = (Normalize::<false>(affine), Gelu);
+                algorithm.run(&input, &weight, &Then { first, second })?
+            }
             Activation::AddRelu(residual) => {
                 self.check(residual)?;
                 if residual.dims() != output {

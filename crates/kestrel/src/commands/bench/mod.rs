@@ -4,6 +4,7 @@ mod cnn;
 mod load_cifar;
 mod load_folder;
 mod resnet;
+mod whitened_cnn;
 
 use std::io::{self, Write};
 use std::time::Instant;
@@ -20,6 +21,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let all = [
         BenchCase::CnnTrain,
         BenchCase::CnnEval,
+        BenchCase::WhitenedCnnTrain,
         BenchCase::ResnetHead,
         BenchCase::ResnetFull,
         BenchCase::LoadCifar,
@@ -32,6 +34,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         let (name, variant, rates) = match case {
             BenchCase::CnnTrain => ("cnn-train", "f32", cnn::train(args.repeats, &device)?),
             BenchCase::CnnEval => ("cnn-eval", "f32", cnn::eval(args.repeats, &device)?),
+            BenchCase::WhitenedCnnTrain => ("whitened-cnn-train", "f32", whitened_cnn::train(args.repeats, &device)?),
             BenchCase::ResnetHead => ("resnet-head", "f32", resnet::head(args.repeats, &device)?),
             BenchCase::ResnetFull => ("resnet-full", "f32", resnet::full(args.repeats, &device)?),
             BenchCase::LoadCifar => ("load-cifar", "prefetch", load_cifar::load(args.repeats, &device)?),
@@ -67,6 +70,6 @@ fn say(case: &str, variant: &str, mut rates: Vec<f64>) -> Result<()> {
     let n = rates.len();
     let median = (rates[(n - 1) / 2] + rates[n / 2]) / 2.0;
     let (least, most) = (rates[0], rates[n - 1]);
-    let line = format!("{case:12} {variant:16} {median:9.2} img/s  (median of {n}, {least:.2} to {most:.2})");
+    let line = format!("{case:18} {variant:10} {median:9.2} img/s  (median of {n}, {least:.2} to {most:.2})");
     Ok(writeln!(io::stdout().lock(), "{line}")?)
 }
