@@ -55,6 +55,11 @@ impl Conv2d {
         Ok(Self { weight, bias, config })
     }
 
+    /// Stride, padding, dilation and groups.
+    pub fn config(&self) -> Conv2dConfig {
+        self.config
+    }
+
     /// `[N, H, W, in]` → `[N, H', W', out]`.
     ///
     /// # Errors

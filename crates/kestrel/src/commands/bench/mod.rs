@@ -4,6 +4,7 @@ mod cnn;
 mod load_cifar;
 mod load_folder;
 mod resnet;
+mod resnet_head_cached;
 
 use std::io::{self, Write};
 use std::time::Instant;
@@ -21,6 +22,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         BenchCase::CnnTrain,
         BenchCase::CnnEval,
         BenchCase::ResnetHead,
+        BenchCase::ResnetHeadCached,
         BenchCase::ResnetFull,
         BenchCase::LoadCifar,
     ];
@@ -33,6 +35,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             BenchCase::CnnTrain => ("cnn-train", "f32", cnn::train(args.repeats, &device)?),
             BenchCase::CnnEval => ("cnn-eval", "f32", cnn::eval(args.repeats, &device)?),
             BenchCase::ResnetHead => ("resnet-head", "f32", resnet::head(args.repeats, &device)?),
+            BenchCase::ResnetHeadCached => {
+                let rates = resnet_head_cached::train(args.repeats, &device)?;
+                ("resnet-head-cached", "f32", rates)
+            }
             BenchCase::ResnetFull => ("resnet-full", "f32", resnet::full(args.repeats, &device)?),
             BenchCase::LoadCifar => ("load-cifar", "prefetch", load_cifar::load(args.repeats, &device)?),
             BenchCase::LoadFolder => {
