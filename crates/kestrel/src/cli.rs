@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kestrel_data::{BadSamplePolicy, OnBadSample};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{DatasetName, TrainOptions};
+use crate::config::{DatasetName, ModelName, StemName, TrainOptions};
 use crate::device::{CpuFeatures, DeviceChoice};
 use crate::methods::TtaName;
 
@@ -56,11 +56,34 @@ const EVALUATE_EXAMPLES: &str = "Examples:
   kestrel evaluate --weights runs/cifar10-cnn-1/best.safetensors
   kestrel evaluate --weights best.safetensors --data pictures --predictions grid.png --num-images 16";
 
+const INSPECT_EXAMPLES: &str = "Examples:
+  kestrel data inspect pictures                  a folder of train/<class>/* and test/<class>/*, or of <class>/*
+  kestrel data inspect table.csv --format json
+
+Ends with exit code 1 if an image is broken. Each image is read and decoded once.";
+
+const EXPORT_EXAMPLES: &str = "Examples:
+  kestrel export --weights runs/cifar10-cnn-1/best.safetensors --out cnn.safetensors     for PyTorch
+  kestrel export --weights runs/cifar10-cnn-1/best.safetensors --out cnn.onnx            for onnxruntime and others
+After the file it prints the few lines of Python that load it.";
+
+const SUMMARY_EXAMPLES: &str = "Examples:
+  kestrel model summary --model resnet18
+  kestrel model summary --model resnet18 --stem cifar --image-size 32 --num-classes 10
+  kestrel model summary --weights runs/cifar10-cnn-1/best.safetensors --format json";
+
+const COMPLETIONS_EXAMPLES: &str = "Examples:
+  kestrel completions bash > ~/.local/share/bash-completion/completions/kestrel
+  kestrel completions zsh > ~/.zfunc/_kestrel        (a folder of $fpath)
+  kestrel completions fish > ~/.config/fish/completions/kestrel.fish";
+
 const BENCH_CASES: &str = "Each case prints one line: CASE  VARIANT  RATE img/s  (median of N).
   cnn-train   one training step of the CNN with Adam, batch 128
   cnn-eval    one evaluation pass of the CNN, batch 100
   whitened-cnn-train  one training step of the cifar-94 recipe's network, batch 1,024
   resnet-head a training step of ResNet-18's last layer, the others frozen, 224 pixels, batch 32
+  resnet-head-cached
+              epochs of the same last layer on features of 1,024 images that are kept, batch 32
   resnet-full one training step of all of ResNet-18 with Adam, 224 pixels, batch 16
   load-cifar  10,000 images in memory: flip, crop, normalise, batches of 128
   load-folder photographs of --folder DIR: RandomResizedCrop(224), flip, normalise, batches of 64";
@@ -77,13 +100,19 @@ pub(crate) enum Command {
     /// Loss, accuracy and accuracy by class of saved weights; optionally a picture of predictions.
     #[command(after_help = EVALUATE_EXAMPLES)]
     Evaluate(EvaluateArgs),
-    /// Write weights for PyTorch: a safetensors file that the same torchvision model's load_state_dict takes.
+    /// Write weights for other programs: safetensors under PyTorch's names, or ONNX.
+    #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
+    /// Look into networks.
+    Model(ModelArgs),
     /// Look into data sets.
     Data(DataArgs),
     /// Measure speed.
     #[command(after_help = BENCH_CASES)]
     Bench(BenchArgs),
+    /// Print a script that lets a shell complete commands and options.
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
 }
 
 /// Arguments of `train`.
@@ -164,6 +193,67 @@ pub(crate) struct ExportArgs {
     /// The file to write.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
+    /// What to write [default: onnx where the file's name ends so, else safetensors].
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<ExportFormat>,
+}
+
+/// A format of weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// Tensors under PyTorch's names, for load_state_dict.
+    Safetensors,
+    /// The network with its weights, opset 20, any batch; classes and preprocessing in the metadata.
+    Onnx,
+}
+
+/// Arguments of `model`.
+#[derive(Args, Debug)]
+pub(crate) struct ModelArgs {
+    #[command(subcommand)]
+    pub(crate) command: ModelCommand,
+}
+
+/// What to do with a network.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// Its layers: name, type, output shape, parameters, multiply-accumulates.
+    #[command(after_help = SUMMARY_EXAMPLES)]
+    Summary(SummaryArgs),
+}
+
+/// Arguments of `model summary`.
+#[derive(Args, Debug)]
+pub(crate) struct SummaryArgs {
+    /// The network of these weights, which Kestrel wrote.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "stem", "width", "num_classes"])]
+    pub(crate) weights: Option<PathBuf>,
+    /// The network [default: cnn].
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) model: Option<ModelName>,
+    /// How a residual network begins [default: imagenet].
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) stem: Option<StemName>,
+    /// CNN: channels of the first block [default: 64].
+    #[arg(long, value_name = "N")]
+    pub(crate) width: Option<usize>,
+    /// Classes [default: 10; 1000 for images of 224 pixels].
+    #[arg(long, value_name = "N")]
+    pub(crate) num_classes: Option<usize>,
+    /// Side of the images in pixels [default: that of the weights; 224 for the stem imagenet, else 32].
+    #[arg(long, value_name = "N")]
+    pub(crate) image_size: Option<usize>,
+    /// A table for people, or one JSON object.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) format: ReportFormat,
+}
+
+/// Arguments of `completions`.
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
 }
 
 /// A split of a data set.
@@ -186,7 +276,7 @@ pub(crate) struct DataArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataCommand {
     /// Classes, counts, formats, sizes, mean and std, and every broken, duplicate or suspicious image.
-    #[command(after_help = "Ends with exit code 1 if an image is broken. Each image is read and decoded once.")]
+    #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(InspectArgs),
 }
 
@@ -241,6 +331,8 @@ pub(crate) enum BenchCase {
     WhitenedCnnTrain,
     /// A training step of ResNet-18's last layer.
     ResnetHead,
+    /// Epochs of ResNet-18's last layer on features that are kept.
+    ResnetHeadCached,
     /// A training step of ResNet-18.
     ResnetFull,
     /// The loader, from memory.

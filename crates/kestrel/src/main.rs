@@ -8,6 +8,7 @@ mod device;
 mod initial_weights;
 mod logging;
 mod methods;
+mod pretrained;
 mod progress;
 mod run_folder;
 
@@ -64,7 +65,9 @@ fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
         Command::Export(args) => commands::export::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args, bars),
         Command::Data(args) => commands::data::run(args, bars),
+        Command::Model(args) => commands::model::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::Completions(args) => commands::completions::run(args),
     }
 }
 

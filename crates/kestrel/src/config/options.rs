@@ -81,7 +81,8 @@ pub(crate) struct TrainOptions {
     /// https address of one whose name ends in a dash and the first digits of its sha256 [default: random].
     #[arg(long, value_name = "PATH|URL", help_heading = "Model")]
     pub(crate) weights: Option<String>,
-    /// Begin with published weights, downloaded once and checked: imagenet, for resnet18 and resnet50.
+    /// Begin with published weights, downloaded once and checked: imagenet, for resnet18 and resnet50. The environment
+    /// variable KESTREL_PRETRAINED_MIRRORS names a TOML file of other addresses (docs/guide.md).
     #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
     pub(crate) pretrained: Option<PretrainedName>,
     /// cnn, whitened-cnn: channels of the first block; the reference has 64 [default: 64].

@@ -22,14 +22,16 @@ pub(crate) fn write(root: &Path, classes: usize, train: usize, test: usize) {
     }
 }
 
+/// `kestrel` in a folder, to be run.
+pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kestrel"));
+    command.args(args).current_dir(folder).env_remove("RUST_LOG");
+    command
+}
+
 /// Runs `kestrel` in a folder.
 pub(crate) fn kestrel(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kestrel"))
-        .args(args)
-        .current_dir(folder)
-        .env_remove("RUST_LOG")
-        .output()
-        .unwrap()
+    command(folder, args).output().unwrap()
 }
 
 pub(crate) fn stdout(output: &Output) -> String {

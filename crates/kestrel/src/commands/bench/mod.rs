@@ -4,6 +4,7 @@ mod cnn;
 mod load_cifar;
 mod load_folder;
 mod resnet;
+mod resnet_head_cached;
 mod whitened_cnn;
 
 use std::io::{self, Write};
@@ -23,6 +24,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         BenchCase::CnnEval,
         BenchCase::WhitenedCnnTrain,
         BenchCase::ResnetHead,
+        BenchCase::ResnetHeadCached,
         BenchCase::ResnetFull,
         BenchCase::LoadCifar,
     ];
@@ -36,6 +38,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             BenchCase::CnnEval => ("cnn-eval", "f32", cnn::eval(args.repeats, &device)?),
             BenchCase::WhitenedCnnTrain => ("whitened-cnn-train", "f32", whitened_cnn::train(args.repeats, &device)?),
             BenchCase::ResnetHead => ("resnet-head", "f32", resnet::head(args.repeats, &device)?),
+            BenchCase::ResnetHeadCached => {
+                let rates = resnet_head_cached::train(args.repeats, &device)?;
+                ("resnet-head-cached", "f32", rates)
+            }
             BenchCase::ResnetFull => ("resnet-full", "f32", resnet::full(args.repeats, &device)?),
             BenchCase::LoadCifar => ("load-cifar", "prefetch", load_cifar::load(args.repeats, &device)?),
             BenchCase::LoadFolder => {
