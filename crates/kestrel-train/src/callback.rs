@@ -49,6 +49,9 @@ pub struct EpochReport {
     pub lr: f64,
     /// Whether the validation accuracy is the best so far.
     pub improved: bool,
+    /// The temperature at which the probabilities fit the validation images best; see [`crate::metrics::fit_temperature`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
 }
 
 /// Where an epoch's time went.

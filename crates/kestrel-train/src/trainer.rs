@@ -230,6 +230,7 @@ impl Trainer {
                 val_accuracy,
                 lr,
                 improved,
+                temperature: validation.temperature(),
             };
             self.progress.epoch = epoch;
             self.progress.history.push(report.clone());

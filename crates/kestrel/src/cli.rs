@@ -38,7 +38,7 @@ const TRAIN_EXAMPLES: &str = "Examples:
   kestrel train --resume runs/cifar10-cnn-1       go on after the last finished epoch
 
 A run writes to runs/<name>/: config.toml (every option), best.safetensors (the weights of the best epoch),
-checkpoint.safetensors (all that --resume needs), predictions.png.";
+checkpoint.safetensors (all that --resume needs), predictions.png, report.html with its figures/*.png.";
 
 const FINETUNE_EXAMPLES: &str = "Examples:
   kestrel finetune-resnet --pretrained imagenet --data pictures
@@ -54,7 +54,25 @@ A run writes what `train` writes; `kestrel export` turns its weights into a file
 
 const EVALUATE_EXAMPLES: &str = "Examples:
   kestrel evaluate --weights runs/cifar10-cnn-1/best.safetensors
-  kestrel evaluate --weights best.safetensors --data pictures --predictions grid.png --num-images 16";
+  kestrel evaluate --weights best.safetensors --data pictures --predictions grid.png --num-images 16
+  kestrel evaluate --weights runs/cifar10-cnn-1/best.safetensors --format json | jq .per_class
+
+Writes report.html, evaluation.json and figures/*.png into the run's folder, or where --report says.";
+
+const PREDICT_EXAMPLES: &str = "Examples:
+  kestrel predict --weights runs/cifar10-cnn-1/best.safetensors cat.jpg
+  kestrel predict --weights best.safetensors --top-k 5 pictures 'more/**/*.png'
+  kestrel predict --weights best.safetensors --format csv pictures > predictions.csv
+  find . -name '*.jpg' | kestrel predict --weights best.safetensors -
+  curl -s https://example.org/cat.jpg | kestrel predict --weights best.safetensors -
+
+An image that cannot be read or decoded is named on stderr, the others are predicted, and the exit code is 1.";
+
+const REPORT_EXAMPLES: &str = "Examples:
+  kestrel report runs/cifar10-cnn-1               report.html and figures/*.png in that folder, from what is in it
+  kestrel report runs/*                           runs/comparison.html: curves over each other, results, differing options
+
+The path of the page goes to stdout. A page needs no network, and opens from the disk.";
 
 const BENCH_CASES: &str = "Each case prints one line: CASE  VARIANT  RATE img/s  (median of N).
   cnn-train   one training step of the CNN with Adam, batch 128
@@ -73,9 +91,17 @@ pub(crate) enum Command {
     /// Fine-tune a pretrained ResNet: `train` with the options of transfer learning.
     #[command(after_help = FINETUNE_EXAMPLES)]
     FinetuneResnet(Box<TrainArgs>),
-    /// Loss, accuracy and accuracy by class of saved weights; optionally a picture of predictions.
+    /// Loss, accuracy, calibration and scores by class of saved weights, with a report; optionally a picture of predictions.
     #[command(after_help = EVALUATE_EXAMPLES)]
     Evaluate(EvaluateArgs),
+    /// What saved weights say of your own images: the likeliest classes with their probabilities.
+    #[command(after_help = PREDICT_EXAMPLES)]
+    Predict(PredictArgs),
+    /// Write a run's report again, or a page that compares several runs.
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(ReportArgs),
+    /// Serve a run's report to this machine's browser while the run goes on.
+    Watch(WatchArgs),
     /// Write weights for PyTorch: a safetensors file that the same torchvision model's load_state_dict takes.
     Export(ExportArgs),
     /// Look into data sets.
@@ -137,6 +163,16 @@ pub(crate) struct EvaluateArgs {
     /// Average the answers over views of each image.
     #[arg(long, value_enum, default_value_t = TtaName::None)]
     pub(crate) tta: TtaName,
+    /// A table for people, or one JSON object: loss, top1, top5, ece, temperature, scores by class, confusion, reliability.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) format: ReportFormat,
+    /// The folder for report.html, evaluation.json and figures [default: the run's that the weights are of, else a new one
+    /// under runs].
+    #[arg(long, value_name = "DIR", conflicts_with = "no_report")]
+    pub(crate) report: Option<PathBuf>,
+    /// Write no report.
+    #[arg(long)]
+    pub(crate) no_report: bool,
     /// Write a PNG of predictions here.
     #[arg(long, value_name = "FILE")]
     pub(crate) predictions: Option<PathBuf>,
@@ -152,6 +188,67 @@ pub(crate) struct EvaluateArgs {
     /// CPU threads; 0 for one a core. They change no result.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
+}
+
+/// Arguments of `predict`.
+#[derive(Args, Debug)]
+pub(crate) struct PredictArgs {
+    /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors. They hold all that is needed: network, classes,
+    /// preprocessing, temperature.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: PathBuf,
+    /// Image files; folders, for every image in them and below; patterns with *, ? and **; and - for standard input: an image,
+    /// or a list of these names, one a line.
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Classes that are named of each image, the likeliest first.
+    #[arg(long, value_name = "K", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) top_k: u64,
+    /// A table for people; a JSON array with an object a line; or CSV with a line for each image and rank.
+    #[arg(long, value_enum, default_value_t = PredictFormat::Text)]
+    pub(crate) format: PredictFormat,
+    /// Images in a batch.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) batch_size: u64,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// CPU threads; 0 for one a core. They change no result.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
+}
+
+/// The form of predictions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PredictFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+    /// For spreadsheets.
+    Csv,
+}
+
+/// Arguments of `report`.
+#[derive(Args, Debug)]
+pub(crate) struct ReportArgs {
+    /// Folders of runs.
+    #[arg(value_name = "RUN", required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// With several runs: the page to write [default: comparison.html beside the first run's folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Arguments of `watch`.
+#[derive(Args, Debug)]
+pub(crate) struct WatchArgs {
+    /// The run's folder.
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+    /// The port on this machine; 0 for any that is free.
+    #[arg(long, value_name = "N", default_value_t = 7878)]
+    pub(crate) port: u16,
 }
 
 /// Arguments of `export`.

@@ -63,6 +63,9 @@ fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
         Command::FinetuneResnet(args) => commands::train::run(args, &TrainOptions::finetune_resnet(), &file, bars),
         Command::Export(args) => commands::export::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args, bars),
+        Command::Predict(args) => commands::predict::run(args, bars),
+        Command::Report(args) => commands::report::run(args),
+        Command::Watch(args) => commands::watch::run(args),
         Command::Data(args) => commands::data::run(args, bars),
         Command::Bench(args) => commands::bench::run(args),
     }

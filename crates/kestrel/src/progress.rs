@@ -98,6 +98,7 @@ impl Callback for Progress {
             val_accuracy,
             lr,
             improved,
+            ..
         } = *report;
         let seconds = timing.train.as_secs_f64();
         let wait = 100.0 * timing.load_wait.as_secs_f64() / seconds.max(f64::MIN_POSITIVE);

@@ -31,13 +31,17 @@ impl Callback for Checkpointer {
     fn on_epoch_end(&mut self, trainer: &Trainer, report: &EpochReport, _: &EpochTiming) -> Result<Control> {
         let span = tracing::debug_span!("checkpoint");
         let _guard = span.enter();
+        let info = ModelInfo {
+            temperature: report.temperature,
+            ..self.info.clone()
+        };
         // The weights come first: a checkpoint that says "best" must never be older than the best file.
         if report.improved {
             let path = self.folder.join(BEST_FILE);
-            Weights::save_state_dict(&trainer.validated_weights()?, &self.info, &path)?;
+            Weights::save_state_dict(&trainer.validated_weights()?, &info, &path)?;
             tracing::debug!(path = %path.display(), "Best model saved");
         }
-        Checkpoint::capture(trainer, &self.info, &self.config)?.save(&self.folder.join(CHECKPOINT_FILE))?;
+        Checkpoint::capture(trainer, &info, &self.config)?.save(&self.folder.join(CHECKPOINT_FILE))?;
         Ok(Control::Continue)
     }
 }

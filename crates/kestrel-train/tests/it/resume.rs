@@ -37,6 +37,7 @@ fn info(width: usize) -> ModelInfo {
         mean: normalize.mean(),
         std: normalize.std(),
         transforms: None,
+        temperature: None,
     }
 }
 

@@ -3,7 +3,13 @@
 pub(crate) mod bench;
 pub(crate) mod data;
 pub(crate) mod evaluate;
+mod evaluation_table;
 pub(crate) mod export;
+mod named_images;
+pub(crate) mod predict;
 pub(crate) mod predictions;
+pub(crate) mod report;
+mod scoring;
 mod stages;
 pub(crate) mod train;
+pub(crate) mod watch;

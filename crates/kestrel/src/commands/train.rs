@@ -13,13 +13,14 @@ use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
 use kestrel_train::checkpoint::{BEST_FILE, Checkpoint, Checkpointer, Weights};
 use kestrel_train::lr_finder::{self, LrFinderConfig};
-use kestrel_train::report::save_lr_plot;
+use kestrel_train::report::{DataRecord, save_lr_plot};
 use kestrel_train::{BatchSource, Trainer, Tta};
 use serde::{Deserialize, Serialize};
 
 use super::stages::{self, Batches, Run};
-use super::{evaluate, predictions};
-use crate::cli::TrainArgs;
+use super::predictions;
+use super::scoring::Scoring;
+use crate::cli::{ReportFormat, TrainArgs};
 use crate::config::{OptimizerName, PreprocessingName, TrainConfig, TrainOptions};
 use crate::data::{self, EvalImages, Source};
 use crate::{device, initial_weights, run_folder};
@@ -118,6 +119,7 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     run_folder::save_config(&folder, &config)?;
 
     describe(&source, &data, &folder, &device, &info, num_parameters);
+    save_data(&data, &loaders, &folder)?;
     if let Some(r) = &resumed {
         let done = r.checkpoint.progress().epoch;
         let epochs = stages.last().map_or(0, |stage| stage.last_epoch);
@@ -134,7 +136,7 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
         bars,
     };
     let progress = run.fit(loaders, &mut checkpointer)?;
-    finish(&model, &progress, &info, &data, &config, &folder, &device, bars)
+    finish(&model, &progress, &data, &config, &folder, &device, bars)
 }
 
 /// Prints the learning rate that a range test suggests, and draws its curve.
@@ -288,6 +290,7 @@ fn model_info(config: &TrainConfig, data: &Data, loaders: &Loaders) -> Result<Mo
         mean: normalize.mean(),
         std: normalize.std(),
         transforms: transforms.context("the transforms")?,
+        temperature: None,
     })
 }
 
@@ -323,12 +326,21 @@ fn describe(source: &Source, data: &Data, folder: &Path, device: &Device, info: 
     tracing::info!("Run: {}", folder.display());
 }
 
+/// Saves what the report shows of the data.
+fn save_data(data: &Data, loaders: &Loaders, folder: &Path) -> Result<()> {
+    let mut splits = vec![("training", data.train.as_ref())];
+    if !data.val_is_test {
+        splits.push(("validation", data.val.as_ref()));
+    }
+    splits.push(("test", data.test.as_ref()));
+    let record = DataRecord::new(&splits).with_augmentations(&loaders.train, loaders.val.transforms());
+    Ok(record.context("the images of the report")?.save(folder)?)
+}
+
 /// The last word: the best weights on the test split, by class, and a picture.
-#[expect(clippy::too_many_arguments, reason = "all that a run has come to")]
 fn finish(
     model: &Arc<dyn Model>,
     progress: &kestrel_train::Progress,
-    info: &ModelInfo,
     data: &Data,
     config: &TrainConfig,
     folder: &Path,
@@ -349,20 +361,33 @@ fn finish(
         100.0 * best
     );
     let path = folder.join(BEST_FILE);
-    model.params().load_state_dict(&Weights::load(&path)?.tensors)?;
+    let weights = Weights::load(&path)?;
+    model.params().load_state_dict(&weights.tensors)?;
+    let info = &weights.info;
     let images = EvalImages {
         dataset: Arc::clone(&data.test),
         transforms: config.eval_pipeline()?,
         bad_samples: config.bad_samples(),
     };
-    let evaluation = evaluate::with_bar(model, &images, config.eval_batch_size, Tta::None, device, bars)?;
-    evaluate::print(&evaluation, info, "test", data.test.len())?;
+    let scoring = Scoring {
+        model,
+        info,
+        images: &images,
+        split: "test",
+        batch_size: config.eval_batch_size,
+        tta: Tta::None,
+        seed: config.seed,
+        device,
+        bars,
+    };
+    let found = scoring.run(ReportFormat::Text)?;
     if config.num_images > 0 {
         let picture = folder.join(run_folder::PREDICTIONS_FILE);
         let count = config.num_images.min(data.test.len());
         predictions::save(model, info, &images, count, config.seed, device, &picture)?;
         tracing::info!("Predictions: {}", picture.display());
     }
+    scoring.report(&found, folder)?;
     tracing::info!("Best weights: {}", path.display());
     Ok(())
 }

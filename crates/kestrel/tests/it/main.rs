@@ -7,4 +7,6 @@ mod bad_samples;
 mod cpu_features;
 mod methods;
 mod pictures;
+mod predict;
+mod report;
 mod train;
