@@ -1,5 +1,6 @@
 //! An RGB picture that figures and text can be drawn on.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::Path;
 
@@ -122,16 +123,21 @@ impl Canvas {
 
     /// Lays a colour over pixels of `area`, as far as each is covered.
     fn cover(&mut self, area: Area, colour: [u8; 3], opacity: f64, covered: impl Fn(f64, f64) -> f64) {
+        for (x, y) in self.pixels_of(area) {
+            let share = covered(x as f64 + 0.5, y as f64 + 0.5).clamp(0.0, 1.0);
+            self.blend(x, y, colour, opacity * share);
+        }
+    }
+
+    /// The pixels of the canvas that `area` touches.
+    fn pixels_of(&self, area: Area) -> impl Iterator<Item = (i64, i64)> + use<> {
         let within = |from: f64, to: f64, size: u32| {
             let last = i64::from(size);
             (from.floor() as i64).clamp(0, last)..(to.ceil() as i64).clamp(0, last)
         };
-        for y in within(area.y, area.bottom(), self.0.height()) {
-            for x in within(area.x, area.right(), self.0.width()) {
-                let share = covered(x as f64 + 0.5, y as f64 + 0.5).clamp(0.0, 1.0);
-                self.blend(x, y, colour, opacity * share);
-            }
-        }
+        let columns = within(area.x, area.right(), self.0.width());
+        let rows = within(area.y, area.bottom(), self.0.height());
+        rows.flat_map(move |y| columns.clone().map(move |x| (x, y)))
     }
 }
 
@@ -163,6 +169,8 @@ impl Surface for Canvas {
         let points: Vec<Point> = points.iter().map(scaled).collect();
         let half = (SCALE * stroke.width / 2.0).max(0.5);
         let colour = stroke.ink.on_white();
+        // A line that is seen through is no darker where its parts meet.
+        let mut covered = BTreeMap::new();
         let mut gone = 0.0;
         for pair in points.windows(2) {
             let [from, to] = [pair[0], pair[1]];
@@ -186,10 +194,17 @@ impl Surface for Canvas {
                     (a.0 - b.0).abs() + 2.0 * room,
                     (a.1 - b.1).abs() + 2.0 * room,
                 );
-                self.cover(area, colour, stroke.opacity, |x, y| {
-                    half + 0.5 - distance((x, y), a, b)
-                });
+                for (x, y) in self.pixels_of(area) {
+                    let share = half + 0.5 - distance((x as f64 + 0.5, y as f64 + 0.5), a, b);
+                    if share > 0.0 {
+                        let most: &mut f64 = covered.entry((y, x)).or_default();
+                        *most = most.max(share.min(1.0));
+                    }
+                }
             }
+        }
+        for ((y, x), share) in covered {
+            self.blend(x, y, colour, stroke.opacity * share);
         }
     }
 
@@ -271,6 +286,12 @@ mod tests {
         canvas.line((0.0, 25.0), (50.0, 25.0), Stroke::new(Ink::Text, 2.0));
         let whole = inked(&canvas);
         assert!(whole >= 400, "{whole}");
+        let mut canvas = Canvas::new(100, 100);
+        let corner = [(0.0, 25.0), (25.0, 25.0), (25.0, 0.0)];
+        canvas.polyline(&corner, Stroke::new(Ink::Text, 4.0).faint(0.5));
+        let darkest = canvas.0.pixels().map(|p| p.0[0]).min().unwrap();
+        assert_eq!(darkest, canvas.0.get_pixel(20, 50).0[0], "the corner is no darker");
+
         let mut canvas = Canvas::new(100, 100);
         canvas.line((0.0, 25.0), (50.0, 25.0), Stroke::new(Ink::Text, 2.0).dashed());
         let dashes = inked(&canvas);

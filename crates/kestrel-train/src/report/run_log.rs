@@ -84,14 +84,19 @@ pub struct ThroughputLine {
     /// Training images a second.
     pub images_per_second: f64,
     /// Waiting for batches.
+    #[serde(alias = "load")]
     pub load_seconds: f64,
     /// Forward.
+    #[serde(alias = "forward")]
     pub forward_seconds: f64,
     /// Backward.
+    #[serde(alias = "backward")]
     pub backward_seconds: f64,
     /// The optimiser.
+    #[serde(alias = "optimizer")]
     pub optimizer_seconds: f64,
     /// Validation, which is not part of `seconds`.
+    #[serde(alias = "validation")]
     pub validation_seconds: f64,
 }
 
@@ -156,6 +161,17 @@ mod tests {
         assert_eq!((log.steps.len(), log.epochs.len(), log.throughput.len()), (1, 2, 0));
         assert_eq!(log.epochs[1].val_top5, Some(0.9));
         assert_eq!(log.best().unwrap().epoch, 1);
+    }
+
+    #[test]
+    fn times_have_their_unit_in_their_name_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = r#"{"epoch":1,"seconds":9.0,"load":1.0,"forward":2.0}
+{"epoch":2,"seconds":9.0,"load_seconds":1.0,"forward_seconds":2.0}"#;
+        std::fs::write(dir.path().join(THROUGHPUT_FILE), lines).unwrap();
+        let log = RunLog::load(dir.path()).unwrap();
+        let times = log.throughput.iter().map(|e| (e.load_seconds, e.forward_seconds));
+        assert_eq!(times.collect::<Vec<_>>(), [(1.0, 2.0); 2]);
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl<'a> Predictions<'a> {
                 let (path_width, class_width) = self.widths;
                 write!(self.out, "{path:path_width$}")?;
                 for ClassLine { class, probability } in lines {
-                    write!(self.out, "  {class:>class_width$} {:6.2}%", 100.0 * probability)?;
+                    write!(self.out, "  {class:class_width$} {:6.2}%", 100.0 * probability)?;
                 }
                 writeln!(self.out)?;
                 // A person who waits at a terminal sees each at once.
