@@ -76,7 +76,9 @@ pub enum Error {
         reason: String,
     },
     /// The preprocessing that a weight file describes is not known.
-    #[error("the weights were saved with preprocessing that this version does not know: {source}; use the version that wrote them")]
+    #[error(
+        "the weights were saved with preprocessing that this version does not know: {source}; use the version that wrote them"
+    )]
     InvalidTransforms {
         /// The cause.
         source: serde_json::Error,

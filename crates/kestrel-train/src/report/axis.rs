@@ -98,8 +98,14 @@ mod tests {
         let axis = Axis::around([0.31, 2.2].into_iter(), 0.0, 100.0);
         assert_eq!(texts(&axis, 5), ["0.0", "0.5", "1.0", "1.5", "2.0", "2.5"]);
         assert_eq!((axis.at(0.0), axis.at(2.5), axis.at(9.0)), (0.0, 100.0, 100.0));
-        assert_eq!(texts(&Axis::between(1.0, 50.0, 0.0, 1.0), 5), ["10", "20", "30", "40", "50"]);
-        assert_eq!(texts(&Axis::between(0.0, 0.01, 0.0, 1.0), 2), ["0.000", "0.005", "0.010"]);
+        assert_eq!(
+            texts(&Axis::between(1.0, 50.0, 0.0, 1.0), 5),
+            ["10", "20", "30", "40", "50"]
+        );
+        assert_eq!(
+            texts(&Axis::between(0.0, 0.01, 0.0, 1.0), 2),
+            ["0.000", "0.005", "0.010"]
+        );
     }
 
     #[test]

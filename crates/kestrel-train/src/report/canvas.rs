@@ -143,12 +143,7 @@ impl Canvas {
 
 impl Surface for Canvas {
     fn rect(&mut self, area: Area, fill: Ink, opacity: f64) {
-        let area = Area::new(
-            SCALE * area.x,
-            SCALE * area.y,
-            SCALE * area.width,
-            SCALE * area.height,
-        );
+        let area = Area::new(SCALE * area.x, SCALE * area.y, SCALE * area.width, SCALE * area.height);
         let overlap = |from: f64, to: f64, at: f64| (to.min(at + 0.5) - from.max(at - 0.5)).max(0.0);
         self.cover(area, fill.on_white(), opacity, |x, y| {
             overlap(area.x, area.right(), x) * overlap(area.y, area.bottom(), y)
@@ -159,9 +154,7 @@ impl Surface for Canvas {
         let (cx, cy, radius) = (SCALE * x, SCALE * y, SCALE * radius);
         let side = 2.0 * radius + 2.0;
         let area = Area::new(cx - side / 2.0, cy - side / 2.0, side, side);
-        self.cover(area, fill.on_white(), 1.0, |x, y| {
-            radius + 0.5 - (x - cx).hypot(y - cy)
-        });
+        self.cover(area, fill.on_white(), 1.0, |x, y| radius + 0.5 - (x - cx).hypot(y - cy));
     }
 
     fn polyline(&mut self, points: &[Point], stroke: Stroke) {
@@ -214,7 +207,11 @@ impl Surface for Canvas {
         } else {
             RasterHeight::Size32
         };
-        let weight = if style.bold { FontWeight::Bold } else { FontWeight::Regular };
+        let weight = if style.bold {
+            FontWeight::Bold
+        } else {
+            FontWeight::Regular
+        };
         let length = (get_raster_width(weight, height) * text.chars().count()) as f64;
         let back = match style.anchor {
             Anchor::Start => 0.0,

@@ -33,7 +33,11 @@ pub(super) fn comparison_page(runs: &[RunRecord]) -> String {
 /// The colour of a run, on all figures; dashed where all colours are taken.
 fn stroke(run: usize) -> Stroke {
     let stroke = Stroke::new(Ink::Series(run), 2.0);
-    if (run / SERIES) % 2 == 1 { stroke.dashed() } else { stroke }
+    if (run / SERIES) % 2 == 1 {
+        stroke.dashed()
+    } else {
+        stroke
+    }
 }
 
 /// A run's key in a table: a line as in the figures.
@@ -130,8 +134,13 @@ fn results(runs: &[RunRecord]) -> Table {
         let mut cells = vec![
             run.name.clone(),
             run.model().to_owned(),
-            run.evaluation.as_ref().map_or(String::new(), |found| found.split.clone()),
-            run.log.epochs.last().map_or(String::new(), |last| last.epoch.to_string()),
+            run.evaluation
+                .as_ref()
+                .map_or(String::new(), |found| found.split.clone()),
+            run.log
+                .epochs
+                .last()
+                .map_or(String::new(), |last| last.epoch.to_string()),
         ];
         let mut emphasised = Vec::new();
         for (measure, best) in measures.iter().zip(&best) {
@@ -149,9 +158,13 @@ fn results(runs: &[RunRecord]) -> Table {
 fn curves(runs: &[RunRecord]) -> Vec<Curves> {
     type Of = fn(&EpochLine) -> Option<f64>;
     let figures: [(&str, &str, Unit, Of); 5] = [
-        ("val_accuracy", "Validation accuracy, %", Unit::Share, |e| Some(e.val_top1)),
+        ("val_accuracy", "Validation accuracy, %", Unit::Share, |e| {
+            Some(e.val_top1)
+        }),
         ("val_loss", "Validation loss", Unit::Plain, |e| Some(e.val_loss)),
-        ("train_accuracy", "Training accuracy, %", Unit::Share, |e| Some(e.train_top1)),
+        ("train_accuracy", "Training accuracy, %", Unit::Share, |e| {
+            Some(e.train_top1)
+        }),
         ("train_loss", "Training loss", Unit::Plain, |e| Some(e.train_loss)),
         ("learning_rate", "Learning rate", Unit::Rate, |e| e.lr),
     ];
@@ -230,8 +243,16 @@ mod tests {
 
     #[test]
     fn only_differing_options_are_listed() {
-        let page = comparison_page(&[run("a", "lr = 0.1\nseed = 0", 0.5), run("b", "lr = 0.2\nseed = 0\nema = 0.9", 0.7)]);
-        for there in ["<th scope=\"row\">lr</th>", "<td class=\"n\">0.2</td>", "ema", "<td class=\"n best\">70.00%</td>"] {
+        let page = comparison_page(&[
+            run("a", "lr = 0.1\nseed = 0", 0.5),
+            run("b", "lr = 0.2\nseed = 0\nema = 0.9", 0.7),
+        ]);
+        for there in [
+            "<th scope=\"row\">lr</th>",
+            "<td class=\"n\">0.2</td>",
+            "ema",
+            "<td class=\"n best\">70.00%</td>",
+        ] {
             assert!(page.contains(there), "{there}");
         }
         assert!(!page.contains(">seed<") && !page.contains("Learning rate"));

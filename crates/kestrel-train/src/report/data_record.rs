@@ -65,7 +65,9 @@ impl DataRecord {
             }
         };
         Self {
-            classes: splits.first().map_or_else(Vec::new, |(_, dataset)| dataset.classes().to_vec()),
+            classes: splits
+                .first()
+                .map_or_else(Vec::new, |(_, dataset)| dataset.classes().to_vec()),
             splits: splits.iter().map(record).collect(),
             augmentations: Vec::new(),
         }
@@ -86,9 +88,7 @@ impl DataRecord {
             }
         }
         let both = original.into_iter().zip(views);
-        self.augmentations = both
-            .map(|(original, views)| Augmentation { original, views })
-            .collect();
+        self.augmentations = both.map(|(original, views)| Augmentation { original, views }).collect();
         Ok(self)
     }
 
@@ -99,7 +99,12 @@ impl DataRecord {
     pub(super) fn picture(&self) -> Result<Canvas> {
         const TILE: u32 = 128;
         const GAP: u32 = 8;
-        let columns = 1 + self.augmentations.iter().map(|image| image.views.len()).max().unwrap_or(0) as u32;
+        let columns = 1 + self
+            .augmentations
+            .iter()
+            .map(|image| image.views.len())
+            .max()
+            .unwrap_or(0) as u32;
         let place = |at: u32| GAP + at * (TILE + GAP);
         let mut canvas = Canvas::new(place(columns), place(self.augmentations.len() as u32));
         for (row, image) in (0..).zip(&self.augmentations) {

@@ -25,7 +25,10 @@ mod tests {
 
     #[test]
     fn nothing_that_means_something_to_html_is_left() {
-        assert_eq!(escape("a<b>&\"'\u{0}\u{85}"), "a&lt;b&gt;&amp;&quot;&#39;\u{fffd}\u{fffd}");
+        assert_eq!(
+            escape("a<b>&\"'\u{0}\u{85}"),
+            "a&lt;b&gt;&amp;&quot;&#39;\u{fffd}\u{fffd}"
+        );
         assert_eq!(escape("Ärger\n"), "Ärger\n");
     }
 }

@@ -101,7 +101,11 @@ impl Card {
     }
 
     fn html(&self) -> String {
-        format!("<li><b>{}</b><span>{}</span></li>\n", escape(&self.value), escape(&self.name))
+        format!(
+            "<li><b>{}</b><span>{}</span></li>\n",
+            escape(&self.value),
+            escape(&self.name)
+        )
     }
 }
 
@@ -190,7 +194,13 @@ mod tests {
         table.row("", &["a&b".to_owned(), "0.5".to_owned()]);
         table.total(&["all".to_owned(), "1".to_owned()]);
         let html = table.html();
-        assert!(html.contains("<th scope=\"row\">a&amp;b</th><td class=\"n\">0.5</td>"), "{html}");
-        assert!(html.contains("<tr class=\"total\"><th scope=\"row\">all</th>"), "{html}");
+        assert!(
+            html.contains("<th scope=\"row\">a&amp;b</th><td class=\"n\">0.5</td>"),
+            "{html}"
+        );
+        assert!(
+            html.contains("<tr class=\"total\"><th scope=\"row\">all</th>"),
+            "{html}"
+        );
     }
 }

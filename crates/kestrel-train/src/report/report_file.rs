@@ -65,6 +65,9 @@ pub fn report_page(folder: &Path) -> Result<String> {
 /// # Errors
 /// Those of [`write_report`].
 pub fn write_comparison(folders: &[PathBuf], page: &Path) -> Result<()> {
-    let runs: Vec<RunRecord> = folders.iter().map(|folder| RunRecord::load(folder)).collect::<Result<_>>()?;
+    let runs: Vec<RunRecord> = folders
+        .iter()
+        .map(|folder| RunRecord::load(folder))
+        .collect::<Result<_>>()?;
     write_atomic(page, comparison_page(&runs).as_bytes())
 }

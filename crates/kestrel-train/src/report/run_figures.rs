@@ -22,9 +22,8 @@ pub(super) fn learning(log: &RunLog) -> Vec<Boxed<'_>> {
     if log.epochs.is_empty() {
         return Vec::new();
     }
-    let epochs = |of: fn(&EpochLine) -> f64| -> Vec<(f64, f64)> {
-        log.epochs.iter().map(|e| (e.epoch as f64, of(e))).collect()
-    };
+    let epochs =
+        |of: fn(&EpochLine) -> f64| -> Vec<(f64, f64)> { log.epochs.iter().map(|e| (e.epoch as f64, of(e))).collect() };
     let line = |name: &str, points, stroke| Curve {
         name: name.to_owned(),
         points,
@@ -201,9 +200,14 @@ pub(super) fn class_balance(data: &DataRecord) -> Option<ClassBars> {
         return None;
     }
     let row = |(label, class): (usize, &String)| {
-        let counts = data.splits.iter().map(|split| split.counts.get(label).copied().unwrap_or(0));
+        let counts = data
+            .splits
+            .iter()
+            .map(|split| split.counts.get(label).copied().unwrap_or(0));
         let words = data.splits.iter().zip(counts.clone());
-        let words: Vec<String> = words.map(|(split, count)| format!("\n{} {count}", split.name)).collect();
+        let words: Vec<String> = words
+            .map(|(split, count)| format!("\n{} {count}", split.name))
+            .collect();
         Row {
             class: class.clone(),
             bars: counts.clone().map(|count| count as f64 / most as f64).collect(),

@@ -125,10 +125,12 @@ impl RunLog {
 
     /// The epoch of the best validation accuracy; the first of equals.
     pub fn best(&self) -> Option<&EpochLine> {
-        self.epochs.iter().fold(None, |best: Option<&EpochLine>, epoch| match best {
-            Some(best) if epoch.val_top1 <= best.val_top1 => Some(best),
-            _ => Some(epoch),
-        })
+        self.epochs
+            .iter()
+            .fold(None, |best: Option<&EpochLine>, epoch| match best {
+                Some(best) if epoch.val_top1 <= best.val_top1 => Some(best),
+                _ => Some(epoch),
+            })
     }
 }
 

@@ -29,7 +29,11 @@ pub(super) fn run_page(run: &RunRecord) -> String {
     data(&mut page, &run.data);
     speed(&mut page, &run.log);
     details(&mut page, run);
-    let kind = if run.log.epochs.is_empty() { "Evaluation" } else { "Training run" };
+    let kind = if run.log.epochs.is_empty() {
+        "Evaluation"
+    } else {
+        "Training run"
+    };
     page.finish(kind, &run.name, &about(run), &cards(run))
 }
 
@@ -109,7 +113,10 @@ fn learning(page: &mut Page, log: &RunLog) {
         let is_best = best == Some(epoch.epoch);
         table.emphasised("", &cells, if is_best { &[5] } else { &[] });
     }
-    page.push(&format!("<div class=\"panel scroll\">\n{}</div>\n</div>\n", table.html()));
+    page.push(&format!(
+        "<div class=\"panel scroll\">\n{}</div>\n</div>\n",
+        table.html()
+    ));
 }
 
 fn classes(page: &mut Page, found: &EvaluationRecord) {
@@ -118,7 +125,10 @@ fn classes(page: &mut Page, found: &EvaluationRecord) {
     let (bars, matrix) = shown.split_at(1);
     page.push("<div class=\"figures\">\n<div class=\"stack\">\n");
     figures(page, bars);
-    page.push(&format!("<div class=\"panel\">\n{}</div>\n</div>\n", scores(found).html()));
+    page.push(&format!(
+        "<div class=\"panel\">\n{}</div>\n</div>\n",
+        scores(found).html()
+    ));
     let beside = matrix.iter().all(|matrix| !is_wide(matrix));
     if beside {
         page.push("<div class=\"stack\">\n");
@@ -185,7 +195,11 @@ fn calibration(page: &mut Page, found: &EvaluationRecord) {
 fn gallery(page: &mut Page, run: &RunRecord) {
     let gallery = &run.gallery;
     let parts = [
-        ("Surest mistakes", "wrong, by falling probability", &gallery.confident_wrong),
+        (
+            "Surest mistakes",
+            "wrong, by falling probability",
+            &gallery.confident_wrong,
+        ),
         ("Wrong", "drawn by chance", &gallery.wrong),
         ("Right", "drawn by chance", &gallery.right),
     ];
@@ -197,7 +211,9 @@ fn gallery(page: &mut Page, run: &RunRecord) {
         if images.is_empty() {
             continue;
         }
-        page.push(&format!("<h3>{name} <small>{how}</small></h3>\n<ul class=\"images\">\n"));
+        page.push(&format!(
+            "<h3>{name} <small>{how}</small></h3>\n<ul class=\"images\">\n"
+        ));
         for image in images {
             page.push(&tile(image));
         }

@@ -92,7 +92,9 @@ impl RunRecord {
             toml::Value::Float(value) if *value != 0.0 && value.abs() < 1e-3 => format!("{value:e}"),
             other => other.to_string(),
         };
-        self.config.iter().map(move |(name, value)| (name.as_str(), text(value)))
+        self.config
+            .iter()
+            .map(move |(name, value)| (name.as_str(), text(value)))
     }
 }
 
@@ -137,7 +139,11 @@ mod tests {
         std::fs::create_dir(&run).unwrap();
         let error = RunRecord::load(&run).unwrap_err().to_string();
         assert!(error.contains("a-run"), "{error}");
-        std::fs::write(run.join(CONFIG_FILE), "model = \"cnn\"\neps = 0.00000001\nmilestones = [1, 2]").unwrap();
+        std::fs::write(
+            run.join(CONFIG_FILE),
+            "model = \"cnn\"\neps = 0.00000001\nmilestones = [1, 2]",
+        )
+        .unwrap();
         let environment = r#"{"commit": "abc", "cpu": {"cores": 2, "features": ["avx2", "fma"]}, "gpu": null}"#;
         std::fs::write(run.join(ENVIRONMENT_FILE), environment).unwrap();
         let record = RunRecord::load(&run).unwrap();

@@ -115,4 +115,3 @@ fn report_folder(args: &EvaluateArgs) -> Result<PathBuf> {
     let stem = args.weights.file_stem().unwrap_or_default().to_string_lossy();
     run_folder::create(&TrainConfig::default(), &format!("{stem}-evaluation"))
 }
-

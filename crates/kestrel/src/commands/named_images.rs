@@ -107,7 +107,14 @@ mod tests {
         }
         let got = named(root, &["z.png", "b", "b/*.png", "b/**/*.png", "[odd].png"], b"").unwrap();
         let want = [
-            "z.png", "b/1.jpg", "b/2.png", "b/deep/3.png", "b/2.png", "b/2.png", "b/deep/3.png", "[odd].png",
+            "z.png",
+            "b/1.jpg",
+            "b/2.png",
+            "b/deep/3.png",
+            "b/2.png",
+            "b/2.png",
+            "b/deep/3.png",
+            "[odd].png",
         ];
         assert_eq!(got, want);
         let list = format!("{}\n\nno-such.png\r\n", root.join("z.png").display());

@@ -155,9 +155,7 @@ impl<'a> Predictions<'a> {
                 serde_json::to_writer(&mut self.out, &line).map_err(io::Error::from)?;
             }
             PredictFormat::Csv => {
-                let mut csv = csv::WriterBuilder::new()
-                    .has_headers(false)
-                    .from_writer(Vec::new());
+                let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
                 for (rank, line) in (1..).zip(lines) {
                     csv.serialize((&path, rank, line.class, line.probability))?;
                 }

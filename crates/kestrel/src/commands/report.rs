@@ -37,7 +37,9 @@ fn beside(run: &Path) -> PathBuf {
         |_| PathBuf::from(COMPARISON_FILE),
         |folder| {
             // As short as it was given, where that is possible.
-            let given = run.parent().filter(|parent| parent.canonicalize().is_ok_and(|p| p == folder));
+            let given = run
+                .parent()
+                .filter(|parent| parent.canonicalize().is_ok_and(|p| p == folder));
             given.map_or(folder.clone(), Path::to_owned).join(COMPARISON_FILE)
         },
     )

@@ -65,7 +65,9 @@ impl Scoring<'_> {
     /// Writes what was found into a run's folder, and the folder's report.
     pub(crate) fn report(&self, (evaluation, found): &(Evaluation, EvaluationRecord), folder: &Path) -> Result<()> {
         found.save(folder)?;
-        let EvalImages { dataset, transforms, .. } = self.images;
+        let EvalImages {
+            dataset, transforms, ..
+        } = self.images;
         let gallery = Gallery::new(evaluation, self.info, dataset, transforms, self.seed);
         gallery.context("the images of the report")?.save(folder)?;
         let page = write_report(folder)?;

@@ -17,9 +17,9 @@ use kestrel_train::report::{DataRecord, save_lr_plot};
 use kestrel_train::{BatchSource, Trainer, Tta};
 use serde::{Deserialize, Serialize};
 
-use super::stages::{self, Batches, Run};
 use super::predictions;
 use super::scoring::Scoring;
+use super::stages::{self, Batches, Run};
 use crate::cli::{ReportFormat, TrainArgs};
 use crate::config::{OptimizerName, PreprocessingName, TrainConfig, TrainOptions};
 use crate::data::{self, EvalImages, Source};

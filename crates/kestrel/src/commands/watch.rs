@@ -88,7 +88,12 @@ fn answer(stream: &TcpStream, folder: &Path, address: SocketAddr) -> io::Result<
 }
 
 /// Status, type and body of the answer to a request's first line.
-fn respond(first: &str, host: Option<&str>, folder: &Path, address: SocketAddr) -> (&'static str, &'static str, String) {
+fn respond(
+    first: &str,
+    host: Option<&str>,
+    folder: &Path,
+    address: SocketAddr,
+) -> (&'static str, &'static str, String) {
     let plain = |status, text: &str| (status, "text/plain", text.to_owned());
     // Another site's name that leads to this machine must not read a run.
     let port = address.port();

@@ -26,8 +26,13 @@ pub(crate) fn write(root: &Path, classes: usize, train: usize, test: usize) {
 pub(crate) fn trained() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     write(&dir.path().join("pictures"), 2, 12, 6);
-    let args = ["train", "--data", "pictures", "--name", "a", "--width", "2", "--epochs", "2"];
-    succeed(dir.path(), &[&args[..], &["--batch-size", "8", "--lr", "0.01"]].concat());
+    let args = [
+        "train", "--data", "pictures", "--name", "a", "--width", "2", "--epochs", "2",
+    ];
+    succeed(
+        dir.path(),
+        &[&args[..], &["--batch-size", "8", "--lr", "0.01"]].concat(),
+    );
     dir
 }
 

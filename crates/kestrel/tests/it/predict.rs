@@ -54,16 +54,28 @@ fn a_file_a_folder_a_pattern_and_a_list_say_the_same() {
     let csv = stdout(&succeed(dir.path(), &predict(&["--format", "csv", folder])));
     let list = "pictures/test/class0/0.png\npictures/test/class0/1.png\n";
     let listed = stdout(&piped(dir.path(), list.as_bytes()));
-    assert!(csv.starts_with(&listed) && listed.lines().count() == 5, "{listed}\n{csv}");
+    assert!(
+        csv.starts_with(&listed) && listed.lines().count() == 5,
+        "{listed}\n{csv}"
+    );
     let bytes = fs::read(dir.path().join("pictures/test/class0/0.png")).unwrap();
     let image = stdout(&piped(dir.path(), &bytes));
-    assert_eq!(image.replace("\n-,", "\npictures/test/class0/0.png,"), listed.lines().take(3).fold(String::new(), |all, line| all + line + "\n"));
+    assert_eq!(
+        image.replace("\n-,", "\npictures/test/class0/0.png,"),
+        listed
+            .lines()
+            .take(3)
+            .fold(String::new(), |all, line| all + line + "\n")
+    );
 }
 
 #[test]
 fn json_is_one_document_of_the_classes_in_their_order() {
     let dir = trained();
-    let output = succeed(dir.path(), &predict(&["--format", "json", "--top-k", "1", "pictures/test"]));
+    let output = succeed(
+        dir.path(),
+        &predict(&["--format", "json", "--top-k", "1", "pictures/test"]),
+    );
     let images: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(images.len(), 12);
     let mut right = 0;
@@ -87,7 +99,10 @@ fn pictures_of_other_sizes_are_brought_to_the_networks() {
     let small = image::open(dir.path().join("pictures/test/class1/0.png")).unwrap();
     let large = small.resize_exact(320, 320, image::imageops::FilterType::Nearest);
     large.save(dir.path().join("large.png")).unwrap();
-    large.crop_imm(0, 0, 320, 200).save(dir.path().join("wide.bmp")).unwrap();
+    large
+        .crop_imm(0, 0, 320, 200)
+        .save(dir.path().join("wide.bmp"))
+        .unwrap();
     let output = succeed(dir.path(), &predict(&["--format", "csv", "large.png", "wide.bmp"]));
     assert_eq!(stdout(&output).lines().count(), 5);
     assert_eq!(stdout(&output).lines().next(), Some("path,rank,class,probability"));
@@ -107,14 +122,25 @@ fn bad_images_are_named_and_the_others_are_predicted() {
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(stdout(&output).matches(good).count(), 2, "{}", stdout(&output));
         for name in names {
-            assert!(stderr(&output).contains(name) && !stdout(&output).contains(name), "{}", stderr(&output));
+            assert!(
+                stderr(&output).contains(name) && !stdout(&output).contains(name),
+                "{}",
+                stderr(&output)
+            );
         }
         assert!(stderr(&output).contains("3 of 5 images"), "{}", stderr(&output));
     }
     let none = kestrel(dir.path(), &predict(&names));
     assert_eq!(none.status.code(), Some(1));
-    assert!(stderr(&none).contains("3 of 3 images") && stdout(&none).is_empty(), "{}", stderr(&none));
-    for (args, word) in [(&["nothing/*.png"][..], "matches no file"), (&["runs/a/figures/none"], "1 of 1")] {
+    assert!(
+        stderr(&none).contains("3 of 3 images") && stdout(&none).is_empty(),
+        "{}",
+        stderr(&none)
+    );
+    for (args, word) in [
+        (&["nothing/*.png"][..], "matches no file"),
+        (&["runs/a/figures/none"], "1 of 1"),
+    ] {
         let output = kestrel(dir.path(), &predict(args));
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains(word), "{}", stderr(&output));

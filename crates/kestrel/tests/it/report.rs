@@ -15,7 +15,9 @@ fn read(folder: &Path, file: &str) -> String {
 /// Nothing is fetched from anywhere.
 fn is_self_contained(page: &str) -> bool {
     // An SVG in HTML needs no name space, so there is no reason for any address.
-    !["http:", "https:", "src=\"/", "@import", "url("].iter().any(|outside| page.contains(outside))
+    !["http:", "https:", "src=\"/", "@import", "url("]
+        .iter()
+        .any(|outside| page.contains(outside))
 }
 
 #[test]
@@ -24,7 +26,16 @@ fn a_run_ends_with_a_report() {
     let run = dir.path().join("runs/a");
     let page = read(&run, "report.html");
     assert!(page.starts_with("<!DOCTYPE html>") && is_self_contained(&page));
-    for part in ["<h1>a</h1>", "Confusion matrix", "Reliability", "Pred:", "True:", "Images by class", "augmented", "weight-decay"] {
+    for part in [
+        "<h1>a</h1>",
+        "Confusion matrix",
+        "Reliability",
+        "Pred:",
+        "True:",
+        "Images by class",
+        "augmented",
+        "weight-decay",
+    ] {
         assert!(page.contains(part), "{part}");
     }
     for figure in ["classes", "confusion", "reliability", "class_balance", "augmentations"] {
@@ -36,13 +47,19 @@ fn a_run_ends_with_a_report() {
     assert_eq!(found["top5"], serde_json::Value::Null);
     assert_eq!(found["reliability"].as_array().unwrap().len(), 15);
     let count = |value: &serde_json::Value| value.as_u64().unwrap();
-    let counts = found["confusion"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+    let counts = found["confusion"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|row| row.as_array().unwrap());
     assert_eq!(counts.map(count).sum::<u64>(), 12);
     assert_eq!(found["per_class"][1]["class"], "class1");
     assert_eq!(count(&found["per_class"][1]["support"]), 6);
 
     // The weight file carries the temperature that the evaluation used.
-    let info = kestrel_train::checkpoint::Weights::load(&run.join("best.safetensors")).unwrap().info;
+    let info = kestrel_train::checkpoint::Weights::load(&run.join("best.safetensors"))
+        .unwrap()
+        .info;
     assert_eq!(info.temperature, found["temperature"].as_f64());
     assert!(info.temperature.is_some());
 
@@ -59,17 +76,28 @@ fn evaluate_says_the_same_as_a_table_and_as_json() {
     let table = stdout(&succeed(dir.path(), &args));
     let json = stdout(&succeed(dir.path(), &[&args[..], &["--format", "json"]].concat()));
     let found: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let written: serde_json::Value = serde_json::from_str(&read(&dir.path().join("runs/a"), "evaluation.json")).unwrap();
+    let written: serde_json::Value =
+        serde_json::from_str(&read(&dir.path().join("runs/a"), "evaluation.json")).unwrap();
     assert_eq!(found, written);
     let percent = |name: &str| format!("{:.2}%", 100.0 * found[name].as_f64().unwrap());
-    assert!(table.contains(&format!("the 12 test images: {}", percent("top1"))), "{table}");
-    assert!(table.contains(&format!("calibration error: {}", percent("ece"))), "{table}");
+    assert!(
+        table.contains(&format!("the 12 test images: {}", percent("top1"))),
+        "{table}"
+    );
+    assert!(
+        table.contains(&format!("calibration error: {}", percent("ece"))),
+        "{table}"
+    );
 }
 
 #[test]
 fn an_evaluation_reports_where_it_is_told_to_and_not_where_it_is_not() {
     let dir = trained();
-    fs::copy(dir.path().join("runs/a/best.safetensors"), dir.path().join("w.safetensors")).unwrap();
+    fs::copy(
+        dir.path().join("runs/a/best.safetensors"),
+        dir.path().join("w.safetensors"),
+    )
+    .unwrap();
     let args = ["evaluate", "--weights", "w.safetensors", "--data", "pictures"];
     succeed(dir.path(), &[&args[..], &["--no-report"]].concat());
     assert_eq!(fs::read_dir(dir.path().join("runs")).unwrap().count(), 1);
@@ -77,7 +105,10 @@ fn an_evaluation_reports_where_it_is_told_to_and_not_where_it_is_not() {
     succeed(dir.path(), &args);
     let page = read(&dir.path().join("runs/w-evaluation-1"), "report.html");
     assert!(page.contains("Evaluation") && is_self_contained(&page));
-    succeed(dir.path(), &[&args[..], &["--report", "here/it/is", "--split", "train"]].concat());
+    succeed(
+        dir.path(),
+        &[&args[..], &["--report", "here/it/is", "--split", "train"]].concat(),
+    );
     let found = read(&dir.path().join("here/it/is"), "evaluation.json");
     assert!(found.contains("\"split\":\"training\""), "{found}");
 }
@@ -85,16 +116,34 @@ fn an_evaluation_reports_where_it_is_told_to_and_not_where_it_is_not() {
 #[test]
 fn several_runs_are_compared_in_one_page() {
     let dir = trained();
-    let more = ["train", "--config", "runs/a/config.toml", "--name", "b<i>", "--lr", "0.02"];
+    let more = [
+        "train",
+        "--config",
+        "runs/a/config.toml",
+        "--name",
+        "b<i>",
+        "--lr",
+        "0.02",
+    ];
     succeed(dir.path(), &more);
     let output = succeed(dir.path(), &["report", "runs/a", "runs/b<i>"]);
     assert_eq!(stdout(&output).trim_end(), "runs/comparison.html");
     let page = read(dir.path(), "runs/comparison.html");
     assert!(page.contains("<h1>2 runs</h1>") && is_self_contained(&page));
     assert!(page.contains("b&lt;i&gt;") && !page.contains("b<i>"));
-    assert!(page.contains(">lr</th>") && page.contains(">0.02</td>") && !page.contains(">width</th>"), "{page}");
+    assert!(
+        page.contains(">lr</th>") && page.contains(">0.02</td>") && !page.contains(">width</th>"),
+        "{page}"
+    );
     // The page of an earlier comparison is no run.
-    let all = ["report", "runs/a", "runs/b<i>", "runs/comparison.html", "--out", "c.html"];
+    let all = [
+        "report",
+        "runs/a",
+        "runs/b<i>",
+        "runs/comparison.html",
+        "--out",
+        "c.html",
+    ];
     succeed(dir.path(), &all);
     assert_eq!(read(dir.path(), "c.html"), page);
 }
@@ -113,8 +162,15 @@ fn a_run_is_watched_in_a_browser() {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim().strip_prefix("http://").unwrap().trim_end_matches('/').to_owned();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let address = line
+        .trim()
+        .strip_prefix("http://")
+        .unwrap()
+        .trim_end_matches('/')
+        .to_owned();
     let get = |path: &str| {
         let mut stream = TcpStream::connect(&address).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();

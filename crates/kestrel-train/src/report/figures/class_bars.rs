@@ -133,7 +133,10 @@ mod tests {
         };
         let page = svg(&figure);
         assert_eq!(page.matches("class=\"tip\"").count(), 2);
-        assert!(page.contains("a&lt;b: 0.25") && page.contains("a class whose nam…"), "{page}");
+        assert!(
+            page.contains("a&lt;b: 0.25") && page.contains("a class whose nam…"),
+            "{page}"
+        );
         // Two marks a row, and two in the legend.
         assert_eq!(page.matches("<circle").count(), 6);
     }

@@ -103,10 +103,7 @@ impl Figure for Confusion<'_> {
                     let opacity = if row == column { share } else { share.sqrt() };
                     surface.rect(area, ink, 0.08 + 0.82 * opacity);
                     if cell >= NUMBERED && self.classes.len() <= 20 {
-                        let style = TextStyle::new(
-                            if opacity > 0.55 { Ink::Paper } else { Ink::Text },
-                            Anchor::Middle,
-                        );
+                        let style = TextStyle::new(if opacity > 0.55 { Ink::Paper } else { Ink::Text }, Anchor::Middle);
                         let text = count.to_string();
                         let style = if LETTER * text.len() as f64 > cell - 4.0 {
                             style.small()
@@ -116,7 +113,11 @@ impl Figure for Confusion<'_> {
                         surface.text((area.x + cell / 2.0, area.y + cell / 2.0), &text, style);
                     }
                 }
-                let verb = if row == column { "rightly taken for" } else { "taken for" };
+                let verb = if row == column {
+                    "rightly taken for"
+                } else {
+                    "taken for"
+                };
                 let tip = format!(
                     "{target} {verb} {predicted}\n{count} of {images} ({:.1}%)",
                     100.0 * share

@@ -160,7 +160,11 @@ impl Curves {
         epochs.dedup();
         let places: Vec<f64> = epochs.iter().map(|epoch| x.at(*epoch)).collect();
         for (i, epoch) in epochs.iter().enumerate() {
-            let before = if i == 0 { plot.x } else { (places[i - 1] + places[i]) / 2.0 };
+            let before = if i == 0 {
+                plot.x
+            } else {
+                (places[i - 1] + places[i]) / 2.0
+            };
             let after = places.get(i + 1).map_or(plot.right(), |next| (places[i] + next) / 2.0);
             let mut text = format!("Epoch {epoch}");
             for curve in named() {
@@ -219,7 +223,12 @@ impl Figure for Curves {
                 free_from = at + half + 6.0;
             }
         }
-        let longest = self.curves.iter().filter(|curve| curve.named).map(|curve| curve.points.len()).max();
+        let longest = self
+            .curves
+            .iter()
+            .filter(|curve| curve.named)
+            .map(|curve| curve.points.len())
+            .max();
         for curve in &self.curves {
             let every = curve.points.len().div_ceil(MAX_POINTS).max(1);
             let places = curve.points.iter().step_by(every).filter(|p| p.1.is_finite());

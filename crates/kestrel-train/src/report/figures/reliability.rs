@@ -71,11 +71,7 @@ impl Figure for ReliabilityDiagram<'_> {
             let width = right - left;
             if bin.count > 0 {
                 let bar = y(bin.accuracy);
-                surface.rect(
-                    Area::new(left, bar, width, PLOT.bottom() - bar),
-                    Ink::Series(0),
-                    0.7,
-                );
+                surface.rect(Area::new(left, bar, width, PLOT.bottom() - bar), Ink::Series(0), 0.7);
                 let (top, bottom) = (bar.min(y(bin.confidence)), bar.max(y(bin.confidence)));
                 surface.rect(Area::new(left, top, width, bottom - top), Ink::Series(1), 0.55);
                 let height = COUNTS.height * bin.count as f64 / most as f64;
@@ -93,7 +89,12 @@ impl Figure for ReliabilityDiagram<'_> {
                 100.0 * bin.confidence,
                 100.0 * bin.accuracy
             );
-            let area = Area::new(x(bin.lower), PLOT.y, x(bin.upper) - x(bin.lower), COUNTS.bottom() - PLOT.y);
+            let area = Area::new(
+                x(bin.lower),
+                PLOT.y,
+                x(bin.upper) - x(bin.lower),
+                COUNTS.bottom() - PLOT.y,
+            );
             surface.tip(area, &tip);
         }
         surface.line(
@@ -132,7 +133,10 @@ mod tests {
         let bins = [bin(0.0, 0), bin(0.5, 3)];
         let page = svg(&ReliabilityDiagram { bins: &bins, ece: 0.1 });
         assert_eq!(page.matches("class=\"tip\"").count(), 2);
-        assert!(page.contains("3 images\nmean confidence 70.0%\naccuracy 60.0%"), "{page}");
+        assert!(
+            page.contains("3 images\nmean confidence 70.0%\naccuracy 60.0%"),
+            "{page}"
+        );
         assert!(page.contains("error 10.00%"), "{page}");
         // Two in the legend, three of the one bin, two to point at.
         assert_eq!(page.matches("<rect").count(), 7);
