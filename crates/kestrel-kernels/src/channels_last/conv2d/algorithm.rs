@@ -48,11 +48,17 @@ impl Algorithm {
         }
         let input = [g.batch, g.height, g.width, g.in_channels];
         let kernel = [g.kernel_height, g.kernel_width];
-        // A tile has 4x4 outputs: of 2x2, it makes as many products as there are.
-        let pays = g.in_channels >= FEW_CHANNELS && g.out_height.max(g.out_width) > 2;
-        if winograd && pays && kernel == [3, 3] && g.stride == 1 && g.dilation == 1 && g.padding <= 2 {
+        if winograd && kernel == [3, 3] && g.dilation == 1 && g.in_channels >= FEW_CHANNELS {
+            let shape = match (g.stride, g.padding) {
+                // A tile has 4x4 outputs: of 2x2, it makes as many products as there are.
+                (1, 0..=2) if g.out_height.max(g.out_width) > 2 => {
+                    Some(winograd::Shape::new(input, g.out_channels, g.padding))
+                }
+                (2, 1) => Some(winograd::Shape::strided(input, g.out_channels)),
+                _ => None,
+            };
             // What Winograd's own checks refuse, such as an empty batch, is the direct kernel's.
-            if let Ok(shape) = winograd::Shape::new(input, g.out_channels, g.padding) {
+            if let Some(Ok(shape)) = shape {
                 return Some(Self::Winograd(Winograd::new(shape)));
             }
         }
