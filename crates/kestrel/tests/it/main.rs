@@ -5,6 +5,8 @@
 mod bad_input;
 mod bad_samples;
 mod cpu_features;
+mod interrupted;
 mod methods;
 mod pictures;
+mod run_files;
 mod train;
