@@ -11,7 +11,7 @@ use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::{Dataset, split};
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
-use kestrel_train::checkpoint::{BEST_FILE, CheckpointFolder, Weights};
+use kestrel_train::checkpoint::{BEST_FILE, Weights};
 use kestrel_train::lr_finder::{self, LrFinderConfig};
 use kestrel_train::report::save_lr_plot;
 use kestrel_train::{BatchSource, Trainer, Tta};

@@ -1,6 +1,6 @@
 //! What the training loop adds to a step, and how long a checkpoint holds it up.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ fn loader(device: &Device) -> Result<DataLoader> {
     let mut rng = KeyedRng::new(0, Purpose::Init, 0, 3);
     let pixels = (0..n * 3 * 32 * 32).map(|_| rng.below(256) as u8).collect();
     let labels = (0..n).map(|_| rng.below(10) as u32).collect();
-    let images = InMemory::new(pixels, 32, 32, labels, info()?.classes, "random".as_ref())?;
+    let images = InMemory::new(pixels, 32, 32, labels, info()?.classes, Path::new("random"))?;
     let config = LoaderConfig {
         batch_size: BATCH,
         shuffle: true,
