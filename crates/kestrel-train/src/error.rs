@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::NonFinite;
+
 /// This crate's result.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -21,23 +23,23 @@ pub enum Error {
     /// The data set or its loader failed.
     #[error(transparent)]
     Data(#[from] kestrel_data::Error),
-    /// The loss is not a number; the update was not made.
+    /// A loss or a gradient is NaN or infinite; the update was not made.
+    #[error("{0}")]
+    NonFinite(Box<NonFinite>),
+    /// The device has no memory left; the update was not made.
     #[error(
-        "the loss is {loss} at epoch {epoch}, step {step} (lr {lr:.3e}); the weights were not changed by this step; \
-         lower the learning rate or look at samples {samples:?}"
+        "the device has not enough memory for a batch of {batch_size} ({source}); make batch-size smaller, and accumulate \
+         larger by as much; the last checkpoint is valid"
     )]
-    NonFiniteLoss {
-        /// The loss.
-        loss: f64,
-        /// The epoch, from 1.
-        epoch: usize,
-        /// The step in the epoch, from 1.
-        step: usize,
-        /// The learning rate.
-        lr: f64,
-        /// The batch's first sample indices.
-        samples: Vec<usize>,
+    OutOfMemory {
+        /// Images in the batch.
+        batch_size: usize,
+        /// What the device said.
+        source: Box<Error>,
     },
+    /// A callback stopped the run while it evaluated; [`Trainer::fit`](crate::Trainer::fit) ends well then.
+    #[error("the evaluation was stopped")]
+    Stopped,
     /// An optimiser or scheduler got a value it cannot take.
     #[error("{field} is {got}, but must be {expected}")]
     InvalidConfig {
@@ -118,6 +120,16 @@ pub enum Error {
     NoRun {
         /// The folder.
         path: PathBuf,
+    },
+    /// The state that was to be saved is not a number; what stood at the path is untouched.
+    #[error(
+        "{} was not written: {tensor} is not finite; lower the learning rate, and go on from the last checkpoint", path.display()
+    )]
+    NonFiniteState {
+        /// The file.
+        path: PathBuf,
+        /// The first such tensor.
+        tensor: String,
     },
     /// A file is not a whole, unchanged checkpoint.
     #[error("{} is not a valid checkpoint: {reason}; use an older one", path.display())]

@@ -23,7 +23,9 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 the work failed (the reason is on stderr), 2 the arguments are wrong.
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 the work failed (the reason is on stderr), 2 the arguments are wrong or name a run \
+that is in use, 130 and 143 a run stopped by SIGINT or SIGTERM, with a checkpoint.
 Results go to stdout, everything else to stderr.";
 
 const TRAIN_EXAMPLES: &str = "Examples:
@@ -35,10 +37,13 @@ const TRAIN_EXAMPLES: &str = "Examples:
   kestrel train --config runs/cifar10-cnn-1/config.toml --seed 1
   kestrel train --optimizer sgd --nesterov --lr 0.1 --scheduler cosine --warmup 5 --ema 0.999
   kestrel train --find-lr                         where the loss falls most as the rate rises
-  kestrel train --resume runs/cifar10-cnn-1       go on after the last finished epoch
+  kestrel train --resume runs/cifar10-cnn-1       go on from its newest checkpoint
+  kestrel train --resume auto --name night        go on with runs/night, or begin it
 
 A run writes to runs/<name>/: config.toml (every option), best.safetensors (the weights of the best epoch),
-checkpoint.safetensors (all that --resume needs), predictions.png, report.html with its figures/*.png.";
+checkpoints/ (all that --resume needs), metrics.jsonl, metrics.csv and TensorBoard's event files, throughput.jsonl,
+environment.json, predictions.png, report.html with its figures/*.png. Ctrl-C saves the run and ends it; a second one ends
+it at once.";
 
 const FINETUNE_EXAMPLES: &str = "Examples:
   kestrel finetune-resnet --pretrained imagenet --data pictures
@@ -80,6 +85,8 @@ const BENCH_CASES: &str = "Each case prints one line: CASE  VARIANT  RATE img/s 
   resnet-head a training step of ResNet-18's last layer, the others frozen, 224 pixels, batch 32
   resnet-full one training step of all of ResNet-18 with Adam, 224 pixels, batch 16
   load-cifar  10,000 images in memory: flip, crop, normalise, batches of 128
+  engine-overhead     forward, backward and update of the CNN alone, and in the trainer's loop
+  checkpoint-stall    how long a checkpoint of the CNN holds the loop up, and until it is on the disk
   load-folder photographs of --folder DIR: RandomResizedCrop(224), flip, normalise, batches of 64";
 
 /// What to do.
@@ -117,8 +124,9 @@ pub(crate) struct TrainArgs {
     /// A TOML file that may hold any of the options below, under the same names; the command line wins.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Continue a run: its folder, or its checkpoint.safetensors.
-    #[arg(long, value_name = "PATH")]
+    /// Continue a run: its folder, or a file of its checkpoints; or auto: the run of --name, else the one that was saved last,
+    /// from its newest valid checkpoint, or a new run where there is none.
+    #[arg(long, value_name = "PATH|auto")]
     pub(crate) resume: Option<PathBuf>,
     /// Train nothing: raise the learning rate over 100 steps, print the rate at which the loss falls most, draw the curve.
     #[arg(long, conflicts_with = "resume")]
@@ -133,7 +141,7 @@ pub(crate) struct TrainArgs {
 /// Arguments of `evaluate`.
 #[derive(Args, Debug)]
 pub(crate) struct EvaluateArgs {
-    /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors.
+    /// Weights that Kestrel wrote: best.safetensors or a checkpoint.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: PathBuf,
     /// The config.toml of the run, for its eval-transforms; without it, those of the weights, else the reference's.
@@ -254,7 +262,7 @@ pub(crate) struct WatchArgs {
 /// Arguments of `export`.
 #[derive(Args, Debug)]
 pub(crate) struct ExportArgs {
-    /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors.
+    /// Weights that Kestrel wrote: best.safetensors or a checkpoint.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: PathBuf,
     /// The file to write.
@@ -339,6 +347,10 @@ pub(crate) enum BenchCase {
     ResnetFull,
     /// The loader, from memory.
     LoadCifar,
+    /// The training loop against a bare step.
+    EngineOverhead,
+    /// A checkpoint.
+    CheckpointStall,
     /// The loader, from files.
     LoadFolder,
 }

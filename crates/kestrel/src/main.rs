@@ -5,11 +5,15 @@ mod commands;
 mod config;
 mod data;
 mod device;
+mod environment;
+mod exit;
 mod initial_weights;
+mod interrupt;
 mod logging;
 mod methods;
 mod progress;
 mod run_folder;
+mod run_lock;
 
 use std::process::ExitCode;
 
@@ -21,6 +25,7 @@ use kestrel_kernels::memory::CachingAllocator;
 
 use crate::cli::{Cli, Command};
 use crate::config::TrainOptions;
+use crate::exit::Exit;
 
 /// A training step uses the same large buffers again and again.
 #[global_allocator]
@@ -79,6 +84,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
+    if let Some(exit) = error.downcast_ref::<Exit>() {
+        let word = if exit.was_asked_for() { "" } else { "error: " };
+        eprintln!("{word}{exit}");
+        return ExitCode::from(exit.code);
+    }
     eprintln!("error: {}", describe(error));
     ExitCode::FAILURE
 }

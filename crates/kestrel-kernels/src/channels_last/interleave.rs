@@ -61,6 +61,10 @@ mod tests {
         assert!(interleave(&x.transpose(2, 3).unwrap()).unwrap().is_none());
         let tracked = candle_core::Var::from_tensor(&x).unwrap();
         assert!(interleave(&tracked).unwrap().is_none());
-        assert!(interleave(&Tensor::zeros((1, 64, 4, 4), DType::F32, &Device::Cpu).unwrap()).unwrap().is_none());
+        assert!(
+            interleave(&Tensor::zeros((1, 64, 4, 4), DType::F32, &Device::Cpu).unwrap())
+                .unwrap()
+                .is_none()
+        );
     }
 }

@@ -4,9 +4,11 @@
 
 mod accumulation;
 mod calibration;
+mod faults;
 mod golden;
 mod losses;
 mod lr_finder;
 mod lr_schedulers;
+mod mid_epoch;
 mod optimizers;
 mod resume;

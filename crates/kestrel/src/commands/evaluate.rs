@@ -17,7 +17,8 @@ use super::scoring::Scoring;
 use crate::cli::{EvaluateArgs, Split};
 use crate::config::{DatasetName, TrainConfig, TrainOptions};
 use crate::data::{self, EvalImages};
-use crate::{device, run_folder};
+use crate::device;
+use crate::run_folder::{self, RunFolder};
 
 /// Runs the command.
 pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
@@ -113,5 +114,6 @@ fn report_folder(args: &EvaluateArgs) -> Result<PathBuf> {
         return Ok(beside.to_owned());
     }
     let stem = args.weights.file_stem().unwrap_or_default().to_string_lossy();
-    run_folder::create(&TrainConfig::default(), &format!("{stem}-evaluation"))
+    let folder = RunFolder::create(&TrainConfig::default(), &format!("{stem}-evaluation"))?;
+    Ok(folder.path().to_owned())
 }

@@ -5,6 +5,7 @@ pub(crate) mod data;
 pub(crate) mod evaluate;
 mod evaluation_table;
 pub(crate) mod export;
+mod listeners;
 mod named_images;
 pub(crate) mod predict;
 pub(crate) mod predictions;

@@ -5,8 +5,10 @@
 mod bad_input;
 mod bad_samples;
 mod cpu_features;
+mod interrupted;
 mod methods;
 mod pictures;
 mod predict;
 mod report;
+mod run_files;
 mod train;

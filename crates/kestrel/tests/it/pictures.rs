@@ -1,6 +1,6 @@
 //! Small data sets on the disk, and the binary.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use image::{Rgb, RgbImage};
@@ -64,4 +64,14 @@ pub(crate) fn succeed(folder: &Path, args: &[&str]) -> Output {
         stderr(&output)
     );
     output
+}
+
+/// The newest checkpoint of a run's folder.
+pub(crate) fn newest(run: &Path) -> PathBuf {
+    let files = std::fs::read_dir(run.join("checkpoints")).unwrap();
+    let files = files.map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("step-"))
+        .max()
+        .unwrap()
 }

@@ -74,7 +74,8 @@ pub(super) fn convolve<'w, T: Transform, S: Simd, L: OnLoad, E: Epilogue>(
                 }
                 for part in panels.parts(panel) {
                     transform_weight_part::<T, S>(s, w, direction, panels, part.clone(), u);
-                    let products = (0..T::ALL_POINTS).flat_map(|point| points.runs(point).iter().map(move |rows| (point, rows)));
+                    let products =
+                        (0..T::ALL_POINTS).flat_map(|point| points.runs(point).iter().map(move |rows| (point, rows)));
                     for (point, rows) in products {
                         let product = Product {
                             rows: rows.len(),

@@ -174,7 +174,8 @@ impl<T: Transform, S: Simd, L: OnLoad, E: Epilogue> Job<'_, T, S, L, E> {
         for point in 0..T::ALL_POINTS {
             let next_plane = points.plane((point + 1).min(T::ALL_POINTS - 1));
             for panel in range.clone() {
-                let at = |panel: usize, plane: usize| self.u[panel * panels.stride() + plane * panels.plane()..].as_ptr();
+                let at =
+                    |panel: usize, plane: usize| self.u[panel * panels.stride() + plane * panels.plane()..].as_ptr();
                 let b = at(panel, points.plane(point));
                 let next = if panel + 1 < range.end {
                     at(panel + 1, points.plane(point))

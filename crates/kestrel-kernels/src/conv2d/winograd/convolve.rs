@@ -105,7 +105,9 @@ impl<T: Transform, S: Simd, L: OnLoad, E: Epilogue> Operands<'_, T, S, L, E> {
     /// As [`input::transform_patches`], but for `x`.
     pub(super) unsafe fn transform_patches(&self, tiles: Range<usize>, v: *mut f32, strides: [usize; 2]) {
         // SAFETY: `x` has the length of the shape's input; the rest is the caller's promise.
-        unsafe { input::transform_patches::<T, S, L>(self.s, self.shape, self.x.as_ptr(), self.load, tiles, v, strides) };
+        unsafe {
+            input::transform_patches::<T, S, L>(self.s, self.shape, self.x.as_ptr(), self.load, tiles, v, strides)
+        };
     }
 
     /// Writes output channels `channels` of `tiles`.
@@ -122,7 +124,16 @@ impl<T: Transform, S: Simd, L: OnLoad, E: Epilogue> Operands<'_, T, S, L, E> {
         let y = self.y.get();
         // SAFETY: `y` is writable for the length of the shape's output; the rest is the caller's promise.
         unsafe {
-            output::transform_products::<T, S, E>(self.s, self.shape, products, self.epilogue, tiles, channels, y, sums);
+            output::transform_products::<T, S, E>(
+                self.s,
+                self.shape,
+                products,
+                self.epilogue,
+                tiles,
+                channels,
+                y,
+                sums,
+            );
         };
     }
 }

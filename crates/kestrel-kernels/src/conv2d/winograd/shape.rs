@@ -398,10 +398,16 @@ mod tests {
     #[test]
     fn strided_patches_know_what_lies_inside() {
         let shape = Shape::strided([1, 7, 6, 1], 1).unwrap();
-        assert_eq!([0, 2].map(|y| (shape.patch_start(y), shape.patch_rows(y))), [(-1, 1..5), (3, 0..4)]);
+        assert_eq!(
+            [0, 2].map(|y| (shape.patch_start(y), shape.patch_rows(y))),
+            [(-1, 1..5), (3, 0..4)]
+        );
         assert_eq!(shape.patch_columns(2), 0..3);
         let back = shape.transposed();
-        assert_eq!([0, 4].map(|y| (back.patch_start(y), back.patch_rows(y))), [(0, 0..3), (2, 0..2)]);
+        assert_eq!(
+            [0, 4].map(|y| (back.patch_start(y), back.patch_rows(y))),
+            [(0, 0..3), (2, 0..2)]
+        );
     }
 
     #[test]

@@ -63,11 +63,17 @@ const STRIDED: [([usize; 4], usize); 20] = [
 
 fn shapes() -> impl Iterator<Item = Shape> {
     // Miri interprets the code: a shape of parts of vectors and one of whole ones are enough for it.
-    let (unit, strided) = if cfg!(miri) { (3..5, 2..4) } else { (0..SHAPES.len(), 0..STRIDED.len()) };
+    let (unit, strided) = if cfg!(miri) {
+        (3..5, 2..4)
+    } else {
+        (0..SHAPES.len(), 0..STRIDED.len())
+    };
     let unit = SHAPES[unit]
         .iter()
         .map(|&(input, k, padding)| Shape::new(input, k, padding).unwrap());
-    let strided = STRIDED[strided].iter().map(|&(input, k)| Shape::strided(input, k).unwrap());
+    let strided = STRIDED[strided]
+        .iter()
+        .map(|&(input, k)| Shape::strided(input, k).unwrap());
     unit.chain(strided)
 }
 

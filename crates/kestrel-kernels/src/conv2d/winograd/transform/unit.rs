@@ -42,7 +42,7 @@ impl Transform for Unit {
             s.neg_mul_add(beta, odd_b, even_b),
             s.neg_mul_add(five_halves, d[3], s.add(d[1], d[5])),
         ]
-}
+    }
 
     #[inline(always)]
     fn output<S: Simd>(s: S, m: Points<S>) -> Outputs<S> {
@@ -58,7 +58,7 @@ impl Transform for Unit {
                 s.mul_add(s.splat(2.0 * BETA), difference_b, m[5]),
             ),
         ]
-}
+    }
 
     #[inline(always)]
     fn weight<S: Simd>(s: S, g: [S::V; 3]) -> Points<S> {
@@ -74,7 +74,7 @@ impl Transform for Unit {
             s.sub(even_b, odd_b),
             g[2],
         ]
-}
+    }
 }
 
 impl Adjoint for Unit {
@@ -93,7 +93,7 @@ impl Adjoint for Unit {
             s.neg_mul_add(beta, odd_b, even_b),
             y[3],
         ]
-}
+    }
 
     #[inline(always)]
     fn weight_adjoint<S: Simd>(s: S, m: Points<S>) -> [S::V; 3] {
@@ -108,5 +108,5 @@ impl Adjoint for Unit {
             ),
             s.mul_add(s.splat(-1.0 / 3.0), sum_a, s.mul_add(s.splat(1.0 / 3.0), sum_b, m[5])),
         ]
-}
+    }
 }
