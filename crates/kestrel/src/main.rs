@@ -9,6 +9,7 @@ mod environment;
 mod exit;
 mod initial_weights;
 mod interrupt;
+mod live_view;
 mod logging;
 mod methods;
 mod progress;

@@ -13,7 +13,7 @@ use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
 use kestrel_train::checkpoint::{BEST_FILE, Weights};
 use kestrel_train::lr_finder::{self, LrFinderConfig};
-use kestrel_train::report::{DataRecord, save_lr_plot};
+use kestrel_train::report::{DataRecord, save_lr_plot, write_report};
 use kestrel_train::{BatchSource, Trainer, Tta};
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +154,8 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
         Ending::Stopped(Stop::Signal(exit)) => Err(exit.into()),
         Ending::Stopped(Stop::MaxTime) => {
             let (step, folder) = (progress.step, path.display());
+            // Nothing is evaluated yet; there are curves to look at.
+            write_report(path)?;
             tracing::info!("Stopped by --max-time after step {step}; go on with --resume {folder}");
             Ok(())
         }
