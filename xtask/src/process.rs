@@ -61,7 +61,8 @@ pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // A code that a byte cannot hold must not become 0.
-    code(status).and_then(|code| u8::try_from(code).ok())
+    code(status)
+        .and_then(|code| u8::try_from(code).ok())
         .map_or(ExitCode::FAILURE, ExitCode::from)
 }
 

@@ -22,7 +22,11 @@ fn a_signal_to_xtask_ends_the_run_well() {
     };
     let args = "train --dataset fashion-mnist-sample --limit 64 --width 1 --batch-size 4 --epochs 100000 --log-every 1 \
                 --name a --threads 1";
-    let mut child = command().args(args.split_whitespace()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command()
+        .args(args.split_whitespace())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("Step [3/16]") {
@@ -40,6 +44,9 @@ fn a_signal_to_xtask_ends_the_run_well() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&resumed.stderr).into_owned();
-    assert!(resumed.status.success() && said.contains("Resuming runs/a/checkpoints/step-"), "{said}");
+    assert!(
+        resumed.status.success() && said.contains("Resuming runs/a/checkpoints/step-"),
+        "{said}"
+    );
     std::fs::remove_dir_all(&folder).unwrap();
 }

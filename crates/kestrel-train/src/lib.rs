@@ -29,9 +29,9 @@ pub mod weight_average;
 
 pub use batch_source::{BatchSource, Batches};
 pub use callback::{Callback, Control, EpochReport, StepReport};
+pub use early_stopping::EarlyStopping;
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate, evaluate_with, predict_probabilities};
-pub use early_stopping::EarlyStopping;
 pub use grad_clip::GradClip;
 pub use non_finite::{NonFinite, NonFiniteDump};
 pub use progress::{Position, Progress};

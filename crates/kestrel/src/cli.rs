@@ -23,7 +23,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 the work failed (the reason is on stderr), 2 the arguments are wrong or name a run \
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 the work failed (the reason is on stderr), 2 the arguments are wrong or name a run \
 that is in use, 130 and 143 a run stopped by SIGINT or SIGTERM, with a checkpoint.
 Results go to stdout, everything else to stderr.";
 

@@ -300,7 +300,8 @@ impl TrainConfig {
         }
         let mut differing = others;
         let options = asked.iter();
-        let options = options.filter(|(key, value)| !HARMLESS.contains(&key.as_str()) && saved.get(*key) != Some(value));
+        let options =
+            options.filter(|(key, value)| !HARMLESS.contains(&key.as_str()) && saved.get(*key) != Some(value));
         differing.extend(options.map(|(key, value)| {
             let was = saved.get(key).map_or("not set".to_owned(), ToString::to_string);
             format!("--{key} is {value} and was {was}")
@@ -365,7 +366,9 @@ impl TrainConfig {
             bail!("early-stopping-patience is 0, but must be at least 1");
         }
         if self.early_stopping_patience.is_none() && self.early_stopping_metric != WatchedName::ValAccuracy {
-            bail!("early-stopping-metric is for early-stopping-patience; give that, or leave early-stopping-metric out");
+            bail!(
+                "early-stopping-metric is for early-stopping-patience; give that, or leave early-stopping-metric out"
+            );
         }
         if self.early_stopping_patience.is_some() && self.unfreeze.is_some() {
             bail!("early-stopping-patience is for a run of one stage; leave it out, or unfreeze");

@@ -127,7 +127,10 @@ mod tests {
             raise(SIGINT).unwrap();
             let exit = interrupt.asked(Path::new("runs/a"), 3).unwrap();
             assert_eq!(exit.code, 130);
-            assert_eq!(exit.message, "Stopped by SIGINT after step 3; go on with --resume runs/a");
+            assert_eq!(
+                exit.message,
+                "Stopped by SIGINT after step 3; go on with --resume runs/a"
+            );
             if part == "one" {
                 std::process::exit(7);
             }

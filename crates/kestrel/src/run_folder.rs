@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
-use kestrel_train::checkpoint::{
-    BEST_FILE, Checkpoint, CheckpointFolder, Weights, remove_scratch_files, write_atomic,
-};
+use kestrel_train::checkpoint::{BEST_FILE, Checkpoint, CheckpointFolder, Weights, remove_scratch_files, write_atomic};
 
 use crate::config::TrainConfig;
 use crate::run_lock::RunLock;
@@ -124,7 +122,9 @@ pub(crate) fn open(path: &Path) -> Result<(RunFolder, Found)> {
         );
     }
     let folder = CheckpointFolder::run_of(path).or_else(|| path.parent());
-    let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let folder = RunFolder::at(folder.to_owned())?;
     let found = Found {
         checkpoint: Checkpoint::load(path)?,
@@ -175,7 +175,9 @@ fn saved_last(runs: &Path) -> Result<Option<PathBuf>> {
     for entry in entries {
         let path = entry.with_context(|| format!("cannot list {}", runs.display()))?.path();
         let checkpoints = CheckpointFolder::of_run(&path).list()?;
-        let times = checkpoints.iter().filter_map(|(_, file)| file.metadata().ok()?.modified().ok());
+        let times = checkpoints
+            .iter()
+            .filter_map(|(_, file)| file.metadata().ok()?.modified().ok());
         let candidate = times.max().map(|time| (time, path));
         last = last.max(candidate);
     }

@@ -47,11 +47,22 @@ pub(crate) fn run(features: Option<&OsStr>, args: &[OsString]) -> Result<ExitCod
     };
     let started = Instant::now();
     let straight = soak.folder("straight")?;
-    let status = soak.start(&straight, 2)?.wait().context("cannot wait for the trainer")?;
-    ensure!(status.success(), "the straight run failed; its log is {}", straight.join("log").display());
+    let status = soak
+        .start(&straight, 2)?
+        .wait()
+        .context("cannot wait for the trainer")?;
+    ensure!(
+        status.success(),
+        "the straight run failed; its log is {}",
+        straight.join("log").display()
+    );
     let length = started.elapsed();
     let want = outcome(&straight)?;
-    eprintln!("soak: the straight run took {:.1} s; {}", length.as_secs_f64(), folder.display());
+    eprintln!(
+        "soak: the straight run took {:.1} s; {}",
+        length.as_secs_f64(),
+        folder.display()
+    );
 
     let mut random = Random(plan.seed);
     let mut counts = [0u64; SIGNALS.len()];
@@ -73,7 +84,10 @@ pub(crate) fn run(features: Option<&OsStr>, args: &[OsString]) -> Result<ExitCod
         eprintln!("soak: round {rounds} ended {endings} times and equals the straight run");
     }
     fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-    let by_signal = SIGNALS.iter().zip(counts).map(|((name, _), count)| format!("SIG{name} {count}"));
+    let by_signal = SIGNALS
+        .iter()
+        .zip(counts)
+        .map(|((name, _), count)| format!("SIG{name} {count}"));
     println!(
         "soak: {rounds} rounds in {} minutes, ended {} times ({}), each equal to the straight run",
         started.elapsed().as_secs() / 60,
@@ -190,7 +204,8 @@ impl Plan {
             };
             let value = args.next().unwrap_or_default();
             let number = value.parse().ok().filter(|number| *number >= least);
-            *slot = number.with_context(|| format!("{arg} is {value:?}, expected a whole number of at least {least}"))?;
+            *slot =
+                number.with_context(|| format!("{arg} is {value:?}, expected a whole number of at least {least}"))?;
         }
         Ok(plan)
     }

@@ -33,7 +33,10 @@ fn commit() -> Option<String> {
     git.arg("-C").arg(cargo::root());
     git.args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]);
     let output = git.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    let text = output.status.success().then(|| String::from_utf8(output.stdout).ok())??;
+    let text = output
+        .status
+        .success()
+        .then(|| String::from_utf8(output.stdout).ok())??;
     Some(text.trim().to_owned())
 }
 

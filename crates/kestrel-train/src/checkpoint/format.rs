@@ -204,7 +204,8 @@ impl Checkpoint {
         // All of the header, and the hash, before a tensor is made: a file costs no more than twice its size in memory.
         let sealed = sealed(&bytes, path)?;
         if hash(&bytes, &sealed.checkpoint).map_err(|reason| invalid(path, &reason))? != sealed.sha256 {
-            let reason = "its contents do not match their sha256: the file was changed or damaged, or an earlier version's";
+            let reason =
+                "its contents do not match their sha256: the file was changed or damaged, or an earlier version's";
             return Err(invalid(path, reason));
         }
         let format = serde_json::from_str::<FormatOnly>(&sealed.checkpoint);

@@ -33,7 +33,11 @@ impl JsonLines {
         };
         let kept = kept(&text, keep);
         // Each line is written by one call, so that no other is in its midst.
-        let file = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(failed)?;
         if kept < text.len() {
             file.set_len(kept as u64).map_err(failed)?;
         }
@@ -89,7 +93,10 @@ mod tests {
         let text = b"{\"n\":1}\nnoise\n{\"n\":2}\n{\"n\":3}\n{\"n\":1}\n{\"n\"";
         let up_to = |limit: u64| kept(text, |v| v["n"].as_u64().is_none_or(|n| n <= limit));
         assert_eq!(&text[..up_to(2)], b"{\"n\":1}\nnoise\n{\"n\":2}\n");
-        assert_eq!(&text[..up_to(9)], b"{\"n\":1}\nnoise\n{\"n\":2}\n{\"n\":3}\n{\"n\":1}\n");
+        assert_eq!(
+            &text[..up_to(9)],
+            b"{\"n\":1}\nnoise\n{\"n\":2}\n{\"n\":3}\n{\"n\":1}\n"
+        );
         assert_eq!(up_to(0), 0);
         for end in 0..8 {
             assert_eq!(kept(&text[..end], |_| true), 0, "{end}");
@@ -109,6 +116,9 @@ mod tests {
             is_empty: true,
         };
         let error = lines.write(&1).unwrap_err();
-        assert!(matches!(error, Error::Write { .. }) && error.to_string().contains("/dev/full"), "{error}");
+        assert!(
+            matches!(error, Error::Write { .. }) && error.to_string().contains("/dev/full"),
+            "{error}"
+        );
     }
 }

@@ -74,7 +74,9 @@ impl MetricsLog {
     /// # Errors
     /// [`Error::Read`](crate::Error::Read) and [`Error::Write`](crate::Error::Write).
     pub fn open(folder: &Path, header: &RunHeader, progress: &Progress) -> Result<Self> {
-        let mut lines = JsonLines::open(&Self::path(folder), |line| is_past(line, progress).is_none_or(|past| !past))?;
+        let mut lines = JsonLines::open(&Self::path(folder), |line| {
+            is_past(line, progress).is_none_or(|past| !past)
+        })?;
         if lines.is_empty() {
             lines.write(&Line::Run { schema: 1, header })?;
         }

@@ -51,9 +51,15 @@ impl TensorBoard {
     }
 
     fn scalars(&mut self, step: u64, scalars: &[(&str, f64)]) -> Result<()> {
-        scalars
-            .iter()
-            .try_for_each(|(tag, value)| self.write(step, &Event::Scalar { tag, value: *value as f32 }))
+        scalars.iter().try_for_each(|(tag, value)| {
+            self.write(
+                step,
+                &Event::Scalar {
+                    tag,
+                    value: *value as f32,
+                },
+            )
+        })
     }
 }
 

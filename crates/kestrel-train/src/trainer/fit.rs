@@ -9,9 +9,7 @@ use crate::lr_scheduler::Event;
 use crate::metrics::argmax;
 use crate::progress::Position;
 use crate::weight_average::WeightAverage;
-use crate::{
-    BatchSource, Callback, Control, EpochReport, Error, Evaluation, Result, StepReport, Trainer, evaluate,
-};
+use crate::{BatchSource, Callback, Control, EpochReport, Error, Evaluation, Result, StepReport, Trainer, evaluate};
 
 /// What the training part of an epoch came to.
 #[derive(Clone, Copy, Debug)]
@@ -140,11 +138,11 @@ impl Trainer {
                 Some(own)
             }
         };
-        let validation = evaluate(self.model.as_ref(), val, &mut |done, total| {
-            match ask(callbacks, |c| c.on_validation_batch(done, total))? {
-                Control::Continue => Ok(()),
-                Control::Stop => Err(Error::Stopped),
-            }
+        let validation = evaluate(self.model.as_ref(), val, &mut |done, total| match ask(callbacks, |c| {
+            c.on_validation_batch(done, total)
+        })? {
+            Control::Continue => Ok(()),
+            Control::Stop => Err(Error::Stopped),
         });
         if let Some(own) = own {
             params.load_state_dict(&own)?;

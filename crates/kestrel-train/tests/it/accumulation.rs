@@ -171,7 +171,12 @@ fn a_step_is_not_lost_where_the_last_batches_are_dropped() {
         },
         ..LoaderConfig::default()
     };
-    let loader = DataLoader::new(Arc::new(Torn(dataset(1, 8), vec![6, 7])), presets::cifar_eval().unwrap(), config).unwrap();
+    let loader = DataLoader::new(
+        Arc::new(Torn(dataset(1, 8), vec![6, 7])),
+        presets::cifar_eval().unwrap(),
+        config,
+    )
+    .unwrap();
     let mut trainer = trainer(2, None, 0.0);
     trainer.train_one_epoch(&loader, &mut []).unwrap();
     assert_eq!((trainer.progress().step, trainer.progress().samples_seen), (2, 6));

@@ -77,23 +77,43 @@ impl Disk for Dying {
         let lives = self.lives("create");
         let file = LocalDisk.create(path)?;
         // An empty file is what stays of a process that is killed here.
-        if lives { Ok(Box::new(DyingFile(file, self.clone()))) } else { dead() }
+        if lives {
+            Ok(Box::new(DyingFile(file, self.clone())))
+        } else {
+            dead()
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        if self.lives("rename") { LocalDisk.rename(from, to) } else { dead() }
+        if self.lives("rename") {
+            LocalDisk.rename(from, to)
+        } else {
+            dead()
+        }
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        if self.lives("sync folder") { LocalDisk.sync_folder(folder) } else { dead() }
+        if self.lives("sync folder") {
+            LocalDisk.sync_folder(folder)
+        } else {
+            dead()
+        }
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
-        if self.lives("sync file") { LocalDisk.sync_file(path) } else { dead() }
+        if self.lives("sync file") {
+            LocalDisk.sync_file(path)
+        } else {
+            dead()
+        }
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        if self.lives("remove") { LocalDisk.remove(path) } else { dead() }
+        if self.lives("remove") {
+            LocalDisk.remove(path)
+        } else {
+            dead()
+        }
     }
 }
 
@@ -109,10 +129,24 @@ fn killed_at_any_instant_of_a_save_the_run_goes_on_exactly() {
     let straight = tempfile::tempdir().unwrap();
     let disk = Dying::after(usize::MAX);
     let recorded = disk.clone();
-    go_on(straight.path(), &two_epochs, |c| often(c).on_disk(Arc::new(recorded)), &mut Nothing).unwrap();
+    go_on(
+        straight.path(),
+        &two_epochs,
+        |c| often(c).on_disk(Arc::new(recorded)),
+        &mut Nothing,
+    )
+    .unwrap();
     let want = files(straight.path());
     let operations = disk.operations();
-    for kind in ["create", "write", "sync", "rename", "sync folder", "remove", "sync file"] {
+    for kind in [
+        "create",
+        "write",
+        "sync",
+        "rename",
+        "sync folder",
+        "remove",
+        "sync file",
+    ] {
         assert!(operations.iter().any(|operation| operation == kind), "no {kind}");
     }
     let mut committed = false;
@@ -125,7 +159,11 @@ fn killed_at_any_instant_of_a_save_the_run_goes_on_exactly() {
         let folder = CheckpointFolder::of_run(dir.path());
         let newest = folder.newest().unwrap();
         committed |= newest.is_some();
-        assert_eq!(newest.is_some(), committed, "{what}: a checkpoint that was there is gone");
+        assert_eq!(
+            newest.is_some(),
+            committed,
+            "{what}: a checkpoint that was there is gone"
+        );
         assert!(newest.is_none_or(|newest| newest.passed_over.is_empty()), "{what}");
         go_on(dir.path(), &two_epochs, often, &mut Nothing).unwrap();
         same(&files(dir.path()), &want, &what);
@@ -177,7 +215,12 @@ fn the_keep_policy_keeps_the_last_and_the_best() {
         &mut Nothing,
     );
     let best = trainer.unwrap().progress().best_step.unwrap();
-    let steps: Vec<u64> = CheckpointFolder::of_run(dir.path()).list().unwrap().iter().map(|(step, _)| *step).collect();
+    let steps: Vec<u64> = CheckpointFolder::of_run(dir.path())
+        .list()
+        .unwrap()
+        .iter()
+        .map(|(step, _)| *step)
+        .collect();
     let mut want = vec![best, 38, 39, 40];
     want.dedup();
     assert_eq!(steps, want);
@@ -199,7 +242,8 @@ impl Loss for Broken {
             return Ok(loss);
         }
         // The slope of the root at 0 is infinite.
-        let zero = (logits.sum_all()? * 0.0)?;
+        let sum = logits.sum_all()?;
+        let zero = (&sum - &sum)?;
         Ok(if self.gradient_alone {
             (loss + zero.sqrt()?)?
         } else {
@@ -211,15 +255,26 @@ impl Loss for Broken {
 #[test]
 fn numbers_that_are_none_stop_the_run_and_are_never_saved() {
     for gradient_alone in [true, false] {
-        for clip in [GradClip::default(), GradClip { max_value: Some(1.0), max_norm: Some(1.0) }] {
+        for clip in [
+            GradClip::default(),
+            GradClip {
+                max_value: Some(1.0),
+                max_norm: Some(1.0),
+            },
+        ] {
             let dir = tempfile::tempdir().unwrap();
             // The second step of the second epoch, which no line of the log is about.
             let make = || {
-                let broken = Broken { at: Mutex::new(6), gradient_alone };
+                let broken = Broken {
+                    at: Mutex::new(6),
+                    gradient_alone,
+                };
                 trainer(3, 0.01).with_loss(Box::new(broken)).with_grad_clip(clip)
             };
             let mut dump = NonFiniteDump::new(dir.path(), serde_json::json!({"lr": 0.01}));
-            let error = go_on(dir.path(), &make, |c| c.every(Some(Every::Steps(1))), &mut dump).err().unwrap();
+            let error = go_on(dir.path(), &make, |c| c.every(Some(Every::Steps(1))), &mut dump)
+                .err()
+                .unwrap();
             let Error::NonFinite(found) = &error else {
                 panic!("{error}")
             };
@@ -228,13 +283,21 @@ fn numbers_that_are_none_stop_the_run_and_are_never_saved() {
             assert_eq!(found.loss.is_finite(), gradient_alone);
             assert!(!found.grad_norm.is_finite() && !found.norms.is_empty());
             let text = error.to_string();
-            for word in ["epoch 2, step 2", "gradient norm NaN", "lr 1.000e-2", &format!("{:?}", found.samples)] {
+            for word in [
+                "epoch 2, step 2",
+                "gradient norm NaN",
+                "lr 1.000e-2",
+                &format!("{:?}", found.samples),
+            ] {
                 assert!(text.contains(word), "{word:?} in {text}");
             }
             let dump = std::fs::read_to_string(dump.written().unwrap()).unwrap();
             let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
             assert_eq!(dump["samples"].as_array().unwrap().len(), 8);
-            assert_eq!((&dump["config"]["lr"], &dump["grad_norm"]), (&0.01.into(), &"NaN".into()));
+            assert_eq!(
+                (&dump["config"]["lr"], &dump["grad_norm"]),
+                (&0.01.into(), &"NaN".into())
+            );
             assert!(dump["grad_norms"]["conv1.weight"].is_string());
             // The last state that was saved is the one before, and it is whole.
             let newest = CheckpointFolder::of_run(dir.path()).newest().unwrap().unwrap();
@@ -277,7 +340,10 @@ impl Optimizer for Overflowing {
 fn weights_that_an_update_made_infinite_are_never_saved() {
     let dir = tempfile::tempdir().unwrap();
     let make = || {
-        let model = info(2).model.build(5, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        let model = info(2)
+            .model
+            .build(5, candle_core::DType::F32, &candle_core::Device::Cpu)
+            .unwrap();
         let sgd = Sgd::new(model.params().trainable(), kestrel_kernels::SgdConfig::default()).unwrap();
         let config = TrainerConfig {
             epochs: 1,
@@ -286,8 +352,13 @@ fn weights_that_an_update_made_infinite_are_never_saved() {
         };
         Trainer::new(model, Box::new(Overflowing(sgd)), None, config)
     };
-    let error = go_on(dir.path(), &make, |c| c.every(Some(Every::Steps(1))), &mut Nothing).err().unwrap();
-    assert!(matches!(error, Error::NonFiniteState { .. } | Error::NonFinite(_)), "{error}");
+    let error = go_on(dir.path(), &make, |c| c.every(Some(Every::Steps(1))), &mut Nothing)
+        .err()
+        .unwrap();
+    assert!(
+        matches!(error, Error::NonFiniteState { .. } | Error::NonFinite(_)),
+        "{error}"
+    );
     assert!(CheckpointFolder::of_run(dir.path()).list().unwrap().is_empty());
     assert!(!dir.path().join(BEST_FILE).exists());
 }
@@ -321,7 +392,10 @@ impl Model for Full {
 fn a_device_without_memory_is_named_with_the_batch_size_and_the_checkpoint_stays() {
     let dir = tempfile::tempdir().unwrap();
     let make = |batches: usize| {
-        let model = info(2).model.build(5, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        let model = info(2)
+            .model
+            .build(5, candle_core::DType::F32, &candle_core::Device::Cpu)
+            .unwrap();
         let sgd = Sgd::new(model.params().trainable(), kestrel_kernels::SgdConfig::default()).unwrap();
         let config = TrainerConfig {
             epochs: 2,
@@ -332,7 +406,10 @@ fn a_device_without_memory_is_named_with_the_batch_size_and_the_checkpoint_stays
     };
     let error = go_on(dir.path(), &|| make(6), |c| c, &mut Nothing).err().unwrap();
     assert!(matches!(error, Error::OutOfMemory { batch_size: 8, .. }), "{error}");
-    assert!(error.to_string().contains("batch-size") && error.to_string().contains("accumulate"), "{error}");
+    assert!(
+        error.to_string().contains("batch-size") && error.to_string().contains("accumulate"),
+        "{error}"
+    );
     let newest = CheckpointFolder::of_run(dir.path()).newest().unwrap().unwrap();
     assert_eq!(newest.checkpoint.progress().epoch, 1);
     go_on(dir.path(), &|| make(usize::MAX), |c| c, &mut Nothing).unwrap();

@@ -8,7 +8,7 @@ use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::transforms::presets;
 use kestrel_data::{BadSamplePolicy, OnBadSample};
 use kestrel_train::callback::EpochTiming;
-use kestrel_train::checkpoint::{BEST_FILE, Checkpointer, CheckpointFolder, Every};
+use kestrel_train::checkpoint::{BEST_FILE, CheckpointFolder, Checkpointer, Every};
 use kestrel_train::run_log::{MetricsCsv, MetricsLog, RunHeader};
 use kestrel_train::{
     BatchSource, Callback, Control, EarlyStopping, EpochReport, StepReport, TimeLimit, Trainer, TrainerConfig,
@@ -22,7 +22,12 @@ use crate::resume::{dataset, info, loader, other, trainer};
 pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let newest = CheckpointFolder::of_run(folder).list().unwrap().pop().unwrap();
     let newest = format!("checkpoints/{}", newest.1.file_name().unwrap().display());
-    let names = [BEST_FILE.to_owned(), newest, "metrics.jsonl".to_owned(), "metrics.csv".to_owned()];
+    let names = [
+        BEST_FILE.to_owned(),
+        newest,
+        "metrics.jsonl".to_owned(),
+        "metrics.csv".to_owned(),
+    ];
     let read = |name: String| {
         let bytes = std::fs::read(folder.join(&name)).unwrap();
         (name, bytes)
@@ -32,12 +37,10 @@ pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 pub(crate) fn same(got: &[(String, Vec<u8>)], want: &[(String, Vec<u8>)], what: &str) {
     for ((name, got), (_, want)) in got.iter().zip(want) {
-        assert!(
-            got == want,
-            "{what}: {name} differs:\n{}\n{}",
-            String::from_utf8_lossy(got),
-            String::from_utf8_lossy(want)
-        );
+        if name.starts_with("metrics") {
+            assert_eq!(String::from_utf8_lossy(got), String::from_utf8_lossy(want), "{what}: {name}");
+        }
+        assert!(got == want, "{what}: {name} differs");
     }
 }
 
@@ -155,10 +158,19 @@ fn every_checkpoint_on_the_way_is_a_place_to_go_on_from() {
     let dir = tempfile::tempdir().unwrap();
     let make = || logging(trainer(3, 0.01));
     let want = straight(&make);
-    go_on(dir.path(), &make, |c| c.every(Some(Every::Steps(1))).keep_last(0), &mut Never).unwrap();
+    go_on(
+        dir.path(),
+        &make,
+        |c| c.every(Some(Every::Steps(1))).keep_last(0),
+        &mut Never,
+    )
+    .unwrap();
     same(&files(dir.path()), &want, "every step is saved");
     let all = CheckpointFolder::of_run(dir.path()).list().unwrap();
-    assert_eq!(all.iter().map(|(step, _)| *step).collect::<Vec<_>>(), (1..=12).collect::<Vec<_>>());
+    assert_eq!(
+        all.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
+        (1..=12).collect::<Vec<_>>()
+    );
     for (step, path) in all.iter().rev() {
         let again = tempfile::tempdir().unwrap();
         let folder = CheckpointFolder::of_run(again.path());
@@ -289,7 +301,7 @@ fn early_stopping_ends_a_resumed_run_where_the_straight_one_ends() {
 #[test]
 fn a_time_limit_ends_the_run_with_a_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
-    let mut limit = TimeLimit::new(std::time::Duration::ZERO);
+    let mut limit = TimeLimit::new(std::time::Instant::now(), std::time::Duration::ZERO);
     let trainer = go_on(dir.path(), &forty_steps, |c| c, &mut limit).unwrap();
     assert!(limit.is_over());
     assert_eq!(trainer.progress().step, 1);
@@ -330,6 +342,11 @@ impl Callback for Hooks {
 fn hooks_are_called_in_order() {
     let mut hooks = Hooks::default();
     let mut trainer = trainer(3, 0.01);
-    trainer.fit(&loader(1, 27, true), &loader(2, 9, false), &mut [&mut hooks]).unwrap();
-    assert_eq!(hooks.0, ["fit", "step 1", "step 2", "step 3", "step 4", "epoch 1", "end"]);
+    trainer
+        .fit(&loader(1, 27, true), &loader(2, 9, false), &mut [&mut hooks])
+        .unwrap();
+    assert_eq!(
+        hooks.0,
+        ["fit", "step 1", "step 2", "step 3", "step 4", "epoch 1", "end"]
+    );
 }

@@ -106,7 +106,11 @@ fn fit(trainer: &mut Trainer, folder: &Path, extra: &mut dyn Callback) -> kestre
 
 /// The newest checkpoint in a run's folder.
 pub(crate) fn newest(folder: &Path) -> Option<PathBuf> {
-    CheckpointFolder::of_run(folder).list().unwrap().pop().map(|(_, path)| path)
+    CheckpointFolder::of_run(folder)
+        .list()
+        .unwrap()
+        .pop()
+        .map(|(_, path)| path)
 }
 
 pub(crate) struct Nothing;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
@@ -61,6 +62,7 @@ struct Resumed {
 pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, bars: &MultiProgress) -> Result<()> {
     let span = tracing::info_span!("run");
     let _guard = span.enter();
+    let started = Instant::now();
     let asked = || TrainConfig::from_layers(&[preset, file, &args.options]);
     let (folder, resumed) = match args.resume.as_deref() {
         None => (None, None),
@@ -136,7 +138,7 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     }
     let saved = serde_json::to_value(&saved).context("the configuration")?;
     let before = resumed.as_ref().map(|r| r.found.checkpoint.progress().clone());
-    let mut listeners = Listeners::new(path, &config, &info, &saved, &before.unwrap_or_default())?;
+    let mut listeners = Listeners::new(path, &config, &info, &saved, &before.unwrap_or_default(), started)?;
     let run = Run {
         model: &model,
         info: &info,
@@ -235,7 +237,11 @@ impl Resumed {
             Some(position) => format!(", batch {} of the next", position.next_batch),
         };
         let path = self.found.path.display();
-        tracing::info!(epoch = done, step, "Resuming {path}: after epoch {done} of {epochs}{within}, step {step}");
+        tracing::info!(
+            epoch = done,
+            step,
+            "Resuming {path}: after epoch {done} of {epochs}{within}, step {step}"
+        );
     }
 }
 

@@ -138,9 +138,23 @@ mod tests {
             ("36h", 129_600, "1d12h"),
         ] {
             let time: TimeSpan = text.parse().unwrap();
-            assert_eq!((time.0.as_secs(), time.to_string().as_str()), (seconds, again), "{text}");
+            assert_eq!(
+                (time.0.as_secs(), time.to_string().as_str()),
+                (seconds, again),
+                "{text}"
+            );
         }
-        for text in ["", "0s", "10", "m", "1.5h", "5x", "99999999999999999999d", "999999999999999999d", "-1m"] {
+        for text in [
+            "",
+            "0s",
+            "10",
+            "m",
+            "1.5h",
+            "5x",
+            "99999999999999999999d",
+            "999999999999999999d",
+            "-1m",
+        ] {
             assert!(text.parse::<TimeSpan>().is_err(), "{text}");
         }
     }

@@ -67,7 +67,11 @@ fn a_resumed_run_may_change_its_epochs_but_not_its_numbers() {
     let (file, command_line) = (options("lr = 0.1\nbeta1 = 0.5"), options("seed = 3\nbeta1 = 0.9"));
     let others = vec!["the program is 2 and was 1".to_owned()];
     let error = saved.resumed(&[&file, &command_line], others).unwrap_err().to_string();
-    for field in ["--lr is 0.1 and was 0.001", "--seed is 3 and was 0", "the program is 2 and was 1"] {
+    for field in [
+        "--lr is 0.1 and was 0.001",
+        "--seed is 3 and was 0",
+        "the program is 2 and was 1",
+    ] {
         assert!(error.contains(field), "{error}");
     }
     assert!(!error.contains("beta1"), "the command line wins: {error}");
@@ -84,10 +88,16 @@ fn a_configuration_saved_before_cpu_features_is_read() {
 #[test]
 fn a_schedule_over_the_whole_run_keeps_its_epochs() {
     let cosine = TrainConfig::from_layers(&[&options("scheduler = \"cosine\"")]).unwrap();
-    let error = cosine.resumed(&[&options("epochs = 60")], Vec::new()).unwrap_err().to_string();
+    let error = cosine
+        .resumed(&[&options("epochs = 60")], Vec::new())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("epochs is 60 and was 50"), "{error}");
     let fixed = TrainConfig::from_layers(&[&options("scheduler = \"cosine\"\nt-max = 50")]).unwrap();
-    assert_eq!(fixed.resumed(&[&options("epochs = 60")], Vec::new()).unwrap().epochs, 60);
+    assert_eq!(
+        fixed.resumed(&[&options("epochs = 60")], Vec::new()).unwrap().epochs,
+        60
+    );
 }
 
 #[test]
@@ -175,7 +185,9 @@ fn every_option_that_decides_a_number_is_named_where_it_differs() {
         };
         let text = format!("{key} = {other}");
         let result = saved.resumed(&[&options(&text)], Vec::new());
-        let named = result.as_ref().is_err_and(|e| e.to_string().contains(&format!("--{key} is")));
+        let named = result
+            .as_ref()
+            .is_err_and(|e| e.to_string().contains(&format!("--{key} is")));
         assert_eq!(named, !HARMLESS.contains(&key.as_str()), "{text}");
         refused += usize::from(named);
     }
@@ -184,7 +196,12 @@ fn every_option_that_decides_a_number_is_named_where_it_differs() {
 
 #[test]
 fn the_hash_of_the_options_is_that_of_what_decides_numbers() {
-    let hash = |text: &str| TrainConfig::from_layers(&[&options(text)]).unwrap().options_hash().unwrap();
+    let hash = |text: &str| {
+        TrainConfig::from_layers(&[&options(text)])
+            .unwrap()
+            .options_hash()
+            .unwrap()
+    };
     assert_eq!(hash(""), hash("name = \"a\"\nthreads = 3\ncheckpoint-every = 5"));
     assert_ne!(hash(""), hash("lr = 0.5"));
 }

@@ -35,7 +35,10 @@ impl Running {
         let mut before = String::new();
         loop {
             let mut line = String::new();
-            assert!(self.log.read_line(&mut line).unwrap() > 0, "{words:?} never came:\n{before}");
+            assert!(
+                self.log.read_line(&mut line).unwrap() > 0,
+                "{words:?} never came:\n{before}"
+            );
             if line.contains(words) {
                 return;
             }
@@ -72,7 +75,8 @@ fn files(run: &Path) -> Vec<Vec<u8>> {
     files
 }
 
-const THIRTY: [&str; 6] = ["--epochs", "30", "--name", "a", "--checkpoint-every", "4"];
+/// A save is under way at almost every instant.
+const THIRTY: [&str; 6] = ["--epochs", "30", "--name", "a", "--checkpoint-every", "1"];
 
 fn straight() -> Vec<Vec<u8>> {
     let dir = folder();
@@ -92,7 +96,10 @@ fn a_signal_ends_the_run_after_a_step_and_it_goes_on_exactly() {
             let (status, said) = run.end();
             assert_eq!(status.code(), Some(code), "{said}");
             let words = format!("Stopped by {name} after step ");
-            assert!(said.contains(&words) && said.contains("go on with --resume runs/a"), "{said}");
+            assert!(
+                said.contains(&words) && said.contains("go on with --resume runs/a"),
+                "{said}"
+            );
             assert!(!said.contains("error:"), "{said}");
         }
         succeed(dir.path(), &["train", "--resume", "runs/a"]);
@@ -107,7 +114,16 @@ fn a_signal_in_validation_ends_it_and_the_run_goes_on_exactly() {
         write(&dir.path().join("pictures"), 2, 4, 250);
         dir
     };
-    let args = train(&["--epochs", "2", "--name", "a", "--eval-batch-size", "1", "--num-images", "0"]);
+    let args = train(&[
+        "--epochs",
+        "2",
+        "--name",
+        "a",
+        "--eval-batch-size",
+        "1",
+        "--num-images",
+        "0",
+    ]);
     let whole = make();
     succeed(whole.path(), &args);
     let dir = make();

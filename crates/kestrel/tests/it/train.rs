@@ -117,8 +117,17 @@ fn resuming_gives_the_bytes_of_the_straight_run() {
     for file in ["metrics.jsonl", "metrics.csv"] {
         let (straight, stopped) = (read(dir.path(), "straight", file), read(dir.path(), "stopped", file));
         // The first line of the log has the run's name.
-        let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().skip(1).map(String::from).collect::<Vec<_>>();
-        assert!(lines(&straight) == lines(&stopped) && lines(&straight).len() >= 4, "{file}");
+        let lines = |bytes: &[u8]| {
+            String::from_utf8_lossy(bytes)
+                .lines()
+                .skip(1)
+                .map(String::from)
+                .collect::<Vec<_>>()
+        };
+        assert!(
+            lines(&straight) == lines(&stopped) && lines(&straight).len() >= 4,
+            "{file}"
+        );
     }
 }
 

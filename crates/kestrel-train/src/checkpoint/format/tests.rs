@@ -87,7 +87,8 @@ fn hostile_headers_are_typed_errors() {
     refused(&raw(&tensor("[2]", "[8,0]"), 8), "");
     refused(&raw(&tensor("[18446744073709551615,2]", "[0,8]"), 8), "");
     refused(&raw(&tensor("[1000000000]", "[0,4000000000]"), 8), "");
-    let two = r#""a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}"#;
+    let two =
+        r#""a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}"#;
     refused(&raw(&format!("{{{sealed},{two}}}"), 12), "");
     refused(&raw(&tensor("[2]", "[0,8]"), 8), "weights alone");
     refused(&serialise(&tensors(), "null").unwrap(), "weights alone");

@@ -157,7 +157,10 @@ mod tests {
                 "1f00000000000000514b441809000000000000f83f10ac022a110a0f0a086c6f73732f76616c150000803e2cab7324",
             ),
         ] {
-            let got: String = record(&event.encode(1.5, step)).iter().map(|b| format!("{b:02x}")).collect();
+            let got: String = record(&event.encode(1.5, step))
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect();
             assert_eq!(got, want, "{event:?}");
         }
     }

@@ -42,7 +42,9 @@ impl Drop for Folder {
 }
 
 fn info() -> Result<ModelInfo> {
-    let normalize = presets::cifar_eval()?.normalization().context("the preset normalises")?;
+    let normalize = presets::cifar_eval()?
+        .normalization()
+        .context("the preset normalises")?;
     Ok(ModelInfo {
         model: ModelConfig::Cnn(CnnConfig::new(10)),
         classes: (0..10).map(|class| class.to_string()).collect(),
@@ -114,7 +116,10 @@ pub(super) fn overhead(repeats: u64, device: &Device) -> Result<[Vec<f64>; 2]> {
         .every(Some(Every::Time(Duration::from_secs(3600))));
     let mut trainer = Some(trainer(device)?);
     let mut run_trainer = || -> Result<Duration> {
-        let mut at_start = trainer.take().context("the trainer")?.with_progress(Progress::default());
+        let mut at_start = trainer
+            .take()
+            .context("the trainer")?
+            .with_progress(Progress::default());
         let started = Instant::now();
         at_start.train_one_epoch(&loader, &mut [&mut metrics, &mut tensorboard, &mut checkpointer])?;
         let elapsed = started.elapsed();

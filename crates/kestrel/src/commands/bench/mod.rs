@@ -50,7 +50,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
             BenchCase::EngineOverhead => {
                 let [bare, trainer] = engine::overhead(args.repeats, &device)?;
                 // The median over pairs that were measured one after the other.
-                let added = bare.iter().zip(&trainer).map(|(bare, trainer)| 100.0 * (bare / trainer - 1.0));
+                let added = bare
+                    .iter()
+                    .zip(&trainer)
+                    .map(|(bare, trainer)| 100.0 * (bare / trainer - 1.0));
                 say("engine-overhead", "trainer adds", added.collect(), "%")?;
                 say("engine-overhead", "trainer", trainer, "img/s")?;
                 ("engine-overhead", "bare step", bare)
