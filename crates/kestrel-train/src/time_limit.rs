@@ -13,10 +13,10 @@ pub struct TimeLimit {
 }
 
 impl TimeLimit {
-    /// The time begins now. A limit beyond what a clock can hold is none.
-    pub fn new(limit: Duration) -> Self {
+    /// The time begins at `start`, which may be that of the program. A limit beyond what a clock can hold is none.
+    pub fn new(start: Instant, limit: Duration) -> Self {
         Self {
-            deadline: Instant::now().checked_add(limit),
+            deadline: start.checked_add(limit),
             over: false,
         }
     }

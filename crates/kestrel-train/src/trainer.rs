@@ -128,13 +128,14 @@ impl Trainer {
         self.average.as_ref()
     }
 
-    /// The weights that validation measures: the average once there is one, else the model's.
+    /// A copy of the weights that validation measures: the average once there is one, else the model's.
     ///
     /// # Errors
     /// Where a device cannot copy.
     pub fn validated_weights(&self) -> Result<StateDict> {
         match self.average.as_ref().and_then(WeightAverage::weights) {
-            Some(average) => Ok(average.clone()),
+            // A step moves the average in place.
+            Some(average) => average.iter().map(|(name, t)| Ok((name.clone(), t.copy()?))).collect(),
             None => Ok(self.model.params().state_dict()?),
         }
     }

@@ -242,7 +242,8 @@ impl Loss for Broken {
             return Ok(loss);
         }
         // The slope of the root at 0 is infinite.
-        let zero = (logits.sum_all()? * 0.0)?;
+        let sum = logits.sum_all()?;
+        let zero = (&sum - &sum)?;
         Ok(if self.gradient_alone {
             (loss + zero.sqrt()?)?
         } else {

@@ -37,12 +37,10 @@ pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 pub(crate) fn same(got: &[(String, Vec<u8>)], want: &[(String, Vec<u8>)], what: &str) {
     for ((name, got), (_, want)) in got.iter().zip(want) {
-        assert!(
-            got == want,
-            "{what}: {name} differs:\n{}\n{}",
-            String::from_utf8_lossy(got),
-            String::from_utf8_lossy(want)
-        );
+        if name.starts_with("metrics") {
+            assert_eq!(String::from_utf8_lossy(got), String::from_utf8_lossy(want), "{what}: {name}");
+        }
+        assert!(got == want, "{what}: {name} differs");
     }
 }
 
@@ -303,7 +301,7 @@ fn early_stopping_ends_a_resumed_run_where_the_straight_one_ends() {
 #[test]
 fn a_time_limit_ends_the_run_with_a_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
-    let mut limit = TimeLimit::new(std::time::Duration::ZERO);
+    let mut limit = TimeLimit::new(std::time::Instant::now(), std::time::Duration::ZERO);
     let trainer = go_on(dir.path(), &forty_steps, |c| c, &mut limit).unwrap();
     assert!(limit.is_over());
     assert_eq!(trainer.progress().step, 1);

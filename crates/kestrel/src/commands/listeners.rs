@@ -1,6 +1,7 @@
 //! What listens to a run while it trains: the logs, the checkpoints, and what may end it.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use kestrel_models::weights::ModelInfo;
@@ -42,13 +43,15 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Opens the logs of a run in its folder, as they were at `progress`. `saved` is what each checkpoint keeps.
+    /// Opens the logs of a run in its folder, as they were at `progress`. `saved` is what each checkpoint keeps; the time limit
+    /// counts from `started`.
     pub(super) fn new(
         folder: &Path,
         config: &TrainConfig,
         info: &ModelInfo,
         saved: &Value,
         progress: &Done,
+        started: Instant,
     ) -> Result<Self> {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let header = RunHeader {
@@ -73,7 +76,7 @@ impl Listeners {
             early_stopping: config
                 .early_stopping_patience
                 .map(|patience| EarlyStopping::new(watched, patience)),
-            time_limit: config.max_time.map(|limit| TimeLimit::new(limit.0)),
+            time_limit: config.max_time.map(|limit| TimeLimit::new(started, limit.0)),
             dump: NonFiniteDump::new(folder, saved.clone()),
         })
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
@@ -62,6 +63,7 @@ struct Resumed {
 pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, bars: &MultiProgress) -> Result<()> {
     let span = tracing::info_span!("run");
     let _guard = span.enter();
+    let started = Instant::now();
     let asked = || TrainConfig::from_layers(&[preset, file, &args.options]);
     let (folder, resumed) = match args.resume.as_deref() {
         None => (None, None),
@@ -139,7 +141,7 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     }
     let saved = serde_json::to_value(&saved).context("the configuration")?;
     let before = resumed.as_ref().map(|r| r.found.checkpoint.progress().clone());
-    let mut listeners = Listeners::new(path, &config, &info, &saved, &before.unwrap_or_default())?;
+    let mut listeners = Listeners::new(path, &config, &info, &saved, &before.unwrap_or_default(), started)?;
     let run = Run {
         model: &model,
         info: &info,
