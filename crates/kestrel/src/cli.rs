@@ -231,7 +231,7 @@ pub(crate) struct EvaluateArgs {
 /// Arguments of `predict`.
 #[derive(Args, Debug)]
 pub(crate) struct PredictArgs {
-    /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors. They hold all that is needed: network, classes,
+    /// Weights that Kestrel wrote: best.safetensors or a checkpoint. They hold all that is needed: network, classes,
     /// preprocessing, temperature.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: PathBuf,

@@ -267,7 +267,7 @@ fn every_option_that_decides_a_number_is_named_where_it_differs() {
     for (key, value) in &table {
         let other = match value {
             toml::Value::Integer(n) => (n + 3).to_string(),
-            toml::Value::Float(x) => format!("{:?}", x / 2.0 + 0.01),
+            toml::Value::Float(x) => format!("{:?}", x / 2.0 + 0.013),
             toml::Value::Boolean(b) => (!b).to_string(),
             // Another name is none that every option has.
             _ => continue,
