@@ -201,7 +201,7 @@ fn a_run_with_other_data_or_options_is_refused_and_each_difference_named() {
     );
     for (split, which) in [("train", "training"), ("test", "validation")] {
         let class = dir.path().join("pictures").join(split).join("class1");
-        fs::rename(class.join("0.png"), class.join("last.png")).unwrap();
+        fs::rename(class.join("0.png"), class.join("9.png")).unwrap();
         let named = format!("the {which} images' fingerprint is");
         fails(
             dir.path(),
@@ -209,7 +209,7 @@ fn a_run_with_other_data_or_options_is_refused_and_each_difference_named() {
             1,
             &[&named, "step-00000003"],
         );
-        fs::rename(class.join("last.png"), class.join("0.png")).unwrap();
+        fs::rename(class.join("9.png"), class.join("0.png")).unwrap();
     }
     succeed(
         dir.path(),
