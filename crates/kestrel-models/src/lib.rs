@@ -37,9 +37,11 @@
 
 mod cnn;
 mod error;
+pub mod graph;
 pub mod init;
 pub mod layers;
 mod model;
+pub mod onnx;
 mod params;
 mod registry;
 mod resnet;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{Tensor, Var};
 use kestrel_kernels::tape::{self, Tape, Value};
 
+use crate::graph::Graph;
 use crate::params::in_module;
 use crate::{Params, Result};
 
@@ -118,6 +119,11 @@ pub trait Model: Send + Sync {
     /// How many classes the logits tell apart.
     fn num_classes(&self) -> usize;
 
+    /// The layers in evaluation, for summaries and exports; none where a model does not say.
+    fn graph(&self) -> Option<Graph> {
+        None
+    }
+
     /// Freezes every parameter but the last layer's: what transfer learning begins with.
     ///
     /// # Errors
@@ -183,6 +189,10 @@ impl<M: Model + ?Sized> Model for Arc<M> {
 
     fn num_classes(&self) -> usize {
         M::num_classes(self)
+    }
+
+    fn graph(&self) -> Option<Graph> {
+        M::graph(self)
     }
 }
 

@@ -56,6 +56,18 @@ impl ModelConfig {
         }
     }
 
+    /// A few lines of Python that make `model` in PyTorch, whose state dict has this network's names.
+    ///
+    /// They take `nn`, `OrderedDict` and `torchvision` for imported: [`weights::pytorch_snippet`](crate::weights::pytorch_snippet)
+    /// does that, and loads a file.
+    pub fn pytorch(&self) -> String {
+        match self {
+            ModelConfig::Cnn(config) => config.pytorch(),
+            ModelConfig::ResNet(config) => config.pytorch(),
+            ModelConfig::WhitenedCnn(config) => config.pytorch(),
+        }
+    }
+
     /// How many classes the network tells apart.
     pub fn num_classes(&self) -> usize {
         match self {

@@ -78,6 +78,11 @@ impl Conv2d {
         &self.weight
     }
 
+    /// Stride, padding, dilation and groups.
+    pub fn config(&self) -> Conv2dConfig {
+        self.config
+    }
+
     /// `[N, H, W, in]` → `[N, H', W', out]`.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use kestrel_kernels::tape::{Tape, Value};
 use kestrel_kernels::{BatchNormConfig, Conv2dConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::graph::{Graph, Op};
 use crate::init::{default_uniform, set_dirac};
 use crate::layers::{BatchNorm2d, Conv2d, Linear, to_channels_last};
 use crate::{Error, LayerGroup, Mode, Model, ParamBuilder, Params, Result};
@@ -69,6 +70,27 @@ impl WhitenedCnnConfig {
             }
         }
         Ok(())
+    }
+
+    /// The network in PyTorch, with the same names.
+    pub(crate) fn pytorch(&self) -> String {
+        let Self {
+            num_classes, width: w, ..
+        } = self;
+        let BatchNormConfig { eps, momentum } = BATCH_NORM;
+        format!(
+            "conv = lambda i, a, b: (f\"conv{{i}}\", nn.Conv2d(a, b, 3, padding=1, bias=False))\n\
+             norm = lambda i, b: [(f\"bn{{i}}\", nn.BatchNorm2d(b, eps={eps:e}, momentum={momentum})), (f\"gelu{{i}}\", nn.GELU())]\n\
+             block = lambda a, b: nn.Sequential(OrderedDict([conv(1, a, b), (\"pool\", nn.MaxPool2d(2)), *norm(1, b), \
+             conv(2, b, b), *norm(2, b)]))\n\
+             model = nn.Sequential(OrderedDict([(\"whiten\", nn.Conv2d(3, {WHITENED}, {PATCH})), (\"gelu\", nn.GELU()), \
+             (\"block1\", block({WHITENED}, {w})), (\"block2\", block({w}, {wide})), (\"block3\", block({wide}, {wide})), \
+             (\"pool\", nn.MaxPool2d({side})), (\"flatten\", nn.Flatten()), \
+             (\"head\", nn.Linear({wide}, {num_classes}, bias=False))]))\n\
+             model.head.register_forward_hook(lambda module, inputs, outputs: outputs * {LOGIT_SCALE})",
+            wide = 4 * w,
+            side = self.last_side(),
+        )
     }
 
     /// Side of the last block's output.
@@ -227,6 +249,33 @@ impl Model for WhitenedCnn {
         self.enter(images)?;
         let filters = whitening::filters(images, PATCH)?;
         self.whiten.weight().set(&filters)
+    }
+
+    fn graph(&self) -> Option<Graph> {
+        let mut graph = Graph::new();
+        let same = Conv2dConfig {
+            padding: 1,
+            ..Conv2dConfig::default()
+        };
+        let norm = Op::BatchNorm2d { eps: BATCH_NORM.eps };
+        let x = graph.input();
+        let x = graph.conv2d("whiten", x, Conv2dConfig::default());
+        let mut x = graph.gelu("gelu", x);
+        for i in 1..=self.blocks.len() {
+            x = graph.conv2d(format!("block{i}.conv1"), x, same);
+            x = graph.max_pool(format!("block{i}.pool"), x, (2, 2, 0));
+            x = graph.push(format!("block{i}.bn1"), norm, &[x]);
+            x = graph.gelu(format!("block{i}.gelu1"), x);
+            x = graph.conv2d(format!("block{i}.conv2"), x, same);
+            x = graph.push(format!("block{i}.bn2"), norm, &[x]);
+            x = graph.gelu(format!("block{i}.gelu2"), x);
+        }
+        let side = self.config.last_side();
+        x = graph.max_pool("pool", x, (side, side, 0));
+        x = graph.flatten("flatten", x);
+        x = graph.linear("head", x);
+        graph.scale("scale", x, LOGIT_SCALE);
+        Some(graph)
     }
 
     fn layer_groups(&self) -> Vec<LayerGroup> {
