@@ -5,5 +5,6 @@ pub(crate) mod fuzz;
 pub(crate) mod golden;
 pub(crate) mod miri;
 pub(crate) mod sanitize;
+pub(crate) mod soak;
 pub(crate) mod test;
 pub(crate) mod trainer;

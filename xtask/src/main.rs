@@ -26,6 +26,8 @@ The developers' commands:
   golden --python PYTHON  make the golden test data again with PyTorch
   fuzz [TARGET] [--minutes M] [--seed N] [--coverage]
                           kestrel-data's readers on mutated inputs, ten minutes a target; with --coverage by cargo-fuzz (nightly)
+  soak [--minutes M] [--seed N]
+                          a small run, ended at random instants and gone on with: must equal the straight run
   miri [TESTS]            the kernels' small tests under Miri (nightly)
   sanitize [TESTS]        the kernels' tests under AddressSanitizer (nightly); with --valgrind first, under valgrind
 
@@ -65,6 +67,7 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode> {
         Some("fuzz") => commands::fuzz::run(rest),
         Some("golden") => commands::golden::run(rest),
         Some("miri") => commands::miri::run(rest),
+        Some("soak") => commands::soak::run(features, rest),
         Some("sanitize") => commands::sanitize::run(rest),
         _ => commands::trainer::run(features, &args),
     }

@@ -43,18 +43,26 @@ pub(crate) fn run(name: &str, mut command: Command) -> Result<ExitCode> {
 }
 
 /// The child's exit code; 128 + the signal's number, as a shell has it, for a child that a signal ended.
+#[cfg(unix)]
+pub(crate) fn code(status: ExitStatus) -> Option<i32> {
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    status.code().or_else(|| signal.map(|signal| 128 + signal))
+}
+
+/// The child's exit code.
+#[cfg(not(unix))]
+pub(crate) fn code(status: ExitStatus) -> Option<i32> {
+    status.code()
+}
+
+/// The child's [`code`] as this process's own.
 pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
-    #[cfg(unix)]
-    let code = status
-        .code()
-        .or_else(|| std::os::unix::process::ExitStatusExt::signal(&status).map(|s| 128 + s));
-    #[cfg(not(unix))]
-    let code = status.code();
     if status.success() {
         return ExitCode::SUCCESS;
     }
     // A code that a byte cannot hold must not become 0.
-    code.and_then(|code| u8::try_from(code).ok())
+    code(status)
+        .and_then(|code| u8::try_from(code).ok())
         .map_or(ExitCode::FAILURE, ExitCode::from)
 }
 

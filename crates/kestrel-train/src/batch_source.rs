@@ -14,17 +14,29 @@ pub trait BatchSource {
     /// Samples of an epoch.
     fn num_samples(&self) -> usize;
 
-    /// The batches of an epoch, counted from 0.
+    /// The batches of an epoch, both counted from 0, from batch `first_batch` on, without making those before; none if it is
+    /// past the end.
     ///
     /// # Errors
     /// Where they cannot be begun.
-    fn epoch(&self, epoch: u64) -> Result<Box<dyn Batches + '_>>;
+    fn epoch_from(&self, epoch: u64, first_batch: usize) -> Result<Box<dyn Batches + '_>>;
+
+    /// All batches of an epoch.
+    ///
+    /// # Errors
+    /// Where they cannot be begun.
+    fn epoch(&self, epoch: u64) -> Result<Box<dyn Batches + '_>> {
+        self.epoch_from(epoch, 0)
+    }
 }
 
 /// The batches of an epoch, in order.
 pub trait Batches: Iterator<Item = Result<Batch>> {
     /// How long the consumer has waited for batches so far.
     fn wait(&self) -> Duration;
+
+    /// The number in the epoch of the batch that comes next, from 0: where [`BatchSource::epoch_from`] goes on.
+    fn next_batch(&self) -> usize;
 }
 
 impl BatchSource for DataLoader {
@@ -36,8 +48,8 @@ impl BatchSource for DataLoader {
         DataLoader::num_samples(self)
     }
 
-    fn epoch(&self, epoch: u64) -> Result<Box<dyn Batches + '_>> {
-        Ok(Box::new(Loaded(DataLoader::epoch(self, epoch))))
+    fn epoch_from(&self, epoch: u64, first_batch: usize) -> Result<Box<dyn Batches + '_>> {
+        Ok(Box::new(Loaded(DataLoader::epoch_from(self, epoch, first_batch))))
     }
 }
 
@@ -55,5 +67,9 @@ impl Iterator for Loaded {
 impl Batches for Loaded {
     fn wait(&self) -> Duration {
         self.0.wait()
+    }
+
+    fn next_batch(&self) -> usize {
+        self.0.next_batch()
     }
 }

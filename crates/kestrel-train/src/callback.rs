@@ -1,35 +1,67 @@
 //! How a program listens to a run, and stops it, without touching the loop.
+//!
+//! Much of what a run does beside training is a callback: the [`Checkpointer`](crate::checkpoint::Checkpointer), the
+//! [logs](crate::run_log), [early stopping](crate::early_stopping), the [time limit](crate::time_limit). Hooks are called in
+//! the order of the callbacks; what is to be on the disk before a checkpoint says so stands before the checkpointer.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, Trainer};
+use crate::{Error, Result, Trainer};
 
 /// Whether the run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub enum Control {
     /// Go on.
     Continue,
-    /// End the run after this epoch's or step's work is done, without an error.
+    /// End the run without an error, once the optimiser's step is made that is under way. It can be gone on with from there.
     Stop,
 }
 
-/// One optimiser step.
+impl Control {
+    /// Stop, if either says so.
+    pub fn or(self, other: Self) -> Self {
+        if self == Self::Stop { self } else { other }
+    }
+}
+
+/// The training part of an epoch that begins, or is gone on with.
+#[derive(Clone, Copy, Debug)]
+pub struct EpochStart {
+    /// The epoch, from 1.
+    pub epoch: usize,
+    /// Batches in the epoch.
+    pub num_steps: usize,
+    /// Images in the epoch.
+    pub num_samples: usize,
+    /// Images of the epoch that were seen before the run was stopped and resumed; 0 otherwise.
+    pub samples_done: u64,
+}
+
+/// A batch is trained on.
 #[derive(Clone, Debug)]
 pub struct StepReport {
     /// The epoch, from 1.
     pub epoch: usize,
-    /// The step in the epoch, from 1.
+    /// The batch in the epoch, from 1.
     pub step: usize,
-    /// Steps in the epoch.
+    /// Batches in the epoch.
     pub num_steps: usize,
-    /// Images in this step's batch.
+    /// Images in this batch.
     pub batch_size: usize,
     /// This batch's loss.
     pub loss: f64,
     /// Accuracy in `[0, 1]` since the epoch's start.
     pub running_accuracy: f64,
+    /// The learning rate of this batch's step.
+    pub lr: f64,
+    /// The Euclidean norm of all gradients together, before clipping, where this batch completed an optimiser's step; none
+    /// where gradients are accumulated and more batches are to come. Only where there is one can the run's state be saved.
+    pub grad_norm: Option<f64>,
+    /// At each `log_every`th batch of the epoch: the loss averaged over the batches since the last such batch.
+    pub mean_loss: Option<f64>,
 }
 
 /// What an epoch came to. These numbers are the same in every run of a seed.
@@ -37,6 +69,8 @@ pub struct StepReport {
 pub struct EpochReport {
     /// The epoch, from 1.
     pub epoch: usize,
+    /// The optimiser's steps made since the run's start.
+    pub step: u64,
     /// Training loss, averaged over batches.
     pub train_loss: f64,
     /// Training accuracy in `[0, 1]`, as measured while the weights moved.
@@ -45,49 +79,73 @@ pub struct EpochReport {
     pub val_loss: f64,
     /// Validation accuracy in `[0, 1]`.
     pub val_accuracy: f64,
-    /// The learning rate that the epoch was trained with.
+    /// The learning rate that the epoch began with.
     pub lr: f64,
     /// Whether the validation accuracy is the best so far.
     pub improved: bool,
+    /// The share of validation images whose class is among the five likeliest, where there are more than five.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_top5: Option<f64>,
+    /// The temperature at which the probabilities fit the validation images best; see [`crate::metrics::fit_temperature`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
 }
 
-/// Where an epoch's time went.
+/// Where an epoch's time went; of an epoch that was resumed, the part since then.
+///
+/// On a GPU, work is waited for where a number is read: the forward pass's time has that of the step before in it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EpochTiming {
     /// The training part.
     pub train: Duration,
     /// The part of it in which the loop waited for the loader.
     pub load_wait: Duration,
+    /// The part of it in the model's forward pass and the loss.
+    pub forward: Duration,
+    /// The part of it in the backward pass.
+    pub backward: Duration,
+    /// The part of it in the gradients' norm, the clipping, the optimiser and the average of the weights.
+    pub optimizer: Duration,
     /// The validation part.
     pub validate: Duration,
+    /// Training images seen.
+    pub images: u64,
     /// Training images a second.
     pub images_per_second: f64,
 }
 
 /// Hooks that a run calls. Each has an empty default; an error ends the run.
 pub trait Callback {
-    /// An epoch begins.
+    /// [`Trainer::fit`] begins, of a new run or of one that goes on.
     ///
     /// # Errors
     /// Ends the run.
-    fn on_epoch_start(&mut self, _epoch: usize, _num_steps: usize, _num_samples: usize) -> Result<()> {
+    fn on_fit_start(&mut self, _trainer: &Trainer) -> Result<Control> {
+        Ok(Control::Continue)
+    }
+
+    /// The training part of an epoch begins.
+    ///
+    /// # Errors
+    /// Ends the run.
+    fn on_epoch_start(&mut self, _start: &EpochStart) -> Result<()> {
         Ok(())
     }
 
-    /// A step is done.
+    /// A batch is trained on, and the trainer's progress holds it.
     ///
     /// # Errors
     /// Ends the run.
-    fn on_step_end(&mut self, _report: &StepReport) -> Result<()> {
-        Ok(())
+    fn on_step_end(&mut self, _trainer: &Trainer, _report: &StepReport) -> Result<Control> {
+        Ok(Control::Continue)
     }
 
-    /// `done` of `total` validation batches are through.
+    /// `done` of `total` validation batches are through. Where the run is stopped here, it goes on with the whole validation.
     ///
     /// # Errors
     /// Ends the run.
-    fn on_validation_batch(&mut self, _done: usize, _total: usize) -> Result<()> {
-        Ok(())
+    fn on_validation_batch(&mut self, _done: usize, _total: usize) -> Result<Control> {
+        Ok(Control::Continue)
     }
 
     /// Training, validation and the scheduler's step of an epoch are done, and the trainer's progress holds them.
@@ -97,4 +155,15 @@ pub trait Callback {
     fn on_epoch_end(&mut self, _trainer: &Trainer, _report: &EpochReport, _timing: &EpochTiming) -> Result<Control> {
         Ok(Control::Continue)
     }
+
+    /// [`Trainer::fit`] ends: all epochs are done, or a callback has stopped it.
+    ///
+    /// # Errors
+    /// Is what the run ends with.
+    fn on_fit_end(&mut self, _trainer: &Trainer) -> Result<()> {
+        Ok(())
+    }
+
+    /// [`Trainer::fit`] ends with an error. The trainer's state may be that of half a step, and must not be saved.
+    fn on_error(&mut self, _error: &Error) {}
 }

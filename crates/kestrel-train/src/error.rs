@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::NonFinite;
+
 /// This crate's result.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -21,23 +23,23 @@ pub enum Error {
     /// The data set or its loader failed.
     #[error(transparent)]
     Data(#[from] kestrel_data::Error),
-    /// The loss is not a number; the update was not made.
+    /// A loss or a gradient is NaN or infinite; the update was not made.
+    #[error("{0}")]
+    NonFinite(Box<NonFinite>),
+    /// The device has no memory left; the update was not made.
     #[error(
-        "the loss is {loss} at epoch {epoch}, step {step} (lr {lr:.3e}); the weights were not changed by this step; \
-         lower the learning rate or look at samples {samples:?}"
+        "the device has not enough memory for a batch of {batch_size} ({source}); make batch-size smaller, and accumulate \
+         larger by as much; the last checkpoint is valid"
     )]
-    NonFiniteLoss {
-        /// The loss.
-        loss: f64,
-        /// The epoch, from 1.
-        epoch: usize,
-        /// The step in the epoch, from 1.
-        step: usize,
-        /// The learning rate.
-        lr: f64,
-        /// The batch's first sample indices.
-        samples: Vec<usize>,
+    OutOfMemory {
+        /// Images in the batch.
+        batch_size: usize,
+        /// What the device said.
+        source: Box<Error>,
     },
+    /// A callback stopped the run while it evaluated; [`Trainer::fit`](crate::Trainer::fit) ends well then.
+    #[error("the evaluation was stopped")]
+    Stopped,
     /// An optimiser or scheduler got a value it cannot take.
     #[error("{field} is {got}, but must be {expected}")]
     InvalidConfig {
@@ -75,6 +77,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The preprocessing that a weight file describes is not known.
+    #[error(
+        "the weights were saved with preprocessing that this version does not know: {source}; use the version that wrote them"
+    )]
+    InvalidTransforms {
+        /// The cause.
+        source: serde_json::Error,
+    },
     /// There is nothing to train on or to evaluate.
     #[error("the {split} split is empty; give a data set with at least one image")]
     EmptySplit {
@@ -96,6 +106,30 @@ pub enum Error {
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
+    },
+    /// A record in a run's folder is not one of ours.
+    #[error("{} is not a record of a run: {reason}; remove it, and make it again with `kestrel evaluate`", path.display())]
+    InvalidRecord {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A folder is no run's.
+    #[error("{} holds nothing of a run; name a folder that `kestrel train` or `kestrel evaluate` wrote, such as runs/NAME", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The state that was to be saved is not a number; what stood at the path is untouched.
+    #[error(
+        "{} was not written: {tensor} is not finite; lower the learning rate, and go on from the last checkpoint", path.display()
+    )]
+    NonFiniteState {
+        /// The file.
+        path: PathBuf,
+        /// The first such tensor.
+        tensor: String,
     },
     /// A file is not a whole, unchanged checkpoint.
     #[error("{} is not a valid checkpoint: {reason}; use an older one", path.display())]

@@ -2,6 +2,7 @@
 
 use kestrel_models::Params;
 
+use crate::callback::EpochStart;
 use crate::{Callback, Result};
 
 /// Freezes modules after so many epochs: their gradients are not computed any more, which saves their share of the backward.
@@ -32,7 +33,8 @@ impl FreezeAfter {
 }
 
 impl Callback for FreezeAfter {
-    fn on_epoch_start(&mut self, epoch: usize, _num_steps: usize, _num_samples: usize) -> Result<()> {
+    fn on_epoch_start(&mut self, start: &EpochStart) -> Result<()> {
+        let epoch = start.epoch;
         for (module, epochs) in &self.modules {
             if epoch > *epochs && !self.params.is_frozen(module) {
                 self.params.freeze(module)?;
@@ -60,8 +62,14 @@ mod tests {
         let params = model.params();
         let modules = vec![("whiten".to_owned(), 2), ("head.weight".to_owned(), 0)];
         let mut freeze = FreezeAfter::new(params, modules).unwrap();
-        let mut frozen = |epoch| {
-            freeze.on_epoch_start(epoch, 1, 1).unwrap();
+        let mut frozen = |epoch: usize| {
+            let start = EpochStart {
+                epoch,
+                num_steps: 1,
+                num_samples: 1,
+                samples_done: 0,
+            };
+            freeze.on_epoch_start(&start).unwrap();
             ["whiten", "head", "block1"].map(|module| params.is_frozen(module))
         };
         assert_eq!(frozen(1), [false, true, false]);

@@ -1,6 +1,7 @@
 //! Clipping of gradients before the optimiser's step.
 
 use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor};
 use kestrel_kernels::update::squared_norm;
 
 use crate::optim::NamedVars;
@@ -35,19 +36,49 @@ impl GradClip {
         Ok(self)
     }
 
-    /// Clips the gradients of `params`.
+    /// Clips the gradients of `params`, whose [`grad_norm`] is `norm`.
     ///
     /// # Errors
     /// Where a device fails.
-    pub fn apply(self, grads: &mut GradStore, params: &NamedVars) -> Result<()> {
+    pub fn apply(self, grads: &mut GradStore, params: &NamedVars, mut norm: f64) -> Result<()> {
         if let Some(max_value) = self.max_value {
             clip_grad_value(grads, params, max_value)?;
         }
         if let Some(max_norm) = self.max_norm {
-            clip_grad_norm(grads, params, max_norm)?;
+            if self.max_value.is_some() {
+                norm = grad_norm(grads, params)?;
+            }
+            scale_to_norm(grads, params, norm, max_norm)?;
         }
         Ok(())
     }
+}
+
+/// The Euclidean norm of all gradients of `params` together, the sum of squares kept in `f64`; not finite if one of their
+/// elements is not.
+///
+/// # Errors
+/// Where a device fails.
+pub fn grad_norm(grads: &GradStore, params: &NamedVars) -> Result<f64> {
+    let grads = params.iter().filter_map(|(_, var)| grads.get(var));
+    let mut sum = 0.0;
+    // A number that is read back waits for the device, so there it is one number.
+    let mut on_device: Option<Tensor> = None;
+    for grad in grads {
+        if grad.device().is_cpu() {
+            sum += squared_norm(grad)?;
+            continue;
+        }
+        let squares = grad.detach().to_dtype(DType::F64)?.sqr()?.sum_all()?;
+        on_device = Some(match on_device {
+            Some(sum) => (sum + squares)?,
+            None => squares,
+        });
+    }
+    if let Some(squares) = on_device {
+        sum += squares.to_scalar::<f64>()?;
+    }
+    Ok(sum.sqrt())
 }
 
 /// Scales the gradients of `params` by `max_norm / (norm + 1e-6)`, if that is below 1, and returns their norm before.
@@ -58,16 +89,17 @@ impl GradClip {
 /// # Source
 /// `torch.nn.utils.clip_grad_norm_`, the sum of squares kept in `f64`; the golden file `grad_clip`.
 pub fn clip_grad_norm(grads: &mut GradStore, params: &NamedVars, max_norm: f64) -> Result<f64> {
-    let mut sum = 0.0;
-    for grad in params.iter().filter_map(|(_, var)| grads.get(var)) {
-        sum += squared_norm(grad)?;
-    }
-    let norm = sum.sqrt();
+    let norm = grad_norm(grads, params)?;
+    scale_to_norm(grads, params, norm, max_norm)?;
+    Ok(norm)
+}
+
+fn scale_to_norm(grads: &mut GradStore, params: &NamedVars, norm: f64, max_norm: f64) -> Result<()> {
     let coefficient = max_norm / (norm + 1e-6);
     if coefficient < 1.0 {
         replace(grads, params, |grad| grad * coefficient)?;
     }
-    Ok(norm)
+    Ok(())
 }
 
 /// Cuts each element of the gradients of `params` to `[-max_value, max_value]`.

@@ -1,5 +1,6 @@
 //! The learning-rate range test: how the loss goes as the rate rises.
 
+use crate::trainer::Pass;
 use crate::{BatchSource, Error, Result, Trainer};
 
 /// The options of [`find_lr`].
@@ -108,8 +109,8 @@ fn sweep(trainer: &mut Trainer, loader: &dyn BatchSource, config: &LrFinderConfi
             batches = loader.epoch(epoch)?;
         };
         let lr = config.start_lr * ratio.powf(step as f64 / (config.num_steps - 1) as f64);
-        let (loss, _, grads) = match trainer.forward_backward(&batch, step + 1, step) {
-            Err(Error::NonFiniteLoss { .. }) => break,
+        let Pass { loss, grads, .. } = match trainer.forward_backward(&batch, step + 1, step) {
+            Err(Error::NonFinite(_)) => break,
             other => other?,
         };
         average = SMOOTHING * average + (1.0 - SMOOTHING) * loss;

@@ -23,7 +23,9 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 the work failed (the reason is on stderr), 2 the arguments are wrong.
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 the work failed (the reason is on stderr), 2 the arguments are wrong or name a run \
+that is in use, 130 and 143 a run stopped by SIGINT or SIGTERM, with a checkpoint.
 Results go to stdout, everything else to stderr.";
 
 const TRAIN_EXAMPLES: &str = "Examples:
@@ -35,10 +37,13 @@ const TRAIN_EXAMPLES: &str = "Examples:
   kestrel train --config runs/cifar10-cnn-1/config.toml --seed 1
   kestrel train --optimizer sgd --nesterov --lr 0.1 --scheduler cosine --warmup 5 --ema 0.999
   kestrel train --find-lr                         where the loss falls most as the rate rises
-  kestrel train --resume runs/cifar10-cnn-1       go on after the last finished epoch
+  kestrel train --resume runs/cifar10-cnn-1       go on from its newest checkpoint
+  kestrel train --resume auto --name night        go on with runs/night, or begin it
 
 A run writes to runs/<name>/: config.toml (every option), best.safetensors (the weights of the best epoch),
-checkpoint.safetensors (all that --resume needs), predictions.png.";
+checkpoints/ (all that --resume needs), metrics.jsonl, metrics.csv and TensorBoard's event files, throughput.jsonl,
+environment.json, predictions.png, report.html with its figures/*.png. Ctrl-C saves the run and ends it; a second one ends
+it at once.";
 
 const FINETUNE_EXAMPLES: &str = "Examples:
   kestrel finetune-resnet --pretrained imagenet --data pictures
@@ -54,7 +59,25 @@ A run writes what `train` writes; `kestrel export` turns its weights into a file
 
 const EVALUATE_EXAMPLES: &str = "Examples:
   kestrel evaluate --weights runs/cifar10-cnn-1/best.safetensors
-  kestrel evaluate --weights best.safetensors --data pictures --predictions grid.png --num-images 16";
+  kestrel evaluate --weights best.safetensors --data pictures --predictions grid.png --num-images 16
+  kestrel evaluate --weights runs/cifar10-cnn-1/best.safetensors --format json | jq .per_class
+
+Writes report.html, evaluation.json and figures/*.png into the run's folder, or where --report says.";
+
+const PREDICT_EXAMPLES: &str = "Examples:
+  kestrel predict --weights runs/cifar10-cnn-1/best.safetensors cat.jpg
+  kestrel predict --weights best.safetensors --top-k 5 pictures 'more/**/*.png'
+  kestrel predict --weights best.safetensors --format csv pictures > predictions.csv
+  find . -name '*.jpg' | kestrel predict --weights best.safetensors -
+  curl -s https://example.org/cat.jpg | kestrel predict --weights best.safetensors -
+
+An image that cannot be read or decoded is named on stderr, the others are predicted, and the exit code is 1.";
+
+const REPORT_EXAMPLES: &str = "Examples:
+  kestrel report runs/cifar10-cnn-1               report.html and figures/*.png in that folder, from what is in it
+  kestrel report runs/*                           runs/comparison.html: curves over each other, results, differing options
+
+The path of the page goes to stdout. A page needs no network, and opens from the disk.";
 
 const INSPECT_EXAMPLES: &str = "Examples:
   kestrel data inspect pictures                  a folder of train/<class>/* and test/<class>/*, or of <class>/*
@@ -86,6 +109,8 @@ const BENCH_CASES: &str = "Each case prints one line: CASE  VARIANT  RATE img/s 
               epochs of the same last layer on features of 1,024 images that are kept, batch 32
   resnet-full one training step of all of ResNet-18 with Adam, 224 pixels, batch 16
   load-cifar  10,000 images in memory: flip, crop, normalise, batches of 128
+  engine-overhead     forward, backward and update of the CNN alone, and in the trainer's loop
+  checkpoint-stall    how long a checkpoint of the CNN holds the loop up, and until it is on the disk
   load-folder photographs of --folder DIR: RandomResizedCrop(224), flip, normalise, batches of 64";
 
 /// What to do.
@@ -97,9 +122,17 @@ pub(crate) enum Command {
     /// Fine-tune a pretrained ResNet: `train` with the options of transfer learning.
     #[command(after_help = FINETUNE_EXAMPLES)]
     FinetuneResnet(Box<TrainArgs>),
-    /// Loss, accuracy and accuracy by class of saved weights; optionally a picture of predictions.
+    /// Loss, accuracy, calibration and scores by class of saved weights, with a report; optionally a picture of predictions.
     #[command(after_help = EVALUATE_EXAMPLES)]
     Evaluate(EvaluateArgs),
+    /// What saved weights say of your own images: the likeliest classes with their probabilities.
+    #[command(after_help = PREDICT_EXAMPLES)]
+    Predict(PredictArgs),
+    /// Write a run's report again, or a page that compares several runs.
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(ReportArgs),
+    /// Serve a run's report to this machine's browser while the run goes on.
+    Watch(WatchArgs),
     /// Write weights for other programs: safetensors under PyTorch's names, or ONNX.
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
@@ -121,8 +154,9 @@ pub(crate) struct TrainArgs {
     /// A TOML file that may hold any of the options below, under the same names; the command line wins.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Continue a run: its folder, or its checkpoint.safetensors.
-    #[arg(long, value_name = "PATH")]
+    /// Continue a run: its folder, or a file of its checkpoints; or auto: the run of --name, else the one that was saved last,
+    /// from its newest valid checkpoint, or a new run where there is none.
+    #[arg(long, value_name = "PATH|auto")]
     pub(crate) resume: Option<PathBuf>,
     /// Train nothing: raise the learning rate over 100 steps, print the rate at which the loss falls most, draw the curve.
     #[arg(long, conflicts_with = "resume")]
@@ -137,7 +171,7 @@ pub(crate) struct TrainArgs {
 /// Arguments of `evaluate`.
 #[derive(Args, Debug)]
 pub(crate) struct EvaluateArgs {
-    /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors.
+    /// Weights that Kestrel wrote: best.safetensors or a checkpoint.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: PathBuf,
     /// The config.toml of the run, for its eval-transforms; without it, those of the weights, else the reference's.
@@ -167,6 +201,16 @@ pub(crate) struct EvaluateArgs {
     /// Average the answers over views of each image.
     #[arg(long, value_enum, default_value_t = TtaName::None)]
     pub(crate) tta: TtaName,
+    /// A table for people, or one JSON object: loss, top1, top5, ece, temperature, scores by class, confusion, reliability.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) format: ReportFormat,
+    /// The folder for report.html, evaluation.json and figures [default: the run's that the weights are of, else a new one
+    /// under runs].
+    #[arg(long, value_name = "DIR", conflicts_with = "no_report")]
+    pub(crate) report: Option<PathBuf>,
+    /// Write no report.
+    #[arg(long)]
+    pub(crate) no_report: bool,
     /// Write a PNG of predictions here.
     #[arg(long, value_name = "FILE")]
     pub(crate) predictions: Option<PathBuf>,
@@ -184,10 +228,71 @@ pub(crate) struct EvaluateArgs {
     pub(crate) threads: usize,
 }
 
+/// Arguments of `predict`.
+#[derive(Args, Debug)]
+pub(crate) struct PredictArgs {
+    /// Weights that Kestrel wrote: best.safetensors or a checkpoint. They hold all that is needed: network, classes,
+    /// preprocessing, temperature.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: PathBuf,
+    /// Image files; folders, for every image in them and below; patterns with *, ? and **; and - for standard input: an image,
+    /// or a list of these names, one a line.
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Classes that are named of each image, the likeliest first.
+    #[arg(long, value_name = "K", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) top_k: u64,
+    /// A table for people; a JSON array with an object a line; or CSV with a line for each image and rank.
+    #[arg(long, value_enum, default_value_t = PredictFormat::Text)]
+    pub(crate) format: PredictFormat,
+    /// Images in a batch.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) batch_size: u64,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// CPU threads; 0 for one a core. They change no result.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
+}
+
+/// The form of predictions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PredictFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+    /// For spreadsheets.
+    Csv,
+}
+
+/// Arguments of `report`.
+#[derive(Args, Debug)]
+pub(crate) struct ReportArgs {
+    /// Folders of runs.
+    #[arg(value_name = "RUN", required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// With several runs: the page to write [default: comparison.html beside the first run's folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Arguments of `watch`.
+#[derive(Args, Debug)]
+pub(crate) struct WatchArgs {
+    /// The run's folder.
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+    /// The port on this machine; 0 for any that is free.
+    #[arg(long, value_name = "N", default_value_t = 7878)]
+    pub(crate) port: u16,
+}
+
 /// Arguments of `export`.
 #[derive(Args, Debug)]
 pub(crate) struct ExportArgs {
-    /// Weights that Kestrel wrote: best.safetensors or checkpoint.safetensors.
+    /// Weights that Kestrel wrote: best.safetensors or a checkpoint.
     #[arg(long, value_name = "FILE")]
     pub(crate) weights: PathBuf,
     /// The file to write.
@@ -337,6 +442,10 @@ pub(crate) enum BenchCase {
     ResnetFull,
     /// The loader, from memory.
     LoadCifar,
+    /// The training loop against a bare step.
+    EngineOverhead,
+    /// A checkpoint.
+    CheckpointStall,
     /// The loader, from files.
     LoadFolder,
 }

@@ -6,14 +6,17 @@
 
 mod names;
 mod options;
+mod spans;
 mod transfer;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kestrel_data::transforms::{Compose, TransformSpec};
-use kestrel_data::{BadSamplePolicy, OnBadSample};
+use kestrel_data::{BadSamplePolicy, Fingerprint, OnBadSample};
 use kestrel_kernels::AdamConfig;
+use kestrel_train::checkpoint::Every;
 use kestrel_train::lr_scheduler::ReduceLROnPlateauConfig;
 use serde::{Deserialize, Serialize};
 use toml::Table;
@@ -23,9 +26,10 @@ use crate::device::{CpuFeatures, DeviceChoice};
 
 pub(crate) use names::{
     AnnealName, DatasetName, LossName, LrInterval, ModelName, OptimizerName, PreprocessingName, PretrainedName,
-    SamplerName, SchedulerName, StemName,
+    SamplerName, SchedulerName, StemName, WatchedName,
 };
 pub(crate) use options::TrainOptions;
+pub(crate) use spans::{CheckpointEvery, TimeSpan};
 pub(crate) use transfer::Stage;
 
 /// What a run uses.
@@ -124,6 +128,9 @@ pub(crate) struct TrainConfig {
     pub(crate) layer_lr_decay: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cache_views: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) early_stopping_patience: Option<usize>,
+    pub(crate) early_stopping_metric: WatchedName,
     pub(crate) seed: u64,
     pub(crate) device: DeviceChoice,
     pub(crate) threads: usize,
@@ -131,6 +138,10 @@ pub(crate) struct TrainConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
     pub(crate) runs_dir: PathBuf,
+    pub(crate) checkpoint_every: CheckpointEvery,
+    pub(crate) keep_last: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_time: Option<TimeSpan>,
     pub(crate) log_every: usize,
     pub(crate) num_images: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -228,12 +239,17 @@ impl Default for TrainConfig {
             unfreeze_lr: 1e-4,
             layer_lr_decay: 1.0,
             cache_views: None,
+            early_stopping_patience: None,
+            early_stopping_metric: WatchedName::ValAccuracy,
             seed: 0,
             device: DeviceChoice::Auto,
             threads: 0,
             cpu_features: CpuFeatures::Auto,
             name: None,
             runs_dir: "runs".into(),
+            checkpoint_every: CheckpointEvery(Some(Every::Time(Duration::from_secs(600)))),
+            keep_last: 2,
+            max_time: None,
             log_every: 100,
             num_images: 8,
             verbose: None,
@@ -247,15 +263,21 @@ impl Default for TrainConfig {
 }
 
 /// Options that change no number of a run but by rounding, and may differ when it is resumed.
-const HARMLESS: [&str; 15] = [
+const HARMLESS: [&str; 21] = [
+    "checkpoint-every",
     "cpu-features",
     "data",
     "data-dir",
     "dataset",
     "device",
+    "early-stopping-metric",
+    "early-stopping-patience",
     "epochs",
+    "keep-last",
     "log-every",
     "log-format",
+    "max-time",
+    "name",
     "num-images",
     "prefetch",
     "quiet",
@@ -281,25 +303,29 @@ impl TrainConfig {
         Ok(config)
     }
 
-    /// The configuration of a resumed run: the saved one, with what `options` may change.
-    pub(crate) fn resumed(&self, options: &TrainOptions) -> Result<Self> {
+    /// The configuration of a resumed run: the saved one, with what the layers may change; the later over the earlier.
+    /// `others` are differences of other things than options, which the error lists with those of options.
+    pub(crate) fn resumed(&self, layers: &[&TrainOptions], others: Vec<String>) -> Result<Self> {
         let saved = Table::try_from(self).context("the saved configuration")?;
-        let differing: Vec<String> = options
-            .table()?
-            .iter()
-            .filter(|(key, value)| !HARMLESS.contains(&key.as_str()) && saved.get(*key) != Some(value))
-            .map(|(key, value)| {
-                let was = saved.get(key).map_or("not set".to_owned(), ToString::to_string);
-                format!("--{key} is {value} and was {was}")
-            })
-            .collect();
+        let mut asked = Table::new();
+        for layer in layers {
+            asked.extend(layer.table()?);
+        }
+        let mut differing = others;
+        let options = asked.iter();
+        let options =
+            options.filter(|(key, value)| !HARMLESS.contains(&key.as_str()) && saved.get(*key) != Some(value));
+        differing.extend(options.map(|(key, value)| {
+            let was = saved.get(key).map_or("not set".to_owned(), ToString::to_string);
+            format!("--{key} is {value} and was {was}")
+        }));
         if !differing.is_empty() {
             bail!(
-                "a resumed run keeps its configuration, but {}; leave these out, or start a new run",
+                "a resumed run keeps what decides its numbers, but {}; go on with what it was, or start a new run",
                 differing.join(", ")
             );
         }
-        let resumed = self.overlaid(&[options])?;
+        let resumed = self.overlaid(layers)?;
         if resumed.epochs != self.epochs && self.unfreeze.is_some() {
             bail!(
                 "epochs is {} and was {}, but a second stage follows them; leave it out, or start a new run",
@@ -349,6 +375,17 @@ impl TrainConfig {
                 self.val_fraction
             );
         }
+        if self.early_stopping_patience == Some(0) {
+            bail!("early-stopping-patience is 0, but must be at least 1");
+        }
+        if self.early_stopping_patience.is_none() && self.early_stopping_metric != WatchedName::ValAccuracy {
+            bail!(
+                "early-stopping-metric is for early-stopping-patience; give that, or leave early-stopping-metric out"
+            );
+        }
+        if self.early_stopping_patience.is_some() && self.unfreeze.is_some() {
+            bail!("early-stopping-patience is for a run of one stage; leave it out, or unfreeze");
+        }
         self.check_methods()?;
         self.check_transfer()?;
         if !(0.0..=1.0).contains(&self.max_bad_fraction) {
@@ -381,6 +418,13 @@ impl TrainConfig {
         self.train_transforms.is_some()
             || self.eval_transforms.is_some()
             || self.preprocessing == PreprocessingName::Imagenet
+    }
+
+    /// A hash of the options that decide the run's numbers.
+    pub(crate) fn options_hash(&self) -> Result<String> {
+        let mut table = Table::try_from(self).context("the configuration")?;
+        table.retain(|key, _| !HARMLESS.contains(&key));
+        Ok(Fingerprint::of(toml::to_string(&table).context("the configuration")?.as_bytes()).to_string())
     }
 
     /// The TOML file that gives this configuration again.

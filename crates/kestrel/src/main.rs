@@ -5,12 +5,17 @@ mod commands;
 mod config;
 mod data;
 mod device;
+mod environment;
+mod exit;
 mod initial_weights;
+mod interrupt;
+mod live_view;
 mod logging;
 mod methods;
 mod pretrained;
 mod progress;
 mod run_folder;
+mod run_lock;
 
 use std::process::ExitCode;
 
@@ -22,6 +27,7 @@ use kestrel_kernels::memory::CachingAllocator;
 
 use crate::cli::{Cli, Command};
 use crate::config::TrainOptions;
+use crate::exit::Exit;
 
 /// A training step uses the same large buffers again and again.
 #[global_allocator]
@@ -64,6 +70,9 @@ fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
         Command::FinetuneResnet(args) => commands::train::run(args, &TrainOptions::finetune_resnet(), &file, bars),
         Command::Export(args) => commands::export::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args, bars),
+        Command::Predict(args) => commands::predict::run(args, bars),
+        Command::Report(args) => commands::report::run(args),
+        Command::Watch(args) => commands::watch::run(args),
         Command::Data(args) => commands::data::run(args, bars),
         Command::Model(args) => commands::model::run(args),
         Command::Bench(args) => commands::bench::run(args),
@@ -79,6 +88,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
+    if let Some(exit) = error.downcast_ref::<Exit>() {
+        let word = if exit.was_asked_for() { "" } else { "error: " };
+        eprintln!("{word}{exit}");
+        return ExitCode::from(exit.code);
+    }
     eprintln!("error: {}", describe(error));
     ExitCode::FAILURE
 }

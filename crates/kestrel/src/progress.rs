@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kestrel_train::callback::EpochTiming;
+use kestrel_train::callback::{EpochStart, EpochTiming};
 use kestrel_train::{Callback, Control, EpochReport, Result, StepReport, Trainer};
+
+use crate::live_view::LiveView;
 
 const TRAIN: &str = "{prefix} [{bar:30}] {pos}/{len} img  {msg}  eta {eta}";
 const STEPS: &str = "{prefix} [{bar:30}] {pos}/{len}";
@@ -31,12 +33,16 @@ pub(crate) fn bytes(bars: &MultiProgress, prefix: &str, len: u64) -> ProgressBar
     bar(bars, BYTES, prefix.to_owned(), len)
 }
 
-/// Draws an epoch's progress with images a second and the time left, and logs a line after each epoch.
+/// Draws an epoch's progress with images a second and the time left, and above it the last epochs as a table. Where nothing is
+/// drawn, logs a line after each epoch.
 pub(crate) struct Progress {
     bars: MultiProgress,
     epochs: usize,
     current: Option<ProgressBar>,
     images_done: u64,
+    /// Of the epoch, before the run was resumed.
+    images_before: u64,
+    live: Option<LiveView>,
 }
 
 impl Progress {
@@ -46,6 +52,8 @@ impl Progress {
             epochs,
             current: None,
             images_done: 0,
+            images_before: 0,
+            live: LiveView::new(bars),
         }
     }
 
@@ -58,26 +66,31 @@ impl Progress {
 }
 
 impl Callback for Progress {
-    fn on_epoch_start(&mut self, epoch: usize, _: usize, num_samples: usize) -> Result<()> {
-        self.images_done = 0;
-        let prefix = format!("Epoch [{epoch}/{}]", self.epochs);
-        let next = bar(&self.bars, TRAIN, prefix, num_samples as u64);
+    fn on_epoch_start(&mut self, start: &EpochStart) -> Result<()> {
+        self.images_before = start.samples_done;
+        self.images_done = start.samples_done;
+        let prefix = format!("Epoch [{}/{}]", start.epoch, self.epochs);
+        let next = bar(&self.bars, TRAIN, prefix, start.num_samples as u64);
         self.replace(Some(next));
         Ok(())
     }
 
-    fn on_step_end(&mut self, report: &StepReport) -> Result<()> {
+    fn on_step_end(&mut self, _: &Trainer, report: &StepReport) -> Result<Control> {
         self.images_done += report.batch_size as u64;
+        if let Some(live) = &mut self.live {
+            live.step(report.loss);
+        }
         if let Some(bar) = &self.current {
             bar.set_position(self.images_done);
-            let rate = self.images_done as f64 / bar.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
+            let seen = self.images_done - self.images_before;
+            let rate = seen as f64 / bar.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
             let percent = 100.0 * report.running_accuracy;
             bar.set_message(format!("{rate:.0} img/s  loss {:.4}  acc {percent:.2}%", report.loss));
         }
-        Ok(())
+        Ok(Control::Continue)
     }
 
-    fn on_validation_batch(&mut self, done: usize, total: usize) -> Result<()> {
+    fn on_validation_batch(&mut self, done: usize, total: usize) -> Result<Control> {
         if done == 1 {
             let next = steps(&self.bars, "Validation", total as u64);
             self.replace(Some(next));
@@ -85,11 +98,15 @@ impl Callback for Progress {
         if let Some(bar) = &self.current {
             bar.set_position(done as u64);
         }
-        Ok(())
+        Ok(Control::Continue)
     }
 
     fn on_epoch_end(&mut self, _: &Trainer, report: &EpochReport, timing: &EpochTiming) -> Result<Control> {
         self.replace(None);
+        if let Some(live) = &mut self.live {
+            live.epoch(report, timing.images_per_second);
+            return Ok(Control::Continue);
+        }
         let EpochReport {
             epoch,
             train_loss,
@@ -98,6 +115,7 @@ impl Callback for Progress {
             val_accuracy,
             lr,
             improved,
+            ..
         } = *report;
         let seconds = timing.train.as_secs_f64();
         let wait = 100.0 * timing.load_wait.as_secs_f64() / seconds.max(f64::MIN_POSITIVE);

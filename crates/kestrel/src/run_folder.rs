@@ -1,70 +1,187 @@
-//! The folder that a run writes to.
+//! The folder that a run writes to: made anew, or found again with its newest valid checkpoint.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
-use kestrel_train::checkpoint::{CHECKPOINT_FILE, write_atomic};
+use kestrel_train::checkpoint::{BEST_FILE, Checkpoint, CheckpointFolder, Weights, remove_scratch_files, write_atomic};
 
 use crate::config::TrainConfig;
+use crate::run_lock::RunLock;
 
 /// The effective configuration, in a run's folder.
 pub(crate) const CONFIG_FILE: &str = "config.toml";
 /// The picture of predictions, in a run's folder.
 pub(crate) const PREDICTIONS_FILE: &str = "predictions.png";
 
-/// Makes a new folder for a run: `--name`, or the first of `<stem>-1`, `<stem>-2`, … that is free.
-pub(crate) fn create(config: &TrainConfig, stem: &str) -> Result<PathBuf> {
-    let runs = &config.runs_dir;
-    std::fs::create_dir_all(runs).with_context(|| {
-        format!(
-            "cannot make the folder {}; choose another with --runs-dir",
-            runs.display()
-        )
-    })?;
-    if let Some(name) = &config.name {
-        let path = runs.join(name);
-        return match std::fs::create_dir(&path) {
-            Ok(()) => Ok(path),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => bail!(
-                "the run {} exists; continue it with --resume {0}, or choose another --name",
-                path.display()
-            ),
-            Err(e) => Err(e).with_context(|| format!("cannot make the folder {}", path.display())),
-        };
-    }
-    for number in 1u32.. {
-        let path = runs.join(format!("{stem}-{number}"));
-        match std::fs::create_dir(&path) {
-            Ok(()) => return Ok(path),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            Err(e) => {
-                return Err(e).with_context(|| {
-                    format!(
-                        "cannot make the folder {}; choose another with --runs-dir",
-                        path.display()
-                    )
-                });
-            }
-        }
-    }
-    bail!("no free number is left for {stem} in {}", runs.display())
+/// A run's folder, which no other process writes to while this lives.
+#[derive(Debug)]
+pub(crate) struct RunFolder {
+    path: PathBuf,
+    _lock: RunLock,
 }
 
-/// The checkpoint that `--resume PATH` means: the file itself, or the one in a run's folder.
-pub(crate) fn checkpoint_path(path: &Path) -> Result<PathBuf> {
-    let file = if path.is_dir() {
-        path.join(CHECKPOINT_FILE)
-    } else {
-        path.to_owned()
-    };
-    if !file.is_file() {
+/// A checkpoint to go on from.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+    pub(crate) checkpoint: Checkpoint,
+}
+
+impl RunFolder {
+    /// Makes a new folder for a run: `--name`, or the first of `<stem>-1`, `<stem>-2`, … that is free.
+    pub(crate) fn create(config: &TrainConfig, stem: &str) -> Result<Self> {
+        let runs = &config.runs_dir;
+        let advice = |path: &Path| {
+            format!(
+                "cannot make the folder {}; choose another with --runs-dir",
+                path.display()
+            )
+        };
+        std::fs::create_dir_all(runs).with_context(|| advice(runs))?;
+        if let Some(name) = &config.name {
+            let path = runs.join(name);
+            return match std::fs::create_dir(&path) {
+                Ok(()) => Self::at(path),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                    // Whoever is at work there is named.
+                    Self::at(path.clone())?;
+                    bail!(
+                        "the run {} exists; continue it with --resume {0}, or choose another --name",
+                        path.display()
+                    )
+                }
+                Err(e) => Err(e).with_context(|| format!("cannot make the folder {}", path.display())),
+            };
+        }
+        for number in 1u32.. {
+            let path = runs.join(format!("{stem}-{number}"));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Self::at(path),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e).with_context(|| advice(&path)),
+            }
+        }
+        bail!("no free number is left for {stem} in {}", runs.display())
+    }
+
+    /// Takes a folder that is there.
+    fn at(path: PathBuf) -> Result<Self> {
+        let lock = RunLock::take(&path)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Clears away what a killed process has left, and what lies beyond the checkpoint that the run goes on from.
+    pub(crate) fn prepare(&self, resumed: Option<&Checkpoint>) -> Result<()> {
+        remove_scratch_files(&self.path)?;
+        let checkpoints = CheckpointFolder::of_run(&self.path);
+        checkpoints.prepare()?;
+        let Some(checkpoint) = resumed else {
+            return Ok(());
+        };
+        let progress = checkpoint.progress();
+        let abandoned = checkpoints.abandon_after(progress.step)?;
+        for path in &abandoned {
+            tracing::warn!("{} is set aside: the run goes on from before it", path.display());
+        }
+        if let (Some(best), false) = (progress.best_step, abandoned.is_empty()) {
+            // The best weights may be of what is abandoned, and are then taken back.
+            let file = checkpoints.file(best);
+            if file.is_file() {
+                let weights = Weights::load(&file)?;
+                Weights::save_state_dict(&weights.tensors, &weights.info, &self.path.join(BEST_FILE))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The run that `--resume PATH` means, and where it goes on: PATH is its folder, or one of its checkpoints.
+pub(crate) fn open(path: &Path) -> Result<(RunFolder, Found)> {
+    if path.is_dir() {
+        let folder = RunFolder::at(path.to_owned())?;
+        let found = newest_in(&folder)?;
+        let found = found.with_context(|| {
+            format!(
+                "there is no checkpoint in {}; name a run's folder, or a file of its checkpoints",
+                CheckpointFolder::of_run(path).path().display()
+            )
+        })?;
+        return Ok((folder, found));
+    }
+    if !path.is_file() {
         bail!(
-            "there is no checkpoint at {}; name a run's folder, or its {CHECKPOINT_FILE}",
-            file.display()
+            "there is no checkpoint at {}; name a run's folder, or a file of its checkpoints",
+            path.display()
         );
     }
-    Ok(file)
+    let folder = CheckpointFolder::run_of(path).or_else(|| path.parent());
+    let folder = folder
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let folder = RunFolder::at(folder.to_owned())?;
+    let found = Found {
+        checkpoint: Checkpoint::load(path)?,
+        path: path.to_owned(),
+    };
+    Ok((folder, found))
+}
+
+/// The run that `--resume auto` means: that of `--name`, else the one that was saved last. Without a folder there is no such
+/// run; without a checkpoint it has not come as far as its first.
+pub(crate) fn newest(config: &TrainConfig) -> Result<(Option<RunFolder>, Option<Found>)> {
+    let path = match &config.name {
+        Some(name) => Some(config.runs_dir.join(name)).filter(|path| path.is_dir()),
+        None => saved_last(&config.runs_dir)?,
+    };
+    let Some(path) = path else {
+        tracing::info!("There is no run to go on with; a new one begins");
+        return Ok((None, None));
+    };
+    let folder = RunFolder::at(path)?;
+    let found = newest_in(&folder)?;
+    if found.is_none() {
+        tracing::info!("{} has no checkpoint yet; it begins again", folder.path.display());
+    }
+    Ok((Some(folder), found))
+}
+
+fn newest_in(folder: &RunFolder) -> Result<Option<Found>> {
+    let newest = CheckpointFolder::of_run(&folder.path).newest()?;
+    Ok(newest.map(|newest| {
+        for error in newest.passed_over {
+            tracing::warn!("passed over: {error}");
+        }
+        Found {
+            path: newest.path,
+            checkpoint: newest.checkpoint,
+        }
+    }))
+}
+
+/// The run's folder with the checkpoint that was written last.
+fn saved_last(runs: &Path) -> Result<Option<PathBuf>> {
+    let entries = match std::fs::read_dir(runs) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        entries => entries.with_context(|| format!("cannot list {}", runs.display()))?,
+    };
+    let mut last: Option<(SystemTime, PathBuf)> = None;
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot list {}", runs.display()))?.path();
+        let checkpoints = CheckpointFolder::of_run(&path).list()?;
+        let times = checkpoints
+            .iter()
+            .filter_map(|(_, file)| file.metadata().ok()?.modified().ok());
+        let candidate = times.max().map(|time| (time, path));
+        last = last.max(candidate);
+    }
+    Ok(last.map(|(_, path)| path))
 }
 
 /// Saves the effective configuration.
@@ -76,28 +193,45 @@ pub(crate) fn save_config(folder: &Path, config: &TrainConfig) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn config(runs: PathBuf) -> TrainConfig {
+        TrainConfig {
+            runs_dir: runs,
+            ..TrainConfig::default()
+        }
+    }
+
     #[test]
     fn numbers_are_the_first_free_and_names_are_never_reused() {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = TrainConfig {
-            runs_dir: dir.path().join("runs"),
-            ..TrainConfig::default()
-        };
-        assert!(create(&config, "a").unwrap().ends_with("a-1"));
-        assert!(create(&config, "a").unwrap().ends_with("a-2"));
+        let mut config = config(dir.path().join("runs"));
+        assert!(RunFolder::create(&config, "a").unwrap().path().ends_with("a-1"));
+        assert!(RunFolder::create(&config, "a").unwrap().path().ends_with("a-2"));
         config.name = Some("b".into());
-        create(&config, "a").unwrap();
-        let error = create(&config, "a").unwrap_err().to_string();
+        let first = RunFolder::create(&config, "a").unwrap();
+        let error = RunFolder::create(&config, "a").unwrap_err().to_string();
+        assert!(error.contains("in use"), "{error}");
+        drop(first);
+        let error = RunFolder::create(&config, "a").unwrap_err().to_string();
         assert!(error.contains("--resume"), "{error}");
     }
 
     #[test]
-    fn resume_takes_a_folder_or_a_file() {
+    fn auto_begins_a_run_where_there_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(checkpoint_path(dir.path()).is_err());
-        let file = dir.path().join(CHECKPOINT_FILE);
-        std::fs::write(&file, "").unwrap();
-        assert_eq!(checkpoint_path(dir.path()).unwrap(), file);
-        assert_eq!(checkpoint_path(&file).unwrap(), file);
+        let mut config = config(dir.path().join("runs"));
+        assert!(matches!(newest(&config).unwrap(), (None, None)));
+        config.name = Some("a".into());
+        assert!(matches!(newest(&config).unwrap(), (None, None)));
+        std::fs::create_dir_all(dir.path().join("runs/a")).unwrap();
+        assert!(matches!(newest(&config).unwrap(), (Some(_), None)));
+    }
+
+    #[test]
+    fn a_path_without_a_checkpoint_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("checkpoints"), "{error}");
+        let error = open(&dir.path().join("x.safetensors")).unwrap_err().to_string();
+        assert!(error.contains("x.safetensors"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -15,7 +16,32 @@ pub(crate) fn run(features: Option<&OsStr>, args: &[OsString]) -> Result<ExitCod
     if !status.success() {
         return Ok(process::exit_code(status));
     }
-    // One profile, one target directory: the trainer lies beside xtask.
+    let mut command = Command::new(path()?);
+    command.args(args);
+    if let Some(commit) = commit() {
+        command.env(COMMIT, commit);
+    }
+    process::replace(command)
+}
+
+/// What tells the trainer of which commit it is, for the record that a run keeps.
+const COMMIT: &str = "KESTREL_COMMIT";
+
+/// The commit that is checked out, with `-dirty` where something is changed; none without git.
+fn commit() -> Option<String> {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(cargo::root());
+    git.args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]);
+    let output = git.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let text = output
+        .status
+        .success()
+        .then(|| String::from_utf8(output.stdout).ok())??;
+    Some(text.trim().to_owned())
+}
+
+/// Where the trainer lies once it is built: one profile, one target directory, so beside xtask.
+pub(super) fn path() -> Result<PathBuf> {
     let xtask = env::current_exe().context("cannot tell where xtask lies")?;
     let kestrel = xtask.with_file_name(format!("kestrel{}", env::consts::EXE_SUFFIX));
     ensure!(
@@ -23,13 +49,11 @@ pub(crate) fn run(features: Option<&OsStr>, args: &[OsString]) -> Result<ExitCod
         "the trainer was built, but not as {}: run xtask through cargo",
         kestrel.display()
     );
-    let mut command = Command::new(kestrel);
-    command.args(args);
-    process::replace(command)
+    Ok(kestrel)
 }
 
-/// Cargo's messages go to stderr as they come, but for its closing "Finished": a built trainer starts without a word.
-fn build(features: Option<&OsStr>) -> Result<ExitStatus> {
+/// Builds the trainer. Cargo's messages go to stderr as they come, but for its closing "Finished": a built trainer starts without a word.
+pub(super) fn build(features: Option<&OsStr>) -> Result<ExitStatus> {
     let mut command = cargo::release("build", features);
     command
         .args(["--package", "kestrel", "--bin", "kestrel"])

@@ -26,6 +26,8 @@ pub struct Epoch {
     first_batch: usize,
     /// Samples of the order whose batch has been asked for.
     begun: usize,
+    /// The number in the epoch of the batch that comes next.
+    position: usize,
     /// The batches asked for, in order.
     pending: VecDeque<Receiver<Result<Made>>>,
     stopped: Arc<AtomicBool>,
@@ -49,6 +51,7 @@ impl Epoch {
             batch_size,
             prefetch: prefetch.max(1),
             begun: 0,
+            position: first_batch,
             pending: VecDeque::new(),
             stopped: Arc::default(),
             waited: Duration::ZERO,
@@ -91,6 +94,12 @@ impl Epoch {
         self.waited
     }
 
+    /// The number in the epoch of the batch that comes next, from 0: where [`DataLoader::epoch_from`](super::DataLoader::epoch_from)
+    /// goes on. Batches that were left out, because all their samples are bad, count too.
+    pub fn next_batch(&self) -> usize {
+        self.position
+    }
+
     /// Begins no more batches, and waits for those under way.
     fn stop(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
@@ -108,6 +117,7 @@ impl Iterator for Epoch {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let receiver = self.pending.pop_front()?;
+            self.position += 1;
             let started = Instant::now();
             let received = receive(&receiver);
             self.waited += started.elapsed();

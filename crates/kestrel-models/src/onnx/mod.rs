@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The metadata hold what is not in the graph: `classes`, `mean`, `std` and `transforms` as JSON, `image_size`,
-//! `architecture`. Batch norms stay nodes of their own; every runtime folds them into the convolutions before them.
+//! `architecture`, and the `temperature` by which logits are divided before the softmax, where one was fitted. Batch norms stay nodes of their own; every runtime folds them into the convolutions before them.
 //!
 //! # Source
 //! `onnx.proto` and `Operators.md` of <https://github.com/onnx/onnx>, opset 20. `scripts/check_onnx.py` holds files against
@@ -162,6 +162,9 @@ pub fn metadata(info: &ModelInfo) -> Result<Vec<(&'static str, String)>> {
     ];
     if let Some(transforms) = &info.transforms {
         entries.push(("transforms", transforms.to_string()));
+    }
+    if let Some(temperature) = info.temperature {
+        entries.push(("temperature", temperature.to_string()));
     }
     Ok(entries)
 }

@@ -33,6 +33,10 @@ pub struct ModelInfo {
     /// where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transforms: Option<serde_json::Value>,
+    /// What logits are divided by before softmax, so that the probabilities are honest: fitted on validation images. 1 where
+    /// nothing is said, as in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
 }
 
 /// A few lines of Python that make the network in PyTorch and load a file of [`export`] into it.

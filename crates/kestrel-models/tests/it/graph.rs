@@ -8,6 +8,7 @@ use kestrel_models::graph::{Graph, Op, Summary};
 use kestrel_models::layers::Linear;
 use kestrel_models::{
     Cnn, CnnConfig, Depth, Error, Mode, Model, ModelConfig, Params, ResNet, ResNetConfig, StateDict, Stem,
+    WhitenedCnn, WhitenedCnnConfig,
 };
 
 use crate::cnn_golden::{error, values};
@@ -58,8 +59,9 @@ fn run(graph: &Graph, dict: &StateDict, images: &Tensor) -> Tensor {
             Op::Dropout { .. } => input(0).clone(),
             Op::Linear => {
                 let y = input(0).matmul(&get("weight").unwrap().t().unwrap()).unwrap();
-                y.broadcast_add(get("bias").unwrap()).unwrap()
+                get("bias").map_or_else(|| y.clone(), |bias| y.broadcast_add(bias).unwrap())
             }
+            Op::Scale { factor } => (input(0) * factor).unwrap(),
         };
         outputs.push(output);
     }
@@ -86,6 +88,13 @@ fn graphs_compute_what_the_models_do() {
     let cnn = Cnn::new(cnn, 0, DType::F32, &Device::Cpu).unwrap();
     fill(cnn.params(), DType::F32, 1.0);
     agrees(&cnn, 32);
+    let whitened = WhitenedCnnConfig {
+        width: 4,
+        ..WhitenedCnnConfig::new(3)
+    };
+    let whitened = WhitenedCnn::new(whitened, 0, DType::F32, &Device::Cpu).unwrap();
+    fill(whitened.params(), DType::F32, 1.0);
+    agrees(&whitened, 32);
     for (depth, stem, size) in [
         (Depth::ResNet18, Stem::Imagenet, 64),
         (Depth::ResNet18, Stem::Cifar, 16),

@@ -110,6 +110,7 @@ fn info(model: ModelConfig) -> ModelInfo {
         mean: [0.5, 0.25, 0.125],
         std: [1.0, 2.0, 4.0],
         transforms: Some(serde_json::json!([{ "name": "ToTensor" }])),
+        temperature: Some(1.5),
     }
 }
 

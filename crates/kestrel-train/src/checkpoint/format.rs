@@ -6,16 +6,22 @@
 
 use std::path::Path;
 
+use candle_core::Device;
+use kestrel_kernels::update::squared_norm;
 use kestrel_models::weights::{ModelInfo, parse, read, serialise};
 use kestrel_models::{Model, Params, StateDict};
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::write_atomic;
+use super::disk::{Disk, LocalDisk};
+use super::write_atomic_on;
 use crate::weight_average::WeightAverage;
 use crate::{Error, Progress, Result, Trainer};
 
-const FORMAT: u32 = 1;
+const WEIGHTS_FORMAT: u32 = 1;
+/// 2: within an epoch too, and another hash.
+const FORMAT: u32 = 2;
 const MODEL: &str = "model.";
 const OPTIMIZER: &str = "optimizer.";
 const AVERAGE: &str = "average.";
@@ -49,14 +55,19 @@ impl Weights {
     /// # Errors
     /// [`Error::Write`]; what stood at `path` is untouched.
     pub fn save_state_dict(tensors: &StateDict, info: &ModelInfo, path: &Path) -> Result<()> {
+        Self::save_on(&LocalDisk, tensors, info, path)
+    }
+
+    pub(super) fn save_on(disk: &dyn Disk, tensors: &StateDict, info: &ModelInfo, path: &Path) -> Result<()> {
+        require_finite(tensors, path)?;
         let record = to_json(
             &WeightsRecord {
-                format: FORMAT,
+                format: WEIGHTS_FORMAT,
                 info: info.clone(),
             },
             path,
         )?;
-        write_atomic(path, &serialise(tensors, &record)?)
+        write_atomic_on(disk, path, &serialise(tensors, &record)?)
     }
 
     /// Reads weights that Kestrel wrote, from a weight file or from a checkpoint; the average, where it holds one.
@@ -85,11 +96,20 @@ impl Weights {
     }
 }
 
-/// The whole state of a run between two epochs.
+/// The whole state of a run between two steps of its optimiser.
 #[derive(Debug)]
 pub struct Checkpoint {
     tensors: StateDict,
     body: Body,
+}
+
+/// The key of the record in a file's header, as `kestrel-models` writes it.
+const RECORD: &str = "kestrel";
+
+/// The format, which is read before all else of a record.
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u32,
 }
 
 /// The record's outer layer: the hash, and the text that it covers.
@@ -106,9 +126,9 @@ struct Body {
     info: ModelInfo,
     progress: Progress,
     seed: u64,
-    lr: f64,
-    /// Of each parameter group; files of the first versions had one group.
-    #[serde(default)]
+    /// The program's version.
+    version: String,
+    /// Of each parameter group.
     lrs: Vec<f64>,
     scheduler: Option<serde_json::Value>,
     /// How many states the averaged weights are made of, where an average is taken.
@@ -123,22 +143,23 @@ impl Checkpoint {
     /// # Errors
     /// Where a device cannot copy.
     pub fn capture(trainer: &Trainer, info: &ModelInfo, config: &serde_json::Value) -> Result<Self> {
+        // Copies, on the host: the trainer goes on while they are written.
         let mut tensors = StateDict::new();
         for (name, tensor) in trainer.model().params().state_dict()? {
-            tensors.insert(format!("{MODEL}{name}"), tensor);
+            tensors.insert(format!("{MODEL}{name}"), tensor.to_device(&Device::Cpu)?);
         }
         for (name, tensor) in trainer.optimizer().state_dict()? {
-            tensors.insert(format!("{OPTIMIZER}{name}"), tensor);
+            tensors.insert(format!("{OPTIMIZER}{name}"), tensor.to_device(&Device::Cpu)?);
         }
         for (name, tensor) in trainer.average().and_then(WeightAverage::weights).into_iter().flatten() {
-            tensors.insert(format!("{AVERAGE}{name}"), tensor.copy()?);
+            tensors.insert(format!("{AVERAGE}{name}"), tensor.copy()?.to_device(&Device::Cpu)?);
         }
         let body = Body {
             format: FORMAT,
             info: info.clone(),
             progress: trainer.progress().clone(),
             seed: trainer.config().seed,
-            lr: trainer.optimizer().lr(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             lrs: trainer.optimizer().lrs(),
             scheduler: trainer
                 .scheduler()
@@ -155,12 +176,20 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Write`]; what stood at `path` is untouched.
     pub fn save(&self, path: &Path) -> Result<()> {
+        self.save_on(&LocalDisk, path)
+    }
+
+    pub(super) fn save_on(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
+        require_finite(&self.tensors, path)?;
         let checkpoint = to_json(&self.body, path)?;
+        // The hash stands in the header, so the tensors are laid out before it is known, and again with it.
+        let unsealed = serialise(&self.tensors, "")?;
         let sealed = Sealed {
-            sha256: hash(&self.tensors, &checkpoint)?,
+            sha256: hash(&unsealed, &checkpoint).map_err(|reason| invalid(path, &reason))?,
             checkpoint,
         };
-        write_atomic(path, &serialise(&self.tensors, &to_json(&sealed, path)?)?)
+        drop(unsealed);
+        write_atomic_on(disk, path, &serialise(&self.tensors, &to_json(&sealed, path)?)?)
     }
 
     /// Reads a checkpoint and checks its hash.
@@ -172,25 +201,30 @@ impl Checkpoint {
             path: path.to_owned(),
             source,
         })?;
-        let file = parse(&bytes, path).map_err(|e| invalid(path, &e.to_string()))?;
-        let record = file.record.ok_or_else(|| invalid(path, "it has no record of a run"))?;
-        let sealed: Sealed = serde_json::from_str(&record)
-            .map_err(|_| invalid(path, "it holds weights alone, or another program's tensors"))?;
-        if hash(&file.tensors, &sealed.checkpoint)? != sealed.sha256 {
-            return Err(invalid(
-                path,
-                "its contents do not match their sha256: the file was changed or damaged",
-            ));
+        // All of the header, and the hash, before a tensor is made: a file costs no more than twice its size in memory.
+        let sealed = sealed(&bytes, path)?;
+        if hash(&bytes, &sealed.checkpoint).map_err(|reason| invalid(path, &reason))? != sealed.sha256 {
+            let reason =
+                "its contents do not match their sha256: the file was changed or damaged, or an earlier version's";
+            return Err(invalid(path, reason));
         }
-        let body: Body = serde_json::from_str(&sealed.checkpoint).map_err(|e| invalid(path, &e.to_string()))?;
-        if body.format != FORMAT {
-            let reason = format!("it has format {}, this version reads format {FORMAT}", body.format);
+        let format = serde_json::from_str::<FormatOnly>(&sealed.checkpoint);
+        let format = format.map_err(|e| invalid(path, &e.to_string()))?.format;
+        if format != FORMAT {
+            let reason = format!("it has format {format}, this version reads format {FORMAT}");
             return Err(invalid(path, &reason));
         }
+        let body: Body = serde_json::from_str(&sealed.checkpoint).map_err(|e| invalid(path, &e.to_string()))?;
+        let file = parse(&bytes, path).map_err(|e| invalid(path, &e.to_string()))?;
         Ok(Self {
             tensors: file.tensors,
             body,
         })
+    }
+
+    /// The version of the program that wrote it.
+    pub fn version(&self) -> &str {
+        &self.body.version
     }
 
     /// The network, its classes and its preprocessing.
@@ -236,11 +270,7 @@ impl Checkpoint {
             }
         }
         let (model, optimizer, scheduler) = trainer.restore_parts();
-        let lrs = if self.body.lrs.is_empty() {
-            vec![self.body.lr]
-        } else {
-            self.body.lrs.clone()
-        };
+        let lrs = &self.body.lrs;
         if lrs.len() != optimizer.lrs().len() {
             let (groups, were) = (optimizer.lrs().len(), lrs.len());
             let reason = format!("the optimiser has {groups} parameter groups, the checkpoint's had {were}");
@@ -256,7 +286,7 @@ impl Checkpoint {
         }
         model.params().load_state_dict(&strip(&self.tensors, MODEL))?;
         optimizer.load_state_dict(&strip(&self.tensors, OPTIMIZER))?;
-        optimizer.set_lrs(&lrs);
+        optimizer.set_lrs(lrs);
         trainer.set_progress(self.body.progress.clone());
         Ok(())
     }
@@ -284,9 +314,46 @@ fn strip(tensors: &StateDict, prefix: &str) -> StateDict {
         .collect()
 }
 
-/// sha256 over the file that would hold these tensors and this record, as hex. Such a file's bytes are a function of
-/// its contents, so a changed name, type, shape, value or record gives another hash.
-fn hash(tensors: &StateDict, record: &str) -> Result<String> {
-    let digest = Sha256::digest(serialise(tensors, record)?);
-    Ok(digest.iter().map(|b| format!("{b:02x}")).collect())
+/// The record of a checkpoint's file, whose tensors are not looked at.
+fn sealed(bytes: &[u8], path: &Path) -> Result<Sealed> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| invalid(path, &e.to_string()))?;
+    let record = metadata.metadata().as_ref().and_then(|m| m.get(RECORD));
+    let record = record.ok_or_else(|| invalid(path, "it has no record of a run"))?;
+    serde_json::from_str(record).map_err(|_| invalid(path, "it holds weights alone, or another program's tensors"))
 }
+
+/// sha256 over the tensors of a file and a record, as hex: of each tensor, by name, its name, type, shape and bytes, each
+/// with its length before it.
+fn hash(file: &[u8], record: &str) -> std::result::Result<String, String> {
+    let file = SafeTensors::deserialize(file).map_err(|e| e.to_string())?;
+    let mut tensors = file.tensors();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut hasher = Sha256::new();
+    let mut field = |bytes: &[u8]| {
+        hasher.update((bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    field(record.as_bytes());
+    for (name, tensor) in tensors {
+        field(name.as_bytes());
+        field(format!("{:?} {:?}", tensor.dtype(), tensor.shape()).as_bytes());
+        field(tensor.data());
+    }
+    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// Errors where a number is NaN or infinite: such a state is of no use to anybody.
+fn require_finite(tensors: &StateDict, path: &Path) -> Result<()> {
+    for (name, tensor) in tensors {
+        if tensor.dtype().is_float() && !squared_norm(tensor)?.is_finite() {
+            return Err(Error::NonFiniteState {
+                path: path.to_owned(),
+                tensor: name.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -191,7 +191,7 @@ impl BatchSource for FeatureLoader {
         self.images.num_samples()
     }
 
-    fn epoch(&self, epoch: u64) -> Result<Box<dyn Batches + '_>> {
+    fn epoch_from(&self, epoch: u64, first_batch: usize) -> Result<Box<dyn Batches + '_>> {
         let view = epoch % self.views;
         self.prepare(view, &mut |_, _| {})?;
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,7 +203,7 @@ impl BatchSource for FeatureLoader {
             loader: self,
             features,
             order: self.images.order(epoch),
-            next: 0,
+            next: first_batch.saturating_mul(self.images.config().batch_size),
         }))
     }
 }
@@ -262,5 +262,9 @@ impl Iterator for Rows<'_> {
 impl Batches for Rows<'_> {
     fn wait(&self) -> Duration {
         Duration::ZERO
+    }
+
+    fn next_batch(&self) -> usize {
+        self.next.div_ceil(self.loader.images.config().batch_size)
     }
 }

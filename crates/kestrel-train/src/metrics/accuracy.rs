@@ -1,6 +1,7 @@
 //! Top-1 accuracy.
 
 use candle_core::{D, DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
@@ -20,7 +21,8 @@ pub fn argmax(logits: &Tensor) -> Result<Vec<u32>> {
 }
 
 /// The share of samples whose largest logit is the target's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Accuracy {
     correct: u64,
     total: u64,

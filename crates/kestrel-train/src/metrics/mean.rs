@@ -1,7 +1,10 @@
 //! A running mean.
 
+use serde::{Deserialize, Serialize};
+
 /// The mean of the numbers added so far, summed in f64.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mean {
     sum: f64,
     count: u64,

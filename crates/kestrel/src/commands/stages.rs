@@ -1,5 +1,6 @@
 //! The stages of a training run: what is trained in each, on images or on features that are kept.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -7,10 +8,11 @@ use candle_core::Device;
 use indicatif::MultiProgress;
 use kestrel_models::weights::ModelInfo;
 use kestrel_models::{Model, is_buffer};
-use kestrel_train::checkpoint::{Checkpoint, Checkpointer};
+use kestrel_train::checkpoint::Checkpoint;
 use kestrel_train::feature_cache::{FeatureCache, FeatureLoader, Head};
 use kestrel_train::{BatchSource, Callback, Progress as Done, Trainer, TrainerConfig};
 
+use super::listeners::{Ending, Listeners};
 use super::train::Loaders;
 use crate::config::Stage;
 use crate::progress::{self, Progress};
@@ -50,6 +52,7 @@ pub(super) struct Run<'a> {
     pub(super) model: &'a Arc<dyn Model>,
     pub(super) info: &'a ModelInfo,
     pub(super) stages: &'a [Stage],
+    pub(super) folder: &'a Path,
     /// Where it goes on from.
     pub(super) resumed: Option<&'a Checkpoint>,
     pub(super) device: &'a Device,
@@ -57,14 +60,17 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Trains stage after stage. How far the run has come in the end.
-    pub(super) fn fit(&self, mut loaders: Loaders, checkpointer: &mut Checkpointer) -> Result<Done> {
+    /// Trains stage after stage. How far the run has come in the end, and why it ended there.
+    pub(super) fn fit(&self, mut loaders: Loaders, listeners: &mut Listeners) -> Result<(Done, Ending)> {
         let epochs = self.stages.last().map_or(0, |stage| stage.last_epoch);
         let mut resumed = self.resumed;
         let mut done = Done::default();
         for (i, stage) in self.stages.iter().enumerate() {
-            // A checkpoint at the end of a stage is that stage's.
-            let is_over = |checkpoint: &Checkpoint| checkpoint.progress().epoch > stage.last_epoch;
+            // A checkpoint at the end of a stage is that stage's; one within the epoch after it is the next one's.
+            let is_over = |checkpoint: &Checkpoint| {
+                let Done { epoch, position, .. } = checkpoint.progress();
+                *epoch + usize::from(position.is_some()) > stage.last_epoch
+            };
             if resumed.is_some_and(is_over) {
                 continue;
             }
@@ -80,17 +86,23 @@ impl Run<'_> {
                 checkpoint.restore(&mut trainer).context("resuming")?;
             }
             let mut progress = Progress::new(self.bars, epochs);
-            // Files first: what the progress says of an epoch is then already on the disk.
+            listeners.set_stage(i + 1);
             let mut freezing = stage.config.freezing(self.model.as_ref())?;
-            let mut callbacks: Vec<&mut dyn Callback> = vec![&mut *checkpointer, &mut progress];
-            if let Some(freezing) = &mut freezing {
-                callbacks.push(freezing);
-            }
-            trainer.fit(batches.train(), batches.val(), &mut callbacks)?;
+            let mut more: Vec<&mut dyn Callback> = vec![&mut progress];
+            more.extend(freezing.as_mut().map(|freezing| freezing as &mut dyn Callback));
+            listeners.during(&mut more, |all| trainer.fit(batches.train(), batches.val(), all))?;
             done = trainer.progress().clone();
+            let ending = listeners.ending(self.folder, &done, epochs);
+            if matches!(ending, Ending::Stopped(_)) {
+                return Ok((done, ending));
+            }
             loaders = batches.into_loaders();
         }
-        Ok(done)
+        if let Some(checkpoint) = resumed {
+            // It has come further than it is now asked to.
+            done = checkpoint.progress().clone();
+        }
+        Ok((done, Ending::Complete))
     }
 
     fn say(&self, number: usize, stage: &Stage) {

@@ -1,8 +1,9 @@
 //! `kestrel train`.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
@@ -11,18 +12,24 @@ use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::{Dataset, split};
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
-use kestrel_train::checkpoint::{BEST_FILE, Checkpoint, Checkpointer, Weights};
+use kestrel_train::checkpoint::{BEST_FILE, Weights};
 use kestrel_train::lr_finder::{self, LrFinderConfig};
-use kestrel_train::report::save_lr_plot;
+use kestrel_train::report::{DataRecord, save_lr_plot, write_report};
 use kestrel_train::{BatchSource, Trainer, Tta};
 use serde::{Deserialize, Serialize};
 
+use super::listeners::{Ending, Listeners, Stop};
+use super::predictions;
+use super::scoring::Scoring;
 use super::stages::{self, Batches, Run};
-use super::{evaluate, predictions};
-use crate::cli::TrainArgs;
+use crate::cli::{ReportFormat, TrainArgs};
 use crate::config::{OptimizerName, PreprocessingName, TrainConfig, TrainOptions};
 use crate::data::{self, EvalImages, Source};
-use crate::{device, initial_weights, run_folder};
+use crate::run_folder::{self, Found, RunFolder};
+use crate::{device, environment, initial_weights};
+
+/// What `--resume` takes in a path's place: the newest checkpoint, or a new run where there is none.
+const AUTO: &str = "auto";
 
 /// What a checkpoint keeps for this command.
 #[derive(Serialize, Deserialize)]
@@ -30,6 +37,11 @@ struct Saved {
     config: TrainConfig,
     /// The training images' fingerprint.
     data: String,
+    /// The validation images' fingerprint.
+    validation: String,
+    /// The commit of the source, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
 }
 
 /// Images of a run, by what they are for.
@@ -43,8 +55,7 @@ struct Data {
 
 /// A run that is continued.
 struct Resumed {
-    folder: PathBuf,
-    checkpoint: Checkpoint,
+    found: Found,
     saved: Saved,
 }
 
@@ -52,11 +63,18 @@ struct Resumed {
 pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, bars: &MultiProgress) -> Result<()> {
     let span = tracing::info_span!("run");
     let _guard = span.enter();
-    let resumed = args.resume.as_deref().map(open_checkpoint).transpose()?;
+    let started = Instant::now();
+    let asked = || TrainConfig::from_layers(&[preset, file, &args.options]);
+    let (folder, resumed) = match args.resume.as_deref() {
+        None => (None, None),
+        Some(path) if path == Path::new(AUTO) => run_folder::newest(&asked()?)?,
+        Some(path) => run_folder::open(path).map(|(folder, found)| (Some(folder), Some(found)))?,
+    };
+    let resumed = resumed.map(Resumed::read).transpose()?;
     // Wrong options are told before anything is opened or fetched.
     let first = match &resumed {
-        Some(r) => r.saved.config.resumed(file)?.resumed(&args.options)?,
-        None => TrainConfig::from_layers(&[preset, file, &args.options])?,
+        Some(r) => r.saved.config.resumed(&[file, &args.options], r.changed_code())?,
+        None => asked()?,
     };
     first.cpu_features.choose()?;
     device::set_threads(first.threads)?;
@@ -76,16 +94,11 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     let saved = Saved {
         config: config.clone(),
         data: data.train.fingerprint()?.to_string(),
+        validation: data.val.fingerprint()?.to_string(),
+        commit: environment::commit(),
     };
-    if let Some(r) = &resumed
-        && r.saved.data != saved.data
-    {
-        bail!(
-            "the training images are not those of {}: their fingerprint is {} and was {}; name the same data with --data",
-            r.folder.display(),
-            saved.data,
-            r.saved.data
-        );
+    if let Some(r) = &resumed {
+        r.require_data(&saved)?;
     }
 
     let loaders = Loaders::new(&data, &config, &device)?;
@@ -112,30 +125,44 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
             &config,
         );
     }
-    let folder = match &resumed {
-        Some(r) => r.folder.clone(),
-        None => run_folder::create(&config, &format!("{}-{}", source.name, info.model.name()))?,
+    let folder = match folder {
+        Some(folder) => folder,
+        None => RunFolder::create(&config, &format!("{}-{}", source.name, info.model.name()))?,
     };
-    run_folder::save_config(&folder, &config)?;
+    let path = folder.path();
+    folder.prepare(resumed.as_ref().map(|r| &r.found.checkpoint))?;
+    run_folder::save_config(path, &config)?;
+    environment::save(path, &device, config.seed)?;
 
-    describe(&source, &data, &folder, &device, &info, num_parameters);
+    describe(&source, &data, path, &device, &info, num_parameters);
+    save_data(&data, &loaders, path)?;
     if let Some(r) = &resumed {
-        let done = r.checkpoint.progress().epoch;
-        let epochs = stages.last().map_or(0, |stage| stage.last_epoch);
-        tracing::info!(epoch = done, "Resuming after epoch {done} of {epochs}");
+        r.say(stages.last().map_or(0, |stage| stage.last_epoch));
     }
     let saved = serde_json::to_value(&saved).context("the configuration")?;
-    let mut checkpointer = Checkpointer::new(folder.clone(), info.clone(), saved);
+    let before = resumed.as_ref().map(|r| r.found.checkpoint.progress().clone());
+    let mut listeners = Listeners::new(path, &config, &info, &saved, &before.unwrap_or_default(), started)?;
     let run = Run {
         model: &model,
         info: &info,
         stages: &stages,
-        resumed: resumed.as_ref().map(|r| &r.checkpoint),
+        folder: path,
+        resumed: resumed.as_ref().map(|r| &r.found.checkpoint),
         device: &device,
         bars,
     };
-    let progress = run.fit(loaders, &mut checkpointer)?;
-    finish(&model, &progress, &info, &data, &config, &folder, &device, bars)
+    let (progress, ending) = run.fit(loaders, &mut listeners)?;
+    match ending {
+        Ending::Complete => finish(&model, &progress, &data, &config, path, &device, bars),
+        Ending::Stopped(Stop::Signal(exit)) => Err(exit.into()),
+        Ending::Stopped(Stop::MaxTime) => {
+            let (step, folder) = (progress.step, path.display());
+            // Nothing is evaluated yet; there are curves to look at.
+            write_report(path)?;
+            tracing::info!("Stopped by --max-time after step {step}; go on with --resume {folder}");
+            Ok(())
+        }
+    }
 }
 
 /// Prints the learning rate that a range test suggests, and draws its curve.
@@ -164,17 +191,63 @@ fn sample_preset() -> TrainOptions {
     }
 }
 
-fn open_checkpoint(path: &Path) -> Result<Resumed> {
-    let file = run_folder::checkpoint_path(path)?;
-    let checkpoint = Checkpoint::load(&file)?;
-    let saved = serde_json::from_value(checkpoint.config().clone())
-        .with_context(|| format!("the configuration in {}", file.display()))?;
-    let folder = file.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
-    Ok(Resumed {
-        folder,
-        checkpoint,
-        saved,
-    })
+impl Resumed {
+    fn read(found: Found) -> Result<Self> {
+        let saved = serde_json::from_value(found.checkpoint.config().clone())
+            .with_context(|| format!("the configuration in {}", found.path.display()))?;
+        Ok(Self { found, saved })
+    }
+
+    /// What of the program is not what it was. Another commit of the same version may change no number, and is only told.
+    fn changed_code(&self) -> Vec<String> {
+        let (was, is) = (self.found.checkpoint.version(), env!("CARGO_PKG_VERSION"));
+        if was != is {
+            return vec![format!("the program is version {is} and was {was}")];
+        }
+        if let (Some(was), Some(is)) = (&self.saved.commit, environment::commit())
+            && *was != is
+        {
+            tracing::warn!("the program is of commit {is} and was of {was}; if its numbers changed, so will the run's");
+        }
+        Vec::new()
+    }
+
+    /// Fails unless the images are those of the checkpoint.
+    fn require_data(&self, now: &Saved) -> Result<()> {
+        let sets = [
+            ("training", &now.data, &self.saved.data),
+            ("validation", &now.validation, &self.saved.validation),
+        ];
+        let differing = sets.iter().filter(|(_, is, was)| is != was);
+        let differing: Vec<String> = differing
+            .map(|(which, is, was)| format!("the {which} images' fingerprint is {is} and was {was}"))
+            .collect();
+        if differing.is_empty() {
+            return Ok(());
+        }
+        bail!(
+            "the images are not those of {}: {}; name the same data with --data, with every file as it was",
+            self.found.path.display(),
+            differing.join(", ")
+        )
+    }
+
+    /// Says from where the run goes on.
+    fn say(&self, epochs: usize) {
+        let progress = self.found.checkpoint.progress();
+        let (done, step) = (progress.epoch, progress.step);
+        let within = match progress.position {
+            None => String::new(),
+            Some(position) if position.trained => ", before validation".to_owned(),
+            Some(position) => format!(", batch {} of the next", position.next_batch),
+        };
+        let path = self.found.path.display();
+        tracing::info!(
+            epoch = done,
+            step,
+            "Resuming {path}: after epoch {done} of {epochs}{within}, step {step}"
+        );
+    }
 }
 
 fn split_data(source: &Source, config: &TrainConfig) -> Result<Data> {
@@ -289,6 +362,7 @@ fn model_info(config: &TrainConfig, data: &Data, loaders: &Loaders) -> Result<Mo
         mean: normalize.mean(),
         std: normalize.std(),
         transforms: transforms.context("the transforms")?,
+        temperature: None,
     })
 }
 
@@ -324,12 +398,21 @@ fn describe(source: &Source, data: &Data, folder: &Path, device: &Device, info: 
     tracing::info!("Run: {}", folder.display());
 }
 
+/// Saves what the report shows of the data.
+fn save_data(data: &Data, loaders: &Loaders, folder: &Path) -> Result<()> {
+    let mut splits = vec![("training", data.train.as_ref())];
+    if !data.val_is_test {
+        splits.push(("validation", data.val.as_ref()));
+    }
+    splits.push(("test", data.test.as_ref()));
+    let record = DataRecord::new(&splits).with_augmentations(&loaders.train, loaders.val.transforms());
+    Ok(record.context("the images of the report")?.save(folder)?)
+}
+
 /// The last word: the best weights on the test split, by class, and a picture.
-#[expect(clippy::too_many_arguments, reason = "all that a run has come to")]
 fn finish(
     model: &Arc<dyn Model>,
     progress: &kestrel_train::Progress,
-    info: &ModelInfo,
     data: &Data,
     config: &TrainConfig,
     folder: &Path,
@@ -350,20 +433,33 @@ fn finish(
         100.0 * best
     );
     let path = folder.join(BEST_FILE);
-    model.params().load_state_dict(&Weights::load(&path)?.tensors)?;
+    let weights = Weights::load(&path)?;
+    model.params().load_state_dict(&weights.tensors)?;
+    let info = &weights.info;
     let images = EvalImages {
         dataset: Arc::clone(&data.test),
         transforms: config.eval_pipeline()?,
         bad_samples: config.bad_samples(),
     };
-    let evaluation = evaluate::with_bar(model, &images, config.eval_batch_size, Tta::None, device, bars)?;
-    evaluate::print(&evaluation, info, "test", data.test.len())?;
+    let scoring = Scoring {
+        model,
+        info,
+        images: &images,
+        split: "test",
+        batch_size: config.eval_batch_size,
+        tta: Tta::None,
+        seed: config.seed,
+        device,
+        bars,
+    };
+    let found = scoring.run(ReportFormat::Text)?;
     if config.num_images > 0 {
         let picture = folder.join(run_folder::PREDICTIONS_FILE);
         let count = config.num_images.min(data.test.len());
         predictions::save(model, info, &images, count, config.seed, device, &picture)?;
         tracing::info!("Predictions: {}", picture.display());
     }
+    scoring.report(&found, folder)?;
     tracing::info!("Best weights: {}", path.display());
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use kestrel_models::Depth;
+use kestrel_train::early_stopping::Watched;
 use serde::{Deserialize, Serialize};
 
 /// A data set by name.
@@ -94,6 +95,25 @@ pub(crate) enum LrInterval {
     Epoch,
     /// Steps of the optimiser.
     Step,
+}
+
+/// What early stopping watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum WatchedName {
+    /// The validation loss.
+    ValLoss,
+    /// The validation accuracy.
+    ValAccuracy,
+}
+
+impl WatchedName {
+    pub(crate) fn watched(self) -> Watched {
+        match self {
+            Self::ValLoss => Watched::ValLoss,
+            Self::ValAccuracy => Watched::ValAccuracy,
+        }
+    }
 }
 
 /// A loss by name.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use super::{
-    AnnealName, DatasetName, LossName, LrInterval, ModelName, OptimizerName, PreprocessingName, PretrainedName,
-    SamplerName, SchedulerName, StemName,
+    AnnealName, CheckpointEvery, DatasetName, LossName, LrInterval, ModelName, OptimizerName, PreprocessingName,
+    PretrainedName, SamplerName, SchedulerName, StemName, TimeSpan, WatchedName,
 };
 use crate::cli::{LogFormat, LoggingArgs};
 use crate::device::{CpuFeatures, DeviceChoice};
@@ -262,6 +262,12 @@ pub(crate) struct TrainOptions {
     #[arg(long, value_name = "K", help_heading = "Transfer")]
     pub(crate) cache_views: Option<usize>,
 
+    /// End the run after this many epochs in a row without a better --early-stopping-metric [default: all epochs].
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) early_stopping_patience: Option<usize>,
+    /// What early stopping watches [default: val-accuracy].
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = "Training")]
+    pub(crate) early_stopping_metric: Option<WatchedName>,
     /// Decides the initial weights, the order, the augmentation and the dropout [default: 0].
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(crate) seed: Option<u64>,
@@ -278,6 +284,15 @@ pub(crate) struct TrainOptions {
     /// Where runs are kept [default: runs].
     #[arg(long, value_name = "DIR", help_heading = "Run")]
     pub(crate) runs_dir: Option<PathBuf>,
+    /// Save the run within an epoch too: every so many steps (500) or so much time (10m, 1h); 0 for never [default: 10m].
+    #[arg(long, value_name = "N|TIME", help_heading = "Run")]
+    pub(crate) checkpoint_every: Option<CheckpointEvery>,
+    /// Checkpoints that are kept, beside that of the best epoch; 0 for all [default: 2].
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    pub(crate) keep_last: Option<usize>,
+    /// End after this time (90s, 2h, 1h30m) with a checkpoint, to be gone on with by --resume [default: no limit].
+    #[arg(long, value_name = "TIME", help_heading = "Run")]
+    pub(crate) max_time: Option<TimeSpan>,
     /// Steps between two lines of the log; 0 for none [default: 100].
     #[arg(long, value_name = "N", help_heading = "Run")]
     pub(crate) log_every: Option<usize>,

@@ -60,18 +60,21 @@ fn an_unknown_key_is_refused_with_its_line() {
 #[test]
 fn a_resumed_run_may_change_its_epochs_but_not_its_numbers() {
     let saved = TrainConfig::from_layers(&[&options("width = 8")]).unwrap();
-    let more = saved
-        .resumed(&options(
-            "epochs = 60\nthreads = 1\nwidth = 8\ncpu-features = \"portable\"",
-        ))
-        .unwrap();
+    let asked = options("epochs = 60\nthreads = 1\nwidth = 8\ncpu-features = \"portable\"\nname = \"b\"");
+    let more = saved.resumed(&[&asked], Vec::new()).unwrap();
     assert_eq!((more.epochs, more.threads, more.width), (60, 1, 8));
     assert_eq!(more.cpu_features, CpuFeatures::Portable);
-    let error = saved.resumed(&options("lr = 0.1\nseed = 3")).unwrap_err().to_string();
-    assert!(
-        error.contains("--lr is 0.1 and was 0.001") && error.contains("--seed is 3 and was 0"),
-        "{error}"
-    );
+    let (file, command_line) = (options("lr = 0.1\nbeta1 = 0.5"), options("seed = 3\nbeta1 = 0.9"));
+    let others = vec!["the program is 2 and was 1".to_owned()];
+    let error = saved.resumed(&[&file, &command_line], others).unwrap_err().to_string();
+    for field in [
+        "--lr is 0.1 and was 0.001",
+        "--seed is 3 and was 0",
+        "the program is 2 and was 1",
+    ] {
+        assert!(error.contains(field), "{error}");
+    }
+    assert!(!error.contains("beta1"), "the command line wins: {error}");
 }
 
 #[test]
@@ -85,10 +88,16 @@ fn a_configuration_saved_before_cpu_features_is_read() {
 #[test]
 fn a_schedule_over_the_whole_run_keeps_its_epochs() {
     let cosine = TrainConfig::from_layers(&[&options("scheduler = \"cosine\"")]).unwrap();
-    let error = cosine.resumed(&options("epochs = 60")).unwrap_err().to_string();
+    let error = cosine
+        .resumed(&[&options("epochs = 60")], Vec::new())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("epochs is 60 and was 50"), "{error}");
     let fixed = TrainConfig::from_layers(&[&options("scheduler = \"cosine\"\nt-max = 50")]).unwrap();
-    assert_eq!(fixed.resumed(&options("epochs = 60")).unwrap().epochs, 60);
+    assert_eq!(
+        fixed.resumed(&[&options("epochs = 60")], Vec::new()).unwrap().epochs,
+        60
+    );
 }
 
 #[test]
@@ -110,6 +119,9 @@ fn values_that_make_no_run_are_refused() {
         "lr-interval = \"step\"",
         "warmup-interval = \"step\"",
         "label-smoothing = 2.0",
+        "early-stopping-patience = 0",
+        "early-stopping-metric = \"val-loss\"",
+        "early-stopping-patience = 2\nfreeze = \"backbone\"\nunfreeze = \"all\"",
         "optimizer = \"lion\"\nbeta2 = 1.0",
         "div-factor = 5.0",
         "scheduler = \"one-cycle\"\nfinal-div-factor = 0.0",
@@ -163,7 +175,7 @@ fn transforms_come_from_the_file_and_round_trip() {
         error.contains("train-transforms") && error.contains("RandomErasing"),
         "{error}"
     );
-    let resumed = config.resumed(&options("eval-transforms = [{ name = \"ToTensor\" }]"));
+    let resumed = config.resumed(&[&options("eval-transforms = [{ name = \"ToTensor\" }]")], Vec::new());
     assert!(resumed.unwrap_err().to_string().contains("eval-transforms"));
 }
 
@@ -244,4 +256,41 @@ fn an_unknown_module_to_freeze_is_told_with_the_groups() {
     let model = config.network(2, 32).build(0, DType::F32, &Device::Cpu).unwrap();
     let error = format!("{:#}", config.freezing(model.as_ref()).err().unwrap());
     assert!(error.contains("stem") && error.contains("block1, block2"), "{error}");
+}
+
+/// Each option that a resumed run may not change is named; the others are taken.
+#[test]
+fn every_option_that_decides_a_number_is_named_where_it_differs() {
+    let saved = TrainConfig::default();
+    let table = Table::try_from(&saved).unwrap();
+    let mut refused = 0;
+    for (key, value) in &table {
+        let other = match value {
+            toml::Value::Integer(n) => (n + 3).to_string(),
+            toml::Value::Float(x) => format!("{:?}", x / 2.0 + 0.013),
+            toml::Value::Boolean(b) => (!b).to_string(),
+            // Another name is none that every option has.
+            _ => continue,
+        };
+        let text = format!("{key} = {other}");
+        let result = saved.resumed(&[&options(&text)], Vec::new());
+        let named = result
+            .as_ref()
+            .is_err_and(|e| e.to_string().contains(&format!("--{key} is")));
+        assert_eq!(named, !HARMLESS.contains(&key.as_str()), "{text}");
+        refused += usize::from(named);
+    }
+    assert!(refused > 25, "{refused}");
+}
+
+#[test]
+fn the_hash_of_the_options_is_that_of_what_decides_numbers() {
+    let hash = |text: &str| {
+        TrainConfig::from_layers(&[&options(text)])
+            .unwrap()
+            .options_hash()
+            .unwrap()
+    };
+    assert_eq!(hash(""), hash("name = \"a\"\nthreads = 3\ncheckpoint-every = 5"));
+    assert_ne!(hash(""), hash("lr = 0.5"));
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::pictures::{kestrel, stderr, succeed, write};
+use crate::pictures::{kestrel, newest, stderr, succeed, write};
 
 /// Runs `kestrel`, which must fail with `code` and a message that holds every one of `words`, on one `error:` line.
 fn fail(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
@@ -156,9 +156,9 @@ fn a_run_folder_that_exists_or_cannot_be_written() {
         dir.path(),
         &[&["train", "--width", "1", "--epochs", "1"][..], &args].concat(),
     );
-    let before = fs::read(dir.path().join("runs/a/checkpoint.safetensors")).unwrap();
+    let before = fs::read(newest(&dir.path().join("runs/a"))).unwrap();
     train(dir.path(), &args, &["runs/a", "--resume"]);
-    assert!(fs::read(dir.path().join("runs/a/checkpoint.safetensors")).unwrap() == before);
+    assert!(fs::read(newest(&dir.path().join("runs/a"))).unwrap() == before);
     fs::write(dir.path().join("file"), "").unwrap();
     train(
         dir.path(),
@@ -213,15 +213,15 @@ fn weights_and_checkpoints_that_do_not_fit() {
         1,
         &["fingerprint", "--data"],
     );
-    let path = dir.path().join("runs/a/checkpoint.safetensors");
+    let path = newest(&dir.path().join("runs/a"));
     let mut bytes = fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
+    let at = bytes.len() - 9;
+    bytes[at] ^= 1;
     fs::write(&path, bytes).unwrap();
     fail(
         dir.path(),
         &["train", "--resume", "runs/a"],
         1,
-        &["runs/a/checkpoint.safetensors", "sha256"],
+        &["runs/a/checkpoints/step-", "sha256"],
     );
 }

@@ -31,7 +31,7 @@ fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn checkpoint(folder: &Path, run: &str) -> Vec<(String, Vec<u8>)> {
-    let bytes = fs::read(folder.join("runs").join(run).join("checkpoint.safetensors")).unwrap();
+    let bytes = fs::read(crate::pictures::newest(&folder.join("runs").join(run))).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let mut all: Vec<_> = file
         .iter()

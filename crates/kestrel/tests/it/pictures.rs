@@ -1,6 +1,6 @@
 //! Small data sets on the disk, and the binary.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use image::{Rgb, RgbImage};
@@ -29,6 +29,20 @@ pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
     command
 }
 
+/// Two classes, and a run `a` that was trained on them for an epoch.
+pub(crate) fn trained() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("pictures"), 2, 12, 6);
+    let args = [
+        "train", "--data", "pictures", "--name", "a", "--width", "2", "--epochs", "2",
+    ];
+    succeed(
+        dir.path(),
+        &[&args[..], &["--batch-size", "8", "--lr", "0.01"]].concat(),
+    );
+    dir
+}
+
 /// Runs `kestrel` in a folder.
 pub(crate) fn kestrel(folder: &Path, args: &[&str]) -> Output {
     command(folder, args).output().unwrap()
@@ -52,4 +66,14 @@ pub(crate) fn succeed(folder: &Path, args: &[&str]) -> Output {
         stderr(&output)
     );
     output
+}
+
+/// The newest checkpoint of a run's folder.
+pub(crate) fn newest(run: &Path) -> PathBuf {
+    let files = std::fs::read_dir(run.join("checkpoints")).unwrap();
+    let files = files.map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("step-"))
+        .max()
+        .unwrap()
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::pictures::{kestrel, stderr, stdout, succeed, write};
+use crate::pictures::{kestrel, newest, stderr, stdout, succeed, write};
 
-const SMALL: [&str; 12] = [
+pub(crate) const SMALL: [&str; 12] = [
     "train",
     "--data",
     "pictures",
@@ -20,7 +20,7 @@ const SMALL: [&str; 12] = [
     "--lr=0.01",
 ];
 
-fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
     SMALL.iter().copied().chain(more.iter().copied()).collect()
 }
 
@@ -99,7 +99,7 @@ fn resuming_gives_the_bytes_of_the_straight_run() {
         );
     }
     let tensors = |run| {
-        let bytes = read(dir.path(), run, "checkpoint.safetensors");
+        let bytes = fs::read(newest(&dir.path().join("runs").join(run))).unwrap();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let mut all: Vec<_> = file
             .iter()
@@ -110,12 +110,25 @@ fn resuming_gives_the_bytes_of_the_straight_run() {
     };
     assert!(tensors("straight") == tensors("stopped"));
     // A finished run evaluates again and changes nothing.
-    let before = read(dir.path(), "straight", "checkpoint.safetensors");
-    succeed(
-        dir.path(),
-        &["train", "--resume", "runs/straight/checkpoint.safetensors"],
-    );
-    assert!(read(dir.path(), "straight", "checkpoint.safetensors") == before);
+    let file = newest(&dir.path().join("runs/straight"));
+    let before = fs::read(&file).unwrap();
+    succeed(dir.path(), &["train", "--resume", file.to_str().unwrap()]);
+    assert!(fs::read(&file).unwrap() == before);
+    for file in ["metrics.jsonl", "metrics.csv"] {
+        let (straight, stopped) = (read(dir.path(), "straight", file), read(dir.path(), "stopped", file));
+        // The first line of the log has the run's name.
+        let lines = |bytes: &[u8]| {
+            String::from_utf8_lossy(bytes)
+                .lines()
+                .skip(1)
+                .map(String::from)
+                .collect::<Vec<_>>()
+        };
+        assert!(
+            lines(&straight) == lines(&stopped) && lines(&straight).len() >= 4,
+            "{file}"
+        );
+    }
 }
 
 #[test]

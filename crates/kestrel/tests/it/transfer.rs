@@ -9,7 +9,7 @@ use std::process::Stdio;
 use kestrel_models::{StateDict, weights};
 use kestrel_train::checkpoint::Weights;
 
-use crate::pictures::{command, stderr, stdout, succeed, write};
+use crate::pictures::{command, newest, stderr, stdout, succeed, write};
 
 /// Writes torchvision's ResNet-18 of 1,000 classes as torch saved it (`scripts/golden/pth.py`); its path.
 pub(crate) fn resnet18(folder: &Path) -> PathBuf {
@@ -41,13 +41,14 @@ fn finetune<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     args
 }
 
+/// A run's last checkpoint, for [`run_file`].
+const CHECKPOINT: &str = "";
+
 /// The values of every tensor of a file of a run, by name.
 fn run_file(folder: &Path, run: &str, file: &str) -> BTreeMap<String, Vec<f32>> {
-    values(
-        &Weights::load(&folder.join("runs").join(run).join(file))
-            .unwrap()
-            .tensors,
-    )
+    let run = folder.join("runs").join(run);
+    let path = if file == CHECKPOINT { newest(&run) } else { run.join(file) };
+    values(&Weights::load(&path).unwrap().tensors)
 }
 
 fn values(dict: &StateDict) -> BTreeMap<String, Vec<f32>> {
@@ -75,7 +76,7 @@ fn the_head_alone_is_trained_then_layer4_with_it() {
     ] {
         assert!(log.contains(line), "{line:?} in\n{log}");
     }
-    let head = run_file(dir.path(), "head", "checkpoint.safetensors");
+    let head = run_file(dir.path(), "head", CHECKPOINT);
     // Weights and running statistics, bit for bit.
     assert_eq!(changed(&given, &head), ["fc.bias", "fc.weight"]);
 
@@ -85,7 +86,7 @@ fn the_head_alone_is_trained_then_layer4_with_it() {
         log.contains("Stage 1 of 2: to epoch 1, fc is") && log.contains("Stage 2 of 2: to epoch 3, layer4, fc is"),
         "{log}"
     );
-    let two = run_file(dir.path(), "two", "checkpoint.safetensors");
+    let two = run_file(dir.path(), "two", CHECKPOINT);
     let moved = changed(&given, &two);
     assert!(
         moved
@@ -110,7 +111,7 @@ fn layers_nearer_the_input_are_moved_less() {
         let at = args.iter().position(|arg| *arg == "--batch-size").unwrap();
         args.drain(at..at + 2);
         succeed(dir.path(), &args);
-        let end = run_file(dir.path(), name, "checkpoint.safetensors");
+        let end = run_file(dir.path(), name, CHECKPOINT);
         let sum = |name: &str| -> f64 {
             let pairs = end[name].iter().zip(&given[name]);
             pairs.map(|(a, b)| f64::from((a - b).abs())).sum()
@@ -208,7 +209,7 @@ fn a_view_an_epoch_is_the_run_without_a_cache() {
         assert!(cached.2 && !exact.2);
         assert_eq!(cached.0.len(), 3);
         assert_eq!((cached.0, cached.1), (exact.0, exact.1));
-        let file = |run: &str| run_file(dir.path(), run, "checkpoint.safetensors");
+        let file = |run: &str| run_file(dir.path(), run, CHECKPOINT);
         assert!(file(name) == file(&format!("{name}-0")));
     }
 }
@@ -216,14 +217,14 @@ fn a_view_an_epoch_is_the_run_without_a_cache() {
 #[test]
 fn a_stopped_run_goes_on_in_either_stage() {
     let dir = folder();
-    let ends = |run: &str| run_file(dir.path(), run, "checkpoint.safetensors");
+    let ends = |run: &str| run_file(dir.path(), run, CHECKPOINT);
     succeed(dir.path(), &finetune("straight", &["--epochs", "3"]));
     succeed(dir.path(), &finetune("stopped", &["--epochs", "1"]));
     let log = stderr(&succeed(
         dir.path(),
         &["finetune-resnet", "--resume", "runs/stopped", "--epochs", "3"],
     ));
-    assert!(log.contains("Resuming after epoch 1 of 3"), "{log}");
+    assert!(log.contains("after epoch 1 of 3"), "{log}");
     assert!(ends("straight") == ends("stopped"));
 
     let stages = "--epochs 1 --unfreeze layer4 --unfreeze-epochs 2";

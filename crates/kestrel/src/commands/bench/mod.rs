@@ -1,6 +1,7 @@
-//! `kestrel bench`: speed in images a second, one line a case.
+//! `kestrel bench`: speed in images a second, or a time, a line a case and variant.
 
 mod cnn;
+mod engine;
 mod load_cifar;
 mod load_folder;
 mod resnet;
@@ -27,6 +28,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         BenchCase::ResnetHeadCached,
         BenchCase::ResnetFull,
         BenchCase::LoadCifar,
+        BenchCase::EngineOverhead,
+        BenchCase::CheckpointStall,
     ];
     // Without photographs, there is nothing to load.
     let all = [&all[..], &[BenchCase::LoadFolder][..usize::from(args.folder.is_some())]].concat();
@@ -53,8 +56,25 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
                     load_folder::load(folder, args.repeats, &device)?,
                 )
             }
+            BenchCase::EngineOverhead => {
+                let [bare, trainer] = engine::overhead(args.repeats, &device)?;
+                // The median over pairs that were measured one after the other.
+                let added = bare
+                    .iter()
+                    .zip(&trainer)
+                    .map(|(bare, trainer)| 100.0 * (bare / trainer - 1.0));
+                say("engine-overhead", "trainer adds", added.collect(), "%")?;
+                say("engine-overhead", "trainer", trainer, "img/s")?;
+                ("engine-overhead", "bare step", bare)
+            }
+            BenchCase::CheckpointStall => {
+                let [stall, whole] = engine::stall(args.repeats, &device)?;
+                say("checkpoint-stall", "loop waits", stall, "ms")?;
+                say("checkpoint-stall", "on the disk", whole, "ms")?;
+                continue;
+            }
         };
-        say(name, variant, rates)?;
+        say(name, variant, rates, "img/s")?;
     }
     Ok(())
 }
@@ -71,11 +91,11 @@ fn clock(images: usize, repeats: u64, mut step: impl FnMut() -> Result<()>) -> R
         .collect()
 }
 
-fn say(case: &str, variant: &str, mut rates: Vec<f64>) -> Result<()> {
-    rates.sort_by(f64::total_cmp);
-    let n = rates.len();
-    let median = (rates[(n - 1) / 2] + rates[n / 2]) / 2.0;
-    let (least, most) = (rates[0], rates[n - 1]);
-    let line = format!("{case:18} {variant:10} {median:9.2} img/s  (median of {n}, {least:.2} to {most:.2})");
+fn say(case: &str, variant: &str, mut values: Vec<f64>, unit: &str) -> Result<()> {
+    values.sort_by(f64::total_cmp);
+    let n = values.len();
+    let median = (values[(n - 1) / 2] + values[n / 2]) / 2.0;
+    let (least, most) = (values[0], values[n - 1]);
+    let line = format!("{case:18} {variant:10} {median:9.2} {unit}  (median of {n}, {least:.2} to {most:.2})");
     Ok(writeln!(io::stdout().lock(), "{line}")?)
 }

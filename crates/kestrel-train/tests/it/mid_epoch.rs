@@ -1,0 +1,353 @@
+//! A run that is stopped after any step, and goes on, is the run that was never stopped: weights, optimiser and logs, byte for
+//! byte.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kestrel_data::loader::{DataLoader, LoaderConfig};
+use kestrel_data::transforms::presets;
+use kestrel_data::{BadSamplePolicy, OnBadSample};
+use kestrel_train::callback::EpochTiming;
+use kestrel_train::checkpoint::{BEST_FILE, CheckpointFolder, Checkpointer, Every};
+use kestrel_train::run_log::{MetricsCsv, MetricsLog, RunHeader};
+use kestrel_train::{
+    BatchSource, Callback, Control, EarlyStopping, EpochReport, StepReport, TimeLimit, Trainer, TrainerConfig,
+    early_stopping::Watched,
+};
+
+use crate::accumulation::Torn;
+use crate::resume::{dataset, info, loader, other, trainer};
+
+/// Every file of a run that its options, data and seed decide.
+pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let newest = CheckpointFolder::of_run(folder).list().unwrap().pop().unwrap();
+    let newest = format!("checkpoints/{}", newest.1.file_name().unwrap().display());
+    let names = [
+        BEST_FILE.to_owned(),
+        newest,
+        "metrics.jsonl".to_owned(),
+        "metrics.csv".to_owned(),
+    ];
+    let read = |name: String| {
+        let bytes = std::fs::read(folder.join(&name)).unwrap();
+        (name, bytes)
+    };
+    names.map(read).into()
+}
+
+pub(crate) fn same(got: &[(String, Vec<u8>)], want: &[(String, Vec<u8>)], what: &str) {
+    for ((name, got), (_, want)) in got.iter().zip(want) {
+        if name.starts_with("metrics") {
+            assert_eq!(String::from_utf8_lossy(got), String::from_utf8_lossy(want), "{what}: {name}");
+        }
+        assert!(got == want, "{what}: {name} differs");
+    }
+}
+
+/// Trains from the newest checkpoint in a folder, or from the start, with logs.
+pub(crate) fn go_on(
+    folder: &Path,
+    make: &dyn Fn() -> Trainer,
+    set: impl FnOnce(Checkpointer) -> Checkpointer,
+    extra: &mut dyn Callback,
+) -> kestrel_train::Result<Trainer> {
+    go_on_with(folder, make, set, extra, &loader(1, 27, true))
+}
+
+fn go_on_with(
+    folder: &Path,
+    make: &dyn Fn() -> Trainer,
+    set: impl FnOnce(Checkpointer) -> Checkpointer,
+    extra: &mut dyn Callback,
+    train: &dyn BatchSource,
+) -> kestrel_train::Result<Trainer> {
+    let mut trainer = make();
+    if let Some(newest) = CheckpointFolder::of_run(folder).newest()? {
+        newest.checkpoint.restore(&mut trainer)?;
+    }
+    let header = RunHeader {
+        name: "toy".into(),
+        model: "cnn".into(),
+        classes: info(2).classes,
+        seed: 5,
+        options: "0".into(),
+    };
+    let mut log = MetricsLog::open(folder, &header, trainer.progress())?;
+    let mut csv = MetricsCsv::new(folder);
+    let checkpointer = Checkpointer::new(folder.to_owned(), info(2), serde_json::json!({"width": 2}));
+    let mut checkpointer = set(checkpointer.after_logs(vec![MetricsLog::path(folder)]));
+    trainer.fit(
+        train,
+        &loader(2, 9, false),
+        &mut [&mut log, &mut csv, &mut checkpointer, extra],
+    )?;
+    Ok(trainer)
+}
+
+/// Ten epochs of four steps, with lines of the log at odd places.
+pub(crate) fn forty_steps() -> Trainer {
+    logging(trainer(10, 0.01))
+}
+
+fn logging(trainer: Trainer) -> Trainer {
+    let config = TrainerConfig {
+        log_every: 3,
+        ..trainer.config()
+    };
+    trainer.with_config(config)
+}
+
+/// Stops after so many steps of the optimiser.
+struct StopAtStep(u64);
+
+impl Callback for StopAtStep {
+    fn on_step_end(&mut self, trainer: &Trainer, _: &StepReport) -> kestrel_train::Result<Control> {
+        Ok(if trainer.progress().step == self.0 {
+            Control::Stop
+        } else {
+            Control::Continue
+        })
+    }
+}
+
+struct Never;
+impl Callback for Never {}
+
+fn straight(make: &dyn Fn() -> Trainer) -> Vec<(String, Vec<u8>)> {
+    let dir = tempfile::tempdir().unwrap();
+    go_on(dir.path(), make, |c| c, &mut Never).unwrap();
+    files(dir.path())
+}
+
+fn stopped_at(steps: &[u64], make: &dyn Fn() -> Trainer) -> Vec<(String, Vec<u8>)> {
+    let dir = tempfile::tempdir().unwrap();
+    for step in steps {
+        let trainer = go_on(dir.path(), make, |c| c, &mut StopAtStep(*step)).unwrap();
+        // An epoch's last step may come after its last batch, and is told of with the next.
+        assert!((*step..=*step + 1).contains(&trainer.progress().step));
+    }
+    go_on(dir.path(), make, |c| c, &mut Never).unwrap();
+    files(dir.path())
+}
+
+#[test]
+fn a_run_stopped_after_any_step_goes_on_exactly_with_any_number_of_threads() {
+    let want = straight(&forty_steps);
+    for threads in [1, 2, 4] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for steps in [&[1][..], &[7], &[20], &[19], &[1, 2, 3, 4, 39]] {
+            let got = pool.install(|| stopped_at(steps, &forty_steps));
+            same(&got, &want, &format!("stopped after {steps:?} with {threads} threads"));
+        }
+    }
+}
+
+#[test]
+fn every_method_goes_on_within_an_epoch() {
+    for which in 0..4 {
+        let make = || logging(other(which));
+        let want = straight(&make);
+        for steps in [&[1][..], &[6, 7]] {
+            same(&stopped_at(steps, &make), &want, &format!("method {which}, {steps:?}"));
+        }
+    }
+}
+
+/// Checkpoints that are saved on the way are no stops, and change nothing; each of them is a place to go on from.
+#[test]
+fn every_checkpoint_on_the_way_is_a_place_to_go_on_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = || logging(trainer(3, 0.01));
+    let want = straight(&make);
+    go_on(
+        dir.path(),
+        &make,
+        |c| c.every(Some(Every::Steps(1))).keep_last(0),
+        &mut Never,
+    )
+    .unwrap();
+    same(&files(dir.path()), &want, "every step is saved");
+    let all = CheckpointFolder::of_run(dir.path()).list().unwrap();
+    assert_eq!(
+        all.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
+        (1..=12).collect::<Vec<_>>()
+    );
+    for (step, path) in all.iter().rev() {
+        let again = tempfile::tempdir().unwrap();
+        let folder = CheckpointFolder::of_run(again.path());
+        folder.prepare().unwrap();
+        std::fs::copy(path, folder.file(*step)).unwrap();
+        for file in ["metrics.jsonl", BEST_FILE, "metrics.csv"] {
+            std::fs::copy(dir.path().join(file), again.path().join(file)).unwrap();
+        }
+        go_on(again.path(), &make, |c| c, &mut Never).unwrap();
+        same(&files(again.path()), &want, &format!("from step {step}"));
+    }
+}
+
+/// Stops at the second batch of the validation of an epoch.
+struct StopInValidation(usize, usize);
+
+impl Callback for StopInValidation {
+    fn on_step_end(&mut self, _: &Trainer, report: &StepReport) -> kestrel_train::Result<Control> {
+        self.1 = report.epoch;
+        Ok(Control::Continue)
+    }
+
+    fn on_validation_batch(&mut self, done: usize, _: usize) -> kestrel_train::Result<Control> {
+        Ok(if (self.1, done) == (self.0, 2) {
+            Control::Stop
+        } else {
+            Control::Continue
+        })
+    }
+}
+
+#[test]
+fn a_run_stopped_in_validation_goes_on_with_the_validation() {
+    // With an average of the weights, which stands in the model's place while it is validated.
+    for which in [0, 1] {
+        let make = || logging(other(which));
+        let want = straight(&make);
+        let dir = tempfile::tempdir().unwrap();
+        for epoch in [2, 5] {
+            let trainer = go_on(dir.path(), &make, |c| c, &mut StopInValidation(epoch, 0)).unwrap();
+            assert_eq!(trainer.progress().epoch, epoch - 1);
+            assert!(trainer.progress().position.unwrap().trained);
+        }
+        go_on(dir.path(), &make, |c| c, &mut Never).unwrap();
+        same(&files(dir.path()), &want, "stopped in validation");
+    }
+}
+
+/// Batches whose samples are all damaged are left out, and counted in the place to go on from.
+#[test]
+fn a_run_that_leaves_batches_out_goes_on_at_the_right_one() {
+    let images = || Arc::new(Torn(dataset(1, 27), vec![0, 1, 2, 3, 4, 5, 6, 7, 11]));
+    let train = || {
+        let config = LoaderConfig {
+            batch_size: 4,
+            seed: 5,
+            bad_samples: BadSamplePolicy {
+                on_bad_sample: OnBadSample::Skip,
+                max_bad_fraction: 0.5,
+            },
+            ..LoaderConfig::default()
+        };
+        DataLoader::new(images(), presets::cifar_train(32).unwrap(), config).unwrap()
+    };
+    let make = || logging(trainer(3, 0.01));
+    let dir = tempfile::tempdir().unwrap();
+    go_on_with(dir.path(), &make, |c| c, &mut Never, &train()).unwrap();
+    let want = files(dir.path());
+    for step in [1, 2, 5, 6, 9] {
+        let dir = tempfile::tempdir().unwrap();
+        let trainer = go_on_with(dir.path(), &make, |c| c, &mut StopAtStep(step), &train()).unwrap();
+        assert!(trainer.progress().position.unwrap().next_batch >= 3);
+        go_on_with(dir.path(), &make, |c| c, &mut Never, &train()).unwrap();
+        same(&files(dir.path()), &want, &format!("after step {step}"));
+    }
+}
+
+/// What a process that is killed leaves of its log is cut to the checkpoint, a torn line and all.
+#[test]
+fn a_log_beyond_the_checkpoint_or_torn_is_cut() {
+    let want = straight(&forty_steps);
+    let dir = tempfile::tempdir().unwrap();
+    go_on(dir.path(), &forty_steps, |c| c, &mut StopAtStep(18)).unwrap();
+    let log = MetricsLog::path(dir.path());
+    let at_checkpoint = std::fs::read(&log).unwrap();
+    let (_, whole) = &want[2];
+    assert!(whole.starts_with(&at_checkpoint) && whole.len() > at_checkpoint.len() + 100);
+    // Whatever of the lines after the checkpoint were written.
+    for end in at_checkpoint.len()..=whole.len() {
+        std::fs::write(&log, &whole[..end]).unwrap();
+        let mut trainer = forty_steps();
+        let newest = CheckpointFolder::of_run(dir.path()).newest().unwrap().unwrap();
+        newest.checkpoint.restore(&mut trainer).unwrap();
+        let header = RunHeader {
+            name: "another".into(),
+            model: String::new(),
+            classes: Vec::new(),
+            seed: 0,
+            options: String::new(),
+        };
+        drop(MetricsLog::open(dir.path(), &header, trainer.progress()).unwrap());
+        assert!(std::fs::read(&log).unwrap() == at_checkpoint, "{end}");
+    }
+    go_on(dir.path(), &forty_steps, |c| c, &mut Never).unwrap();
+    same(&files(dir.path()), &want, "after cuts");
+}
+
+#[test]
+fn early_stopping_ends_a_resumed_run_where_the_straight_one_ends() {
+    let stopping = || EarlyStopping::new(Watched::ValLoss, 2);
+    let make = || logging(trainer(10, 0.05));
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = stopping();
+    let epochs = go_on(dir.path(), &make, |c| c, &mut first).unwrap().progress().epoch;
+    assert!(first.has_stopped() && epochs < 10, "{epochs}");
+    let want = files(dir.path());
+    // A run that has stopped stays so.
+    let mut again = stopping();
+    let trainer = go_on(dir.path(), &make, |c| c, &mut again).unwrap();
+    assert!(again.has_stopped() && trainer.progress().epoch == epochs);
+    same(&files(dir.path()), &want, "again");
+    let dir = tempfile::tempdir().unwrap();
+    go_on(dir.path(), &make, |c| c, &mut StopAtStep(6)).unwrap();
+    go_on(dir.path(), &make, |c| c, &mut stopping()).unwrap();
+    same(&files(dir.path()), &want, "resumed");
+}
+
+#[test]
+fn a_time_limit_ends_the_run_with_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut limit = TimeLimit::new(std::time::Instant::now(), std::time::Duration::ZERO);
+    let trainer = go_on(dir.path(), &forty_steps, |c| c, &mut limit).unwrap();
+    assert!(limit.is_over());
+    assert_eq!(trainer.progress().step, 1);
+    go_on(dir.path(), &forty_steps, |c| c, &mut Never).unwrap();
+    same(&files(dir.path()), &straight(&forty_steps), "after the limit");
+}
+
+/// Remembers the order of its hooks.
+#[derive(Default)]
+struct Hooks(Vec<String>);
+
+impl Callback for Hooks {
+    fn on_fit_start(&mut self, _: &Trainer) -> kestrel_train::Result<Control> {
+        self.0.push("fit".into());
+        Ok(Control::Continue)
+    }
+
+    fn on_step_end(&mut self, _: &Trainer, report: &StepReport) -> kestrel_train::Result<Control> {
+        assert!(report.grad_norm.unwrap() > 0.0);
+        self.0.push(format!("step {}", report.step));
+        Ok(Control::Continue)
+    }
+
+    fn on_epoch_end(&mut self, _: &Trainer, r: &EpochReport, t: &EpochTiming) -> kestrel_train::Result<Control> {
+        assert!(t.forward + t.backward + t.optimizer + t.load_wait <= t.train);
+        assert!(t.forward > std::time::Duration::ZERO && t.images == 27);
+        self.0.push(format!("epoch {}", r.epoch));
+        Ok(Control::Stop)
+    }
+
+    fn on_fit_end(&mut self, _: &Trainer) -> kestrel_train::Result<()> {
+        self.0.push("end".into());
+        Ok(())
+    }
+}
+
+#[test]
+fn hooks_are_called_in_order() {
+    let mut hooks = Hooks::default();
+    let mut trainer = trainer(3, 0.01);
+    trainer
+        .fit(&loader(1, 27, true), &loader(2, 9, false), &mut [&mut hooks])
+        .unwrap();
+    assert_eq!(
+        hooks.0,
+        ["fit", "step 1", "step 2", "step 3", "step 4", "epoch 1", "end"]
+    );
+}
