@@ -147,6 +147,17 @@ def linear():
     save(CRATE, "linear", tensors, SEED)
 
 
+def gelu():
+    tensors = {}
+    for name, scale in [("normal", 1.0), ("far", 4.0)]:
+        x = (torch.randn(3, 5, 7) * scale).requires_grad_()
+        y = F.gelu(x)
+        dy = torch.randn_like(y)
+        y.backward(dy)
+        tensors |= {f"{name}.x": x, f"{name}.y": y, f"{name}.dy": dy, f"{name}.dx": x.grad}
+    save(CRATE, "gelu", tensors, SEED)
+
+
 def sgd():
     # name, momentum, dampening, weight_decay, nesterov
     tensors = {}
@@ -190,6 +201,6 @@ def adam():
 
 
 if __name__ == "__main__":
-    for make in (conv2d, batch_norm, max_pool2d, avg_pool2d, cross_entropy, linear, sgd, adam):
+    for make in (conv2d, batch_norm, max_pool2d, avg_pool2d, cross_entropy, linear, gelu, sgd, adam):
         torch.manual_seed(SEED)
         make()

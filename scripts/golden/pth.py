@@ -1,8 +1,11 @@
-"""Files made by `torch.save`, which the reader of `.pth` must take: a small net's state dict, and views of every kind."""
+"""Files made by `torch.save`, which the reader of `.pth` must take: state dicts, and views of every kind."""
+import gzip
+import io
 import os
 from collections import OrderedDict
 
 import torch
+import torchvision
 
 from models import Cnn, fill, formula
 from record import ROOT, save
@@ -13,6 +16,33 @@ SEED = 0
 def save_pth(name, state):
     path = os.path.join(ROOT, "crates", "kestrel-models", "tests", "golden", f"{name}.pth")
     torch.save(state, path)
+    print(f"{os.path.relpath(path, ROOT)}  {os.path.getsize(path)} bytes")
+
+
+def resnet18_pattern():
+    """torchvision's ResNet-18 of 1,000 classes, whole, small when packed: each tensor repeats 251 numbers of its own."""
+    model = torchvision.models.resnet18()
+    state = model.state_dict()
+    for name, tensor in state.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        module, leaf = name.rsplit(".", 1)
+        n = tensor.numel()
+        u = torch.from_numpy(formula(name, 251)).float().repeat(n // 251 + 1)[:n].reshape(tensor.shape)
+        if leaf == "running_var" or (leaf == "weight" and tensor.dim() == 1):
+            u = 1 + 0.5 * u
+        elif leaf == "weight":
+            gain = 6 if tensor.dim() == 4 else 1
+            u = u * (gain / tensor[0].numel()) ** 0.5
+        else:
+            u = 0.2 * u
+        tensor.copy_(u)
+    plain = io.BytesIO()
+    torch.save(state, plain)
+    path = os.path.join(ROOT, "crates", "kestrel", "tests", "golden", "resnet18_pattern.pth.gz")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as packed:
+        packed.write(plain.getvalue())
     print(f"{os.path.relpath(path, ROOT)}  {os.path.getsize(path)} bytes")
 
 
@@ -47,6 +77,7 @@ def main():
         long=torch.tensor([1, -2, 1 << 40]),
     )
     save_pth("views", state)
+    resnet18_pattern()
     save("kestrel-models", "views", {k: v.detach().double() for k, v in state.items()}, SEED)
 
 

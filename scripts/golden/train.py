@@ -1,5 +1,5 @@
 """Golden files of kestrel-train: optimisers step by step, schedulers over whole sequences, the focal loss, clipping, averages
-of weights, and metrics of given logits."""
+of weights, and metrics and calibration of given logits."""
 import math
 
 import numpy as np
@@ -73,6 +73,55 @@ def metrics():
     }, SEED)
 
 
+def calibration():
+    """Top-k, precision, recall, F1, expected calibration error and temperature; scikit-learn has the scores of a class."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    torch.manual_seed(SEED)
+    classes, images = 8, 400
+    targets = torch.randint(0, classes - 1, (images,))  # the last class has no image
+    logits = torch.randn(images, classes)
+    logits[torch.arange(images), targets] += 1.5
+    logits *= 3.0  # too sure of itself
+    logits[:, 3] -= 9.0  # a class that is never predicted
+    out = {"logits": logits, "targets": targets}
+    for k in (1, 2, 5, 8):
+        hit = logits.topk(k).indices.eq(targets[:, None]).any(1)
+        out[f"top{k}"] = hit.double().mean().reshape(1)
+    scores = precision_recall_fscore_support(targets, logits.argmax(1), labels=range(classes), zero_division=0)
+    for name, values in zip(("precision", "recall", "f1", "support"), scores):
+        out[name] = torch.tensor(values)
+
+    # The reference: L-BFGS on the logarithm of the temperature, in float64.
+    z = logits.double()
+    log_t = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    opt = torch.optim.LBFGS([log_t], max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-15, line_search_fn="strong_wolfe")
+
+    def closure():
+        opt.zero_grad()
+        loss = F.cross_entropy(z / log_t.exp(), targets)
+        loss.backward()
+        return loss
+
+    opt.step(closure)
+    temperature = log_t.exp().detach()
+    out["temperature"] = temperature
+    for name, t in (("raw", torch.ones(1, dtype=torch.float64)), ("scaled", temperature)):
+        confidence, predicted = (z / t).softmax(1).max(1)
+        right = predicted.eq(targets)
+        edges = torch.linspace(0, 1, 16, dtype=torch.float64)
+        bins, ece = [], 0.0
+        for low, high in zip(edges[:-1], edges[1:]):
+            inside = confidence.gt(low) & confidence.le(high)
+            n = int(inside.sum())
+            row = [n, confidence[inside].mean().item(), right[inside].double().mean().item()] if n else [0, 0.0, 0.0]
+            bins.append(row)
+            ece += n / images * abs(row[2] - row[1])
+        out[f"{name}.bins"] = torch.tensor(bins, dtype=torch.float64)
+        out[f"{name}.ece"] = torch.tensor([ece], dtype=torch.float64)
+    save("kestrel-train", "calibration", out, SEED)
+
+
 class Lion(torch.optim.Optimizer):
     """Algorithm 2 of Chen et al. 2023; PyTorch has no Lion."""
 
@@ -92,8 +141,9 @@ class Lion(torch.optim.Optimizer):
 class Lookahead:
     """Algorithm 1 of Zhang et al. 2019; PyTorch has no Lookahead."""
 
-    def __init__(self, inner, k, alpha):
+    def __init__(self, inner, k, alpha, total_steps=1, power=0.0):
         self.inner, self.k, self.alpha, self.steps = inner, k, alpha, 0
+        self.total_steps, self.power = total_steps, power
         self.slow = [[p.detach().clone() for p in g["params"]] for g in inner.param_groups]
 
     @torch.no_grad()
@@ -101,9 +151,10 @@ class Lookahead:
         self.inner.step()
         self.steps += 1
         if self.steps % self.k == 0:
+            alpha = 1 - (1 - self.alpha) * (self.steps / self.total_steps) ** self.power
             for group, slow in zip(self.inner.param_groups, self.slow):
                 for p, s in zip(group["params"], slow):
-                    s.add_(self.alpha * (p - s))
+                    s.add_(alpha * (p - s))
                     p.copy_(s)
 
 
@@ -117,6 +168,7 @@ OPTIMIZERS = {
     "rmsprop_centered": lambda g: torch.optim.RMSprop(g, lr=0.01, alpha=0.9, momentum=0.8, centered=True),
     "lion": lambda g: Lion(g, lr=0.01, beta1=0.9, beta2=0.99, weight_decay=0.0),
     "lookahead": lambda g: Lookahead(torch.optim.SGD(g, lr=0.1, momentum=0.9), k=3, alpha=0.5),
+    "lookahead_decay": lambda g: Lookahead(torch.optim.SGD(g, lr=0.1, momentum=0.9), 2, 0.2, total_steps=STEPS, power=3.0),
 }
 STEPS = 7
 
@@ -273,3 +325,4 @@ if __name__ == "__main__":
     focal_loss()
     grad_clip()
     averages()
+    calibration()

@@ -149,6 +149,14 @@ pub enum Error {
         /// The kind of pixels.
         kind: &'static str,
     },
+    /// An image file that a person named cannot be read.
+    #[error("image {} cannot be read: {source}; is the path right, and may you read it?", path.display())]
+    UnreadableImage {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// An image file ends before the image does.
     #[error("image {} is cut off: {reason}; fetch or export it again", path.display())]
     TruncatedImage {
@@ -377,6 +385,7 @@ impl Error {
             Self::Sample { source, .. } => source.is_bad_image(),
             Self::UnsupportedFormat { .. }
             | Self::UnsupportedPixels { .. }
+            | Self::UnreadableImage { .. }
             | Self::TruncatedImage { .. }
             | Self::CorruptImage { .. }
             | Self::TooLarge { .. } => true,

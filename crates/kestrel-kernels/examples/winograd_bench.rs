@@ -2,22 +2,30 @@
 //!
 //! `winograd_bench [isa] [rounds] [batch] [layer]`: milliseconds (best and median of the rounds) and nominal GFLOP/s, those of a
 //! direct convolution. Weight transforms are included, as in a step of training. `layer` (0 to 4, or `resnet`) picks
-//! one layer, or ResNet-18's at 224 pixels.
+//! one layer, or ResNet-18's 3x3 at 224 pixels.
 
 use std::time::Instant;
 
 use kestrel_kernels::conv2d::winograd::{Shape, Winograd, Workspace};
 use kestrel_kernels::simd::Isa;
 
-/// `[C, K, H]`.
-const CIFAR: [[usize; 3]; 5] = [
-    [64, 64, 32],
-    [64, 128, 16],
-    [128, 128, 16],
-    [128, 256, 8],
-    [256, 256, 8],
+/// `[C, K, H, stride]`.
+const CIFAR: [[usize; 4]; 5] = [
+    [64, 64, 32, 1],
+    [64, 128, 16, 1],
+    [128, 128, 16, 1],
+    [128, 256, 8, 1],
+    [256, 256, 8, 1],
 ];
-const RESNET: [[usize; 3]; 4] = [[64, 64, 56], [128, 128, 28], [256, 256, 14], [512, 512, 7]];
+const RESNET: [[usize; 4]; 7] = [
+    [64, 64, 56, 1],
+    [128, 128, 28, 1],
+    [256, 256, 14, 1],
+    [512, 512, 7, 1],
+    [64, 128, 56, 2],
+    [128, 256, 28, 2],
+    [256, 512, 14, 2],
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let isa = argument(0).map_or(Ok(Isa::detect()), str::parse)?;
     let rounds: usize = argument(1).unwrap_or("9").parse()?;
     let batch: usize = argument(2).unwrap_or("128").parse()?;
-    let layers: Vec<[usize; 3]> = match argument(3) {
+    let layers: Vec<[usize; 4]> = match argument(3) {
         None => CIFAR.to_vec(),
         Some("resnet") => RESNET.to_vec(),
         Some(layer) => vec![CIFAR[layer.parse::<usize>()?]],
@@ -35,12 +43,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         rayon::current_num_threads()
     );
     let mut workspace = Workspace::new();
-    for [c, k, h] in layers {
-        let shape = Shape::new([batch, h, h, c], k, 1)?;
+    for [c, k, h, stride] in layers {
+        let input = [batch, h, h, c];
+        let shape = if stride == 1 {
+            Shape::new(input, k, 1)?
+        } else {
+            Shape::strided(input, k)?
+        };
         let conv = Winograd::with_isa(shape, isa);
         let (x, dy, w) = (
             numbers(batch * h * h * c),
-            numbers(batch * h * h * k),
+            numbers(shape.output().iter().product()),
             numbers(k * c * 9),
         );
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
@@ -50,7 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             times[1].push(milliseconds(|| conv.backward_data(&dy, &w, &mut dx, &mut workspace)));
             times[2].push(milliseconds(|| conv.backward_weights(&x, &dy, &mut dw, &mut workspace)));
         }
-        print!("{c}->{k}@{h}");
+        print!("{c}->{k}@{h} stride {stride}");
         for (pass, times) in ["fwd", "bd", "bw"].into_iter().zip(&mut times) {
             // The first round faults pages in.
             let times = &mut times[1..];

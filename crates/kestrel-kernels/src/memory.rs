@@ -3,7 +3,8 @@
 //! A training step allocates and frees the same large tensors again and again. Most allocators give such blocks back to
 //! the system, which then faults them in page by page: a third of a step's time or more. [`CachingAllocator`] keeps them
 //! in lists by size instead. Free blocks are kept up to half of the most that was ever in use at once, or 128 MiB if that is
-//! more, beyond that most: before it would be passed, all of them go back to the system. Blocks of 2 MiB and more lie on huge
+//! more, beyond that most: before it would be passed, all of them go back to the system. Each time that happens, twice as much
+//! may be kept from then on, up to as much as was ever in use, so that work of many sizes comes to rest. Blocks of 2 MiB and more lie on huge
 //! pages where the system has them. Large blocks are aligned to a cache line, without which no kernel stores its output past
 //! the caches.
 //!
@@ -47,6 +48,8 @@ pub struct CachingAllocator {
     live: AtomicUsize,
     peak: AtomicUsize,
     cached: AtomicUsize,
+    /// Bytes that free blocks may take beyond the peak.
+    slack: AtomicUsize,
 }
 
 /// A linked list of free blocks of one size; the first word of a block is the address of the next.
@@ -84,6 +87,7 @@ impl CachingAllocator {
             live: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             cached: AtomicUsize::new(0),
+            slack: AtomicUsize::new(SLACK),
         }
     }
 
@@ -136,8 +140,10 @@ impl CachingAllocator {
         // Free blocks of other sizes must not pile up, as when the shapes of the work change.
         let live = self.live.load(Relaxed) + size;
         let peak = self.peak.load(Relaxed).max(live);
-        if live + self.cached.load(Relaxed) > peak + SLACK.max(peak / 2) {
+        let slack = self.slack.load(Relaxed);
+        if live + self.cached.load(Relaxed) > peak + slack.max(peak / 2) {
             self.release();
+            self.slack.store(slack.max((2 * slack).min(peak)), Relaxed);
         }
         let layout = class_layout(size);
         let block = if zeroed {

@@ -6,6 +6,7 @@ use kestrel_kernels::channels_last::Activation;
 use kestrel_kernels::tape::{Tape, Value};
 use serde::{Deserialize, Serialize};
 
+use crate::graph::Graph;
 use crate::layers::{BatchNorm2d, Conv2d, Dropout, Linear, to_channels_last};
 use crate::{Error, LayerGroup, Mode, Model, Params, Result};
 
@@ -34,6 +35,29 @@ impl CnnConfig {
         }
     }
 
+    /// Three lines of Python that make `model` in PyTorch, with this network's names.
+    pub(crate) fn pytorch(&self) -> String {
+        let Self {
+            num_classes,
+            width: w,
+            dropout,
+            image_size,
+        } = self;
+        let side = image_size / 8;
+        format!(
+            "block = lambda i, a, b: [(f\"conv{{i}}\", nn.Conv2d(a, b, 3, padding=1)), (f\"bn{{i}}\", nn.BatchNorm2d(b)), \
+             (f\"relu{{i}}\", nn.ReLU())] + [(f\"pool{{i}}\", nn.MaxPool2d(2))] * (i % 2 == 0)\n\
+             channels = [3, {w}, {w}, {w2}, {w2}, {w4}, {w4}]\n\
+             model = nn.Sequential(OrderedDict(sum([block(i + 1, *channels[i:i + 2]) for i in range(6)], []) + \
+             [(\"flatten\", nn.Flatten()), (\"fc1\", nn.Linear({inputs}, {w8})), (\"relu7\", nn.ReLU()), \
+             (\"dropout\", nn.Dropout({dropout})), (\"fc2\", nn.Linear({w8}, {num_classes}))]))",
+            w2 = 2 * w,
+            w4 = 4 * w,
+            w8 = 8 * w,
+            inputs = 4 * w * side * side,
+        )
+    }
+
     fn check(&self) -> Result<()> {
         let bad = |field, expected, got: String| Err(Error::InvalidConfig { field, expected, got });
         if self.num_classes == 0 {
@@ -51,6 +75,14 @@ impl CnnConfig {
         Ok(())
     }
 }
+
+/// A 3x3 convolution whose output has its input's side.
+const SAME: Conv2dConfig = Conv2dConfig {
+    stride: 1,
+    padding: 1,
+    dilation: 1,
+    groups: 1,
+};
 
 /// Three blocks of `[Conv3x3, BatchNorm, ReLU] x 2, MaxPool 2`, then `Linear, ReLU, Dropout, Linear`.
 ///
@@ -78,10 +110,6 @@ impl Cnn {
         let params = Params::new(seed);
         let builder = params.builder(dtype, device);
         let w = config.width;
-        let same = Conv2dConfig {
-            padding: 1,
-            ..Conv2dConfig::default()
-        };
         let mut convs = Vec::new();
         for (i, (input, output)) in [
             (3, w),
@@ -94,7 +122,7 @@ impl Cnn {
         .into_iter()
         .enumerate()
         {
-            let conv = Conv2d::new(input, output, 3, same, &builder.pp(format!("conv{}", i + 1)))?;
+            let conv = Conv2d::new(input, output, 3, SAME, &builder.pp(format!("conv{}", i + 1)))?;
             convs.push((conv, BatchNorm2d::new(output, &builder.pp(format!("bn{}", i + 1)))?));
         }
         let side = config.image_size / 8;
@@ -183,5 +211,24 @@ impl Model for Cnn {
 
     fn num_classes(&self) -> usize {
         self.config.num_classes
+    }
+
+    fn graph(&self) -> Option<Graph> {
+        let mut graph = Graph::new();
+        let mut x = graph.input();
+        for i in 1..=self.convs.len() {
+            x = graph.conv2d(format!("conv{i}"), x, SAME);
+            x = graph.batch_norm(format!("bn{i}"), x);
+            x = graph.relu(format!("relu{i}"), x);
+            if i % 2 == 0 {
+                x = graph.max_pool(format!("pool{}", i / 2), x, (2, 2, 0));
+            }
+        }
+        x = graph.flatten("flatten", x);
+        x = graph.linear("fc1", x);
+        x = graph.relu("relu7", x);
+        x = graph.dropout("dropout", x, self.config.dropout);
+        graph.linear("fc2", x);
+        Some(graph)
     }
 }

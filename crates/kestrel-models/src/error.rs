@@ -59,7 +59,11 @@ pub enum Error {
         groups: Vec<&'static str>,
     },
     /// A pickle asks for something to be called or made that is no part of a state dict. Nothing of it was run.
-    #[error("{} asks for {global}, which no file of tensors needs; nothing of it was run", path.display())]
+    #[error(
+        "{} asks for {global}, which no file of tensors needs; nothing of it was run. If it is a whole model of yours, save its \
+         weights alone: torch.save(model.state_dict(), FILE)",
+        path.display()
+    )]
     ForbiddenGlobal {
         /// The file.
         path: PathBuf,
@@ -67,7 +71,7 @@ pub enum Error {
         global: String,
     },
     /// A file names tensors that cannot be read. None was.
-    #[error("cannot read these tensors of {}: {}", path.display(), list(faults))]
+    #[error("cannot read these tensors of {}: {}; fetch or save it again", path.display(), list(faults))]
     UnreadableTensors {
         /// The file.
         path: PathBuf,
@@ -82,6 +86,20 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A model does not say its layers, so that it cannot be summarised or exported as a graph.
+    #[error("the model does not say its layers; implement Model::graph for it")]
+    NoGraph,
+    /// A model's graph is not that of its parameters, or cannot take the images.
+    #[error("{layer} {fault}")]
+    Graph {
+        /// The layer, or a parameter of none.
+        layer: String,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// What is known of a model could not be written as JSON.
+    #[error("cannot write the model's record: {0}")]
+    Record(#[from] serde_json::Error),
     /// Tensors could not be laid out as a safetensors file.
     #[error("cannot serialise the weights: {0}")]
     Serialise(#[from] safetensors::SafeTensorError),

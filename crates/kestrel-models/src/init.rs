@@ -8,6 +8,8 @@ use candle_nn::Init;
 use candle_nn::init::{FanInOut, NonLinearity, NormalOrUniform};
 use kestrel_kernels::random::{KeyedRng, Purpose, name_key};
 
+use crate::Parameter;
+
 /// PyTorch's default for the weight of a convolution or linear layer: `U(-1/sqrt(fan_in), 1/sqrt(fan_in))`, and for
 /// its bias.
 ///
@@ -29,6 +31,33 @@ pub fn kaiming_normal_fan_out() -> Init {
         fan: FanInOut::FanOut,
         non_linearity: NonLinearity::ReLU,
     }
+}
+
+/// Sets as many of a convolution's filters as it has inputs, from the first on, to Dirac's delta: filter `i` gives input `i` as
+/// it is. The others keep their values.
+///
+/// # Shapes
+/// `[out, in, k, k]`, `k` odd.
+///
+/// # Errors
+/// Where the parameter has another rank.
+///
+/// # Source
+/// `torch.nn.init.dirac_(weight[:weight.size(1)])`.
+pub fn set_dirac(weight: &Parameter) -> crate::Result<()> {
+    let (filters, inputs, height, width) = weight.tensor().dims4()?;
+    let size = inputs * height * width;
+    let mut values = weight.tensor().to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    let centre = height / 2 * width + width / 2;
+    for (i, filter) in values
+        .chunks_exact_mut(size.max(1))
+        .enumerate()
+        .take(filters.min(inputs))
+    {
+        filter.fill(0.0);
+        filter[i * height * width + centre] = 1.0;
+    }
+    weight.set(&Tensor::from_vec(values, weight.tensor().shape(), &Device::Cpu)?)
 }
 
 /// Draws a tensor; equal arguments give equal values on every machine and thread.

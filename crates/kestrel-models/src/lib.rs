@@ -37,13 +37,16 @@
 
 mod cnn;
 mod error;
+pub mod graph;
 pub mod init;
 pub mod layers;
 mod model;
+pub mod onnx;
 mod params;
 mod registry;
 mod resnet;
 pub mod weights;
+mod whitened_cnn;
 
 pub use cnn::{Cnn, CnnConfig};
 pub use error::{Error, Result, StateDictMismatch};
@@ -51,3 +54,4 @@ pub use model::{LayerGroup, Mode, Model};
 pub use params::{LoadReport, ParamBuilder, Parameter, Params, Replaced, StateDict, is_buffer};
 pub use registry::ModelConfig;
 pub use resnet::{Depth, ResNet, ResNetConfig, Stem};
+pub use whitened_cnn::{WhitenedCnn, WhitenedCnnConfig};

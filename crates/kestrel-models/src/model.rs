@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{Tensor, Var};
 use kestrel_kernels::tape::{self, Tape, Value};
 
+use crate::graph::Graph;
 use crate::params::in_module;
 use crate::{Params, Result};
 
@@ -82,6 +83,23 @@ pub trait Model: Send + Sync {
     /// Parameters and buffers, by PyTorch's names.
     fn params(&self) -> &Params;
 
+    /// How many training images [`init_from_images`](Self::init_from_images) should see; 0 where no first value depends on
+    /// images.
+    fn num_init_images(&self) -> usize {
+        0
+    }
+
+    /// Sets the first values that depend on what the model will be trained on, before training begins.
+    ///
+    /// # Shapes
+    /// `images [N, 3, H, W]`, normalised, not augmented; of every class.
+    ///
+    /// # Errors
+    /// [`crate::Error::InputShape`] where the images are not what the model takes; nothing is changed then.
+    fn init_from_images(&self, _images: &Tensor) -> Result<()> {
+        Ok(())
+    }
+
     /// The parts of the model from the input to the last layer, which is a group of its own: the steps in which a model is
     /// thawed, and to which learning rates of their own are given. Every parameter is in one of them. One group, where a model
     /// does not say.
@@ -100,6 +118,11 @@ pub trait Model: Send + Sync {
 
     /// How many classes the logits tell apart.
     fn num_classes(&self) -> usize;
+
+    /// The layers in evaluation, for summaries and exports; none where a model does not say.
+    fn graph(&self) -> Option<Graph> {
+        None
+    }
 
     /// Freezes every parameter but the last layer's: what transfer learning begins with.
     ///
@@ -148,6 +171,14 @@ impl<M: Model + ?Sized> Model for Arc<M> {
         M::params(self)
     }
 
+    fn num_init_images(&self) -> usize {
+        M::num_init_images(self)
+    }
+
+    fn init_from_images(&self, images: &Tensor) -> Result<()> {
+        M::init_from_images(self, images)
+    }
+
     fn layer_groups(&self) -> Vec<LayerGroup> {
         M::layer_groups(self)
     }
@@ -158,6 +189,10 @@ impl<M: Model + ?Sized> Model for Arc<M> {
 
     fn num_classes(&self) -> usize {
         M::num_classes(self)
+    }
+
+    fn graph(&self) -> Option<Graph> {
+        M::graph(self)
     }
 }
 

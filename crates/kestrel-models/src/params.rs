@@ -37,6 +37,8 @@ struct Entry {
     var: Var,
     /// Shared with the layer that holds the parameter.
     frozen: Arc<AtomicBool>,
+    /// Whether it is frozen for good.
+    fixed: bool,
 }
 
 /// Whether a name is that of a buffer: state which no gradient reaches, such as batch norm's running statistics.
@@ -101,8 +103,8 @@ impl Params {
     /// Freezes the parameters of a module, or the one parameter of that name; the empty name is the whole model.
     ///
     /// A frozen parameter is not [`trainable`](Self::trainable) and its gradient is not computed. A batch norm whose weight
-    /// and bias are both frozen normalises by its running statistics, which stay as they are, in training too. Build the
-    /// optimiser afterwards: it moves what it was given.
+    /// and bias are both frozen normalises by its running statistics, which stay as they are, in training too. An optimiser
+    /// that was built before leaves a frozen parameter alone, for it has no gradient.
     ///
     /// # Errors
     /// [`Error::UnknownModule`] where no parameter has such a name.
@@ -110,7 +112,7 @@ impl Params {
         self.set_frozen(module, true)
     }
 
-    /// Undoes [`freeze`](Self::freeze).
+    /// Undoes [`freeze`](Self::freeze). What was made [`fixed`](ParamBuilder::fixed) stays frozen.
     ///
     /// # Errors
     /// [`Error::UnknownModule`] where no parameter has such a name.
@@ -118,18 +120,28 @@ impl Params {
         self.set_frozen(module, false)
     }
 
-    fn set_frozen(&self, module: &str, frozen: bool) -> Result<()> {
+    /// Errors unless some parameter is in a module, or has that name itself.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModule`].
+    pub fn require_module(&self, module: &str) -> Result<()> {
         let entries = self.read();
-        let mut found = entries
-            .iter()
-            .filter(|(name, _)| !is_buffer(name) && in_module(name, module))
-            .peekable();
-        if found.peek().is_none() {
-            return Err(Error::UnknownModule {
-                name: module.to_owned(),
-            });
+        let mut parameters = entries.keys().filter(|name| !is_buffer(name));
+        if parameters.any(|name| in_module(name, module)) {
+            return Ok(());
         }
-        found.for_each(|(_, entry)| entry.frozen.store(frozen, Ordering::Relaxed));
+        Err(Error::UnknownModule {
+            name: module.to_owned(),
+        })
+    }
+
+    fn set_frozen(&self, module: &str, frozen: bool) -> Result<()> {
+        self.require_module(module)?;
+        let entries = self.read();
+        let found = entries
+            .iter()
+            .filter(|(name, _)| !is_buffer(name) && in_module(name, module));
+        found.for_each(|(_, entry)| entry.frozen.store(frozen || entry.fixed, Ordering::Relaxed));
         Ok(())
     }
 
@@ -158,6 +170,7 @@ impl Params {
         name: &str,
         shape: &Shape,
         init: &Init,
+        fixed: bool,
         dtype: DType,
         device: &Device,
     ) -> candle_core::Result<(Tensor, Arc<AtomicBool>)> {
@@ -166,8 +179,8 @@ impl Params {
             Some(entry) => entry,
             None => {
                 let var = Var::from_tensor(&init::draw(init, shape, self.seed, name, dtype, device)?)?;
-                let frozen = Arc::default();
-                entries.entry(name.to_owned()).or_insert(Entry { var, frozen })
+                let frozen = Arc::new(AtomicBool::new(fixed));
+                entries.entry(name.to_owned()).or_insert(Entry { var, frozen, fixed })
             }
         };
         if entry.var.shape() != shape {
@@ -182,7 +195,7 @@ struct Creator(Params);
 
 impl SimpleBackend for Creator {
     fn get(&self, s: Shape, name: &str, h: Init, dtype: DType, dev: &Device) -> candle_core::Result<Tensor> {
-        Ok(self.0.get_or_create(name, &s, &h, dtype, dev)?.0)
+        Ok(self.0.get_or_create(name, &s, &h, false, dtype, dev)?.0)
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
-use crate::{Cnn, CnnConfig, Depth, Model, ResNet, ResNetConfig, Result};
+use crate::{Cnn, CnnConfig, Depth, Model, ResNet, ResNetConfig, Result, WhitenedCnn, WhitenedCnnConfig};
 
 /// Which network, and its shape.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,11 +14,13 @@ pub enum ModelConfig {
     /// A residual network.
     #[serde(rename = "resnet")]
     ResNet(ResNetConfig),
+    /// The network that trains fast on small images.
+    WhitenedCnn(WhitenedCnnConfig),
 }
 
 impl ModelConfig {
     /// The names that [`by_name`](Self::by_name) knows.
-    pub const NAMES: [&'static str; 4] = ["cnn", "resnet18", "resnet34", "resnet50"];
+    pub const NAMES: [&'static str; 5] = ["cnn", "resnet18", "resnet34", "resnet50", "whitened-cnn"];
 
     /// An architecture with its usual options; `None` for a name that is not in [`NAMES`](Self::NAMES).
     pub fn by_name(name: &str, num_classes: usize) -> Option<Self> {
@@ -28,6 +30,7 @@ impl ModelConfig {
             "resnet18" => resnet(Depth::ResNet18),
             "resnet34" => resnet(Depth::ResNet34),
             "resnet50" => resnet(Depth::ResNet50),
+            "whitened-cnn" => Some(ModelConfig::WhitenedCnn(WhitenedCnnConfig::new(num_classes))),
             _ => None,
         }
     }
@@ -40,6 +43,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Cnn(config) => Ok(Box::new(Cnn::new(config.clone(), seed, dtype, device)?)),
             ModelConfig::ResNet(config) => Ok(Box::new(ResNet::new(config.clone(), seed, dtype, device)?)),
+            ModelConfig::WhitenedCnn(config) => Ok(Box::new(WhitenedCnn::new(config.clone(), seed, dtype, device)?)),
         }
     }
 
@@ -48,6 +52,19 @@ impl ModelConfig {
         match self {
             ModelConfig::Cnn(_) => "cnn",
             ModelConfig::ResNet(config) => config.depth.name(),
+            ModelConfig::WhitenedCnn(_) => "whitened-cnn",
+        }
+    }
+
+    /// A few lines of Python that make `model` in PyTorch, whose state dict has this network's names.
+    ///
+    /// They take `nn`, `OrderedDict` and `torchvision` for imported: [`weights::pytorch_snippet`](crate::weights::pytorch_snippet)
+    /// does that, and loads a file.
+    pub fn pytorch(&self) -> String {
+        match self {
+            ModelConfig::Cnn(config) => config.pytorch(),
+            ModelConfig::ResNet(config) => config.pytorch(),
+            ModelConfig::WhitenedCnn(config) => config.pytorch(),
         }
     }
 
@@ -56,6 +73,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Cnn(config) => config.num_classes,
             ModelConfig::ResNet(config) => config.num_classes,
+            ModelConfig::WhitenedCnn(config) => config.num_classes,
         }
     }
 
@@ -64,6 +82,7 @@ impl ModelConfig {
         match self {
             ModelConfig::Cnn(config) => config.image_size,
             ModelConfig::ResNet(config) => config.image_size,
+            ModelConfig::WhitenedCnn(config) => config.image_size,
         }
     }
 }

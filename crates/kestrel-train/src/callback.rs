@@ -83,6 +83,12 @@ pub struct EpochReport {
     pub lr: f64,
     /// Whether the validation accuracy is the best so far.
     pub improved: bool,
+    /// The share of validation images whose class is among the five likeliest, where there are more than five.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_top5: Option<f64>,
+    /// The temperature at which the probabilities fit the validation images best; see [`crate::metrics::fit_temperature`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
 }
 
 /// Where an epoch's time went; of an epoch that was resumed, the part since then.

@@ -103,6 +103,8 @@ mod tests {
             val_accuracy: *score,
             lr: 0.1,
             improved: false,
+            val_top5: None,
+            temperature: None,
         };
         scores.iter().enumerate().map(report).collect()
     }

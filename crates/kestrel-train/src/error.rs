@@ -77,6 +77,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The preprocessing that a weight file describes is not known.
+    #[error(
+        "the weights were saved with preprocessing that this version does not know: {source}; use the version that wrote them"
+    )]
+    InvalidTransforms {
+        /// The cause.
+        source: serde_json::Error,
+    },
     /// There is nothing to train on or to evaluate.
     #[error("the {split} split is empty; give a data set with at least one image")]
     EmptySplit {
@@ -98,6 +106,20 @@ pub enum Error {
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
+    },
+    /// A record in a run's folder is not one of ours.
+    #[error("{} is not a record of a run: {reason}; remove it, and make it again with `kestrel evaluate`", path.display())]
+    InvalidRecord {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A folder is no run's.
+    #[error("{} holds nothing of a run; name a folder that `kestrel train` or `kestrel evaluate` wrote, such as runs/NAME", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
     },
     /// The state that was to be saved is not a number; what stood at the path is untouched.
     #[error(

@@ -1,10 +1,12 @@
 //! Loss and accuracy of a model on a data set.
 
-use candle_core::{D, DType, Device};
+use candle_core::{DType, Device};
 use kestrel_kernels::cross_entropy;
-use kestrel_models::{Mode, Model};
+use kestrel_models::Model;
 
-use crate::metrics::{ConfusionMatrix, Mean, argmax};
+use crate::metrics::{
+    ClassScores, ConfusionMatrix, Logits, Mean, Reliability, argmax, class_scores, fit_temperature, top_k_accuracy,
+};
 use crate::tta::Tta;
 use crate::{BatchSource, Error, Result};
 
@@ -15,12 +17,35 @@ pub struct Evaluation {
     pub loss: f64,
     /// Targets against predictions.
     pub confusion: ConfusionMatrix,
+    /// The logits of every image: what the measures below are computed from.
+    pub logits: Logits,
 }
 
 impl Evaluation {
     /// Accuracy over all images, in `[0, 1]`.
     pub fn accuracy(&self) -> f64 {
         self.confusion.accuracy()
+    }
+
+    /// The share of images whose class is among the five most likely, in `[0, 1]`; `None` where there are only five classes or
+    /// fewer.
+    pub fn top5(&self) -> Option<f64> {
+        (self.logits.num_classes() > 5).then(|| top_k_accuracy(&self.logits, 5))
+    }
+
+    /// Precision, recall and F1 of each class.
+    pub fn class_scores(&self) -> Vec<ClassScores> {
+        class_scores(&self.confusion)
+    }
+
+    /// Confidence against accuracy, with probabilities at a temperature; see [`fit_temperature`].
+    pub fn reliability(&self, temperature: f64) -> Reliability {
+        Reliability::new(&self.logits, temperature)
+    }
+
+    /// The temperature at which the probabilities fit these images best. Honest only of images that were not trained on.
+    pub fn temperature(&self) -> Option<f64> {
+        fit_temperature(&self.logits)
     }
 }
 
@@ -54,34 +79,21 @@ pub fn evaluate_with(
     }
     let mut loss = Mean::default();
     let mut confusion = ConfusionMatrix::new(model.num_classes());
+    let mut all = Logits::new(model.num_classes());
     for (done, batch) in loader.epoch(0)?.enumerate() {
         let batch = batch?;
         let logits = tta.logits(model, &batch.images)?;
         loss.add(scalar(&cross_entropy(&logits, &batch.targets)?)?);
         let targets = batch.targets.to_device(&Device::Cpu)?.to_vec1::<u32>()?;
         confusion.add(&argmax(&logits)?, &targets);
+        all.add(&logits, &targets, &batch.indices)?;
         on_batch(done + 1, total)?;
     }
     Ok(Evaluation {
         loss: loss.value(),
         confusion,
+        logits: all,
     })
-}
-
-/// The class probabilities (softmax of the logits) of a batch of normalised images.
-///
-/// # Shapes
-/// `[N, 3, H, W]` → N rows of `num_classes` numbers that sum to 1.
-///
-/// # Errors
-/// Where the model fails.
-pub fn predict_probabilities(model: &dyn Model, images: &candle_core::Tensor) -> Result<Vec<Vec<f32>>> {
-    let logits = model.forward(images, Mode::Eval)?.detach();
-    let probabilities = candle_nn::ops::softmax(&logits, D::Minus1)?;
-    Ok(probabilities
-        .to_dtype(DType::F32)?
-        .to_device(&Device::Cpu)?
-        .to_vec2::<f32>()?)
 }
 
 /// The value of a tensor of one element.

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kestrel_data::{BadSamplePolicy, OnBadSample};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{DatasetName, TrainOptions};
+use crate::config::{DatasetName, ModelName, StemName, TrainOptions};
 use crate::device::{CpuFeatures, DeviceChoice};
 use crate::methods::TtaName;
 
@@ -42,7 +42,8 @@ const TRAIN_EXAMPLES: &str = "Examples:
 
 A run writes to runs/<name>/: config.toml (every option), best.safetensors (the weights of the best epoch),
 checkpoints/ (all that --resume needs), metrics.jsonl, metrics.csv and TensorBoard's event files, throughput.jsonl,
-environment.json, predictions.png. Ctrl-C saves the run and ends it; a second one ends it at once.";
+environment.json, predictions.png, report.html with its figures/*.png. Ctrl-C saves the run and ends it; a second one ends
+it at once.";
 
 const FINETUNE_EXAMPLES: &str = "Examples:
   kestrel finetune-resnet --pretrained imagenet --data pictures
@@ -58,12 +59,54 @@ A run writes what `train` writes; `kestrel export` turns its weights into a file
 
 const EVALUATE_EXAMPLES: &str = "Examples:
   kestrel evaluate --weights runs/cifar10-cnn-1/best.safetensors
-  kestrel evaluate --weights best.safetensors --data pictures --predictions grid.png --num-images 16";
+  kestrel evaluate --weights best.safetensors --data pictures --predictions grid.png --num-images 16
+  kestrel evaluate --weights runs/cifar10-cnn-1/best.safetensors --format json | jq .per_class
+
+Writes report.html, evaluation.json and figures/*.png into the run's folder, or where --report says.";
+
+const PREDICT_EXAMPLES: &str = "Examples:
+  kestrel predict --weights runs/cifar10-cnn-1/best.safetensors cat.jpg
+  kestrel predict --weights best.safetensors --top-k 5 pictures 'more/**/*.png'
+  kestrel predict --weights best.safetensors --format csv pictures > predictions.csv
+  find . -name '*.jpg' | kestrel predict --weights best.safetensors -
+  curl -s https://example.org/cat.jpg | kestrel predict --weights best.safetensors -
+
+An image that cannot be read or decoded is named on stderr, the others are predicted, and the exit code is 1.";
+
+const REPORT_EXAMPLES: &str = "Examples:
+  kestrel report runs/cifar10-cnn-1               report.html and figures/*.png in that folder, from what is in it
+  kestrel report runs/*                           runs/comparison.html: curves over each other, results, differing options
+
+The path of the page goes to stdout. A page needs no network, and opens from the disk.";
+
+const INSPECT_EXAMPLES: &str = "Examples:
+  kestrel data inspect pictures                  a folder of train/<class>/* and test/<class>/*, or of <class>/*
+  kestrel data inspect table.csv --format json
+
+Ends with exit code 1 if an image is broken. Each image is read and decoded once.";
+
+const EXPORT_EXAMPLES: &str = "Examples:
+  kestrel export --weights runs/cifar10-cnn-1/best.safetensors --out cnn.safetensors     for PyTorch
+  kestrel export --weights runs/cifar10-cnn-1/best.safetensors --out cnn.onnx            for onnxruntime and others
+After the file it prints the few lines of Python that load it.";
+
+const SUMMARY_EXAMPLES: &str = "Examples:
+  kestrel model summary --model resnet18
+  kestrel model summary --model resnet18 --stem cifar --image-size 32 --num-classes 10
+  kestrel model summary --weights runs/cifar10-cnn-1/best.safetensors --format json";
+
+const COMPLETIONS_EXAMPLES: &str = "Examples:
+  kestrel completions bash > ~/.local/share/bash-completion/completions/kestrel
+  kestrel completions zsh > ~/.zfunc/_kestrel        (a folder of $fpath)
+  kestrel completions fish > ~/.config/fish/completions/kestrel.fish";
 
 const BENCH_CASES: &str = "Each case prints one line: CASE  VARIANT  RATE img/s  (median of N).
   cnn-train   one training step of the CNN with Adam, batch 128
   cnn-eval    one evaluation pass of the CNN, batch 100
+  whitened-cnn-train  one training step of the cifar-94 recipe's network, batch 1,024
   resnet-head a training step of ResNet-18's last layer, the others frozen, 224 pixels, batch 32
+  resnet-head-cached
+              epochs of the same last layer on features of 1,024 images that are kept, batch 32
   resnet-full one training step of all of ResNet-18 with Adam, 224 pixels, batch 16
   load-cifar  10,000 images in memory: flip, crop, normalise, batches of 128
   engine-overhead     forward, backward and update of the CNN alone, and in the trainer's loop
@@ -79,16 +122,30 @@ pub(crate) enum Command {
     /// Fine-tune a pretrained ResNet: `train` with the options of transfer learning.
     #[command(after_help = FINETUNE_EXAMPLES)]
     FinetuneResnet(Box<TrainArgs>),
-    /// Loss, accuracy and accuracy by class of saved weights; optionally a picture of predictions.
+    /// Loss, accuracy, calibration and scores by class of saved weights, with a report; optionally a picture of predictions.
     #[command(after_help = EVALUATE_EXAMPLES)]
     Evaluate(EvaluateArgs),
-    /// Write weights for PyTorch: a safetensors file that the same torchvision model's load_state_dict takes.
+    /// What saved weights say of your own images: the likeliest classes with their probabilities.
+    #[command(after_help = PREDICT_EXAMPLES)]
+    Predict(PredictArgs),
+    /// Write a run's report again, or a page that compares several runs.
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(ReportArgs),
+    /// Serve a run's report to this machine's browser while the run goes on.
+    Watch(WatchArgs),
+    /// Write weights for other programs: safetensors under PyTorch's names, or ONNX.
+    #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
+    /// Look into networks.
+    Model(ModelArgs),
     /// Look into data sets.
     Data(DataArgs),
     /// Measure speed.
     #[command(after_help = BENCH_CASES)]
     Bench(BenchArgs),
+    /// Print a script that lets a shell complete commands and options.
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
 }
 
 /// Arguments of `train`.
@@ -144,6 +201,16 @@ pub(crate) struct EvaluateArgs {
     /// Average the answers over views of each image.
     #[arg(long, value_enum, default_value_t = TtaName::None)]
     pub(crate) tta: TtaName,
+    /// A table for people, or one JSON object: loss, top1, top5, ece, temperature, scores by class, confusion, reliability.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) format: ReportFormat,
+    /// The folder for report.html, evaluation.json and figures [default: the run's that the weights are of, else a new one
+    /// under runs].
+    #[arg(long, value_name = "DIR", conflicts_with = "no_report")]
+    pub(crate) report: Option<PathBuf>,
+    /// Write no report.
+    #[arg(long)]
+    pub(crate) no_report: bool,
     /// Write a PNG of predictions here.
     #[arg(long, value_name = "FILE")]
     pub(crate) predictions: Option<PathBuf>,
@@ -161,6 +228,67 @@ pub(crate) struct EvaluateArgs {
     pub(crate) threads: usize,
 }
 
+/// Arguments of `predict`.
+#[derive(Args, Debug)]
+pub(crate) struct PredictArgs {
+    /// Weights that Kestrel wrote: best.safetensors or a checkpoint. They hold all that is needed: network, classes,
+    /// preprocessing, temperature.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: PathBuf,
+    /// Image files; folders, for every image in them and below; patterns with *, ? and **; and - for standard input: an image,
+    /// or a list of these names, one a line.
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Classes that are named of each image, the likeliest first.
+    #[arg(long, value_name = "K", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) top_k: u64,
+    /// A table for people; a JSON array with an object a line; or CSV with a line for each image and rank.
+    #[arg(long, value_enum, default_value_t = PredictFormat::Text)]
+    pub(crate) format: PredictFormat,
+    /// Images in a batch.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) batch_size: u64,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// CPU threads; 0 for one a core. They change no result.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
+}
+
+/// The form of predictions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PredictFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+    /// For spreadsheets.
+    Csv,
+}
+
+/// Arguments of `report`.
+#[derive(Args, Debug)]
+pub(crate) struct ReportArgs {
+    /// Folders of runs.
+    #[arg(value_name = "RUN", required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// With several runs: the page to write [default: comparison.html beside the first run's folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Arguments of `watch`.
+#[derive(Args, Debug)]
+pub(crate) struct WatchArgs {
+    /// The run's folder.
+    #[arg(value_name = "RUN")]
+    pub(crate) run: PathBuf,
+    /// The port on this machine; 0 for any that is free.
+    #[arg(long, value_name = "N", default_value_t = 7878)]
+    pub(crate) port: u16,
+}
+
 /// Arguments of `export`.
 #[derive(Args, Debug)]
 pub(crate) struct ExportArgs {
@@ -170,6 +298,67 @@ pub(crate) struct ExportArgs {
     /// The file to write.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
+    /// What to write [default: onnx where the file's name ends so, else safetensors].
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<ExportFormat>,
+}
+
+/// A format of weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// Tensors under PyTorch's names, for load_state_dict.
+    Safetensors,
+    /// The network with its weights, opset 20, any batch; classes and preprocessing in the metadata.
+    Onnx,
+}
+
+/// Arguments of `model`.
+#[derive(Args, Debug)]
+pub(crate) struct ModelArgs {
+    #[command(subcommand)]
+    pub(crate) command: ModelCommand,
+}
+
+/// What to do with a network.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// Its layers: name, type, output shape, parameters, multiply-accumulates.
+    #[command(after_help = SUMMARY_EXAMPLES)]
+    Summary(SummaryArgs),
+}
+
+/// Arguments of `model summary`.
+#[derive(Args, Debug)]
+pub(crate) struct SummaryArgs {
+    /// The network of these weights, which Kestrel wrote.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "stem", "width", "num_classes"])]
+    pub(crate) weights: Option<PathBuf>,
+    /// The network [default: cnn].
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) model: Option<ModelName>,
+    /// How a residual network begins [default: imagenet].
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) stem: Option<StemName>,
+    /// CNN: channels of the first block [default: 64].
+    #[arg(long, value_name = "N")]
+    pub(crate) width: Option<usize>,
+    /// Classes [default: 10; 1000 for images of 224 pixels].
+    #[arg(long, value_name = "N")]
+    pub(crate) num_classes: Option<usize>,
+    /// Side of the images in pixels [default: that of the weights; 224 for the stem imagenet, else 32].
+    #[arg(long, value_name = "N")]
+    pub(crate) image_size: Option<usize>,
+    /// A table for people, or one JSON object.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) format: ReportFormat,
+}
+
+/// Arguments of `completions`.
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
 }
 
 /// A split of a data set.
@@ -192,7 +381,7 @@ pub(crate) struct DataArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataCommand {
     /// Classes, counts, formats, sizes, mean and std, and every broken, duplicate or suspicious image.
-    #[command(after_help = "Ends with exit code 1 if an image is broken. Each image is read and decoded once.")]
+    #[command(after_help = INSPECT_EXAMPLES)]
     Inspect(InspectArgs),
 }
 
@@ -243,8 +432,12 @@ pub(crate) enum BenchCase {
     CnnTrain,
     /// An evaluation pass.
     CnnEval,
+    /// A training step of the whitened CNN.
+    WhitenedCnnTrain,
     /// A training step of ResNet-18's last layer.
     ResnetHead,
+    /// Epochs of ResNet-18's last layer on features that are kept.
+    ResnetHeadCached,
     /// A training step of ResNet-18.
     ResnetFull,
     /// The loader, from memory.

@@ -25,8 +25,8 @@ use crate::cli::LogFormat;
 use crate::device::{CpuFeatures, DeviceChoice};
 
 pub(crate) use names::{
-    DatasetName, LossName, LrInterval, ModelName, OptimizerName, PreprocessingName, PretrainedName, SamplerName,
-    SchedulerName, StemName, WatchedName,
+    AnnealName, DatasetName, LossName, LrInterval, ModelName, OptimizerName, PreprocessingName, PretrainedName,
+    SamplerName, SchedulerName, StemName, WatchedName,
 };
 pub(crate) use options::TrainOptions;
 pub(crate) use spans::{CheckpointEvery, TimeSpan};
@@ -73,6 +73,7 @@ pub(crate) struct TrainConfig {
     pub(crate) weight_decay: f64,
     pub(crate) optimizer: OptimizerName,
     pub(crate) no_decay_norm_bias: bool,
+    pub(crate) norm_bias_lr_factor: f64,
     pub(crate) momentum: f64,
     pub(crate) dampening: f64,
     pub(crate) nesterov: bool,
@@ -81,6 +82,7 @@ pub(crate) struct TrainConfig {
     pub(crate) muon_lr: f64,
     pub(crate) lookahead: u64,
     pub(crate) lookahead_alpha: f64,
+    pub(crate) lookahead_power: f64,
     pub(crate) scheduler: SchedulerName,
     pub(crate) lr_interval: LrInterval,
     pub(crate) lr_step_size: u64,
@@ -90,6 +92,9 @@ pub(crate) struct TrainConfig {
     pub(crate) t_max: Option<u64>,
     pub(crate) t_mult: u64,
     pub(crate) pct_start: f64,
+    pub(crate) anneal_strategy: AnnealName,
+    pub(crate) div_factor: f64,
+    pub(crate) final_div_factor: f64,
     pub(crate) warmup: u64,
     pub(crate) warmup_interval: LrInterval,
     pub(crate) warmup_factor: f64,
@@ -114,6 +119,8 @@ pub(crate) struct TrainConfig {
     pub(crate) min_lr: f64,
     pub(crate) lr_eps: f64,
     pub(crate) freeze: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) freeze_after: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unfreeze: Option<String>,
     pub(crate) unfreeze_epochs: usize,
@@ -187,6 +194,7 @@ impl Default for TrainConfig {
             weight_decay: 1e-4,
             optimizer: OptimizerName::Adam,
             no_decay_norm_bias: false,
+            norm_bias_lr_factor: 1.0,
             momentum: 0.9,
             dampening: 0.0,
             nesterov: false,
@@ -195,6 +203,7 @@ impl Default for TrainConfig {
             muon_lr: 0.02,
             lookahead: 0,
             lookahead_alpha: 0.5,
+            lookahead_power: 0.0,
             scheduler: SchedulerName::Plateau,
             lr_interval: LrInterval::Epoch,
             lr_step_size: 30,
@@ -202,6 +211,9 @@ impl Default for TrainConfig {
             t_max: None,
             t_mult: 1,
             pct_start: 0.3,
+            anneal_strategy: AnnealName::Cos,
+            div_factor: 25.0,
+            final_div_factor: 1e4,
             warmup: 0,
             warmup_interval: LrInterval::Epoch,
             warmup_factor: 0.1,
@@ -221,6 +233,7 @@ impl Default for TrainConfig {
             min_lr: plateau.min_lr,
             lr_eps: plateau.eps,
             freeze: "none".into(),
+            freeze_after: None,
             unfreeze: None,
             unfreeze_epochs: 5,
             unfreeze_lr: 1e-4,
@@ -322,7 +335,7 @@ impl TrainConfig {
         }
         if resumed.epochs != self.epochs && self.follows_the_run() {
             bail!(
-                "epochs is {} and was {}, but the learning rate follows the whole run; leave it out, or start a new run",
+                "epochs is {} and was {}, but the learning rate or lookahead follows the whole run; leave it out, or start a new run",
                 resumed.epochs,
                 self.epochs
             );

@@ -9,8 +9,10 @@ mod environment;
 mod exit;
 mod initial_weights;
 mod interrupt;
+mod live_view;
 mod logging;
 mod methods;
+mod pretrained;
 mod progress;
 mod run_folder;
 mod run_lock;
@@ -68,8 +70,13 @@ fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
         Command::FinetuneResnet(args) => commands::train::run(args, &TrainOptions::finetune_resnet(), &file, bars),
         Command::Export(args) => commands::export::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args, bars),
+        Command::Predict(args) => commands::predict::run(args, bars),
+        Command::Report(args) => commands::report::run(args),
+        Command::Watch(args) => commands::watch::run(args),
         Command::Data(args) => commands::data::run(args, bars),
+        Command::Model(args) => commands::model::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::Completions(args) => commands::completions::run(args),
     }
 }
 

@@ -3,21 +3,21 @@
 use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
 use kestrel_kernels::update::{AdamConfig, LionConfig, MuonConfig, RmsPropConfig, SgdConfig};
-use kestrel_models::Model;
+use kestrel_models::{Model, is_buffer};
 use kestrel_train::loss::{CrossEntropyLoss, FocalLoss, Loss};
 use kestrel_train::lr_scheduler::{
-    CosineAnnealingLr, CosineAnnealingWarmRestarts, Interval, LinearWarmup, LinearWarmupConfig, LrScheduler,
-    MultiStepLr, OneCycleLr, ReduceLROnPlateau, ReduceLROnPlateauConfig, Schedule, Scheduled, StepLr,
+    AnnealStrategy, CosineAnnealingLr, CosineAnnealingWarmRestarts, Interval, LinearWarmup, LinearWarmupConfig,
+    LrScheduler, MultiStepLr, OneCycleLr, ReduceLROnPlateau, ReduceLROnPlateauConfig, Schedule, Scheduled, StepLr,
 };
 use kestrel_train::optim::{
-    Adam, Combined, Lion, Lookahead, LookaheadConfig, Muon, NamedVars, Optimizer, ParamGroup, PerParameter, RmsProp,
-    Sgd, UpdateRule, no_decay_on_biases_and_norms,
+    Adam, AlphaDecay, Combined, Lion, Lookahead, LookaheadConfig, Muon, NamedVars, Optimizer, ParamGroup, PerParameter,
+    RmsProp, Sgd, UpdateRule, no_decay_on_biases_and_norms, norm_biases,
 };
 use kestrel_train::{AverageKind, GradClip, Tta, WeightAverage};
 use serde::Serialize;
 use toml::Table;
 
-use crate::config::{LossName, LrInterval, OptimizerName, SchedulerName, TrainConfig};
+use crate::config::{AnnealName, LossName, LrInterval, OptimizerName, SchedulerName, TrainConfig};
 use crate::data::class_weights;
 
 /// Test-time augmentation by name.
@@ -61,10 +61,8 @@ impl TrainConfig {
         if self.ema.is_some() && self.swa_start.is_some() {
             bail!("ema and swa-start are both given; choose one average of the weights");
         }
-        self.optimizer_of(vec![Layer {
-            params: NamedVars::new(),
-            lr: self.lr,
-        }])?;
+        let none = Layer::new(NamedVars::new(), self.lr, self.weight_decay);
+        self.optimizer_of(vec![none], NamedVars::new(), ANY_EPOCH)?;
         self.scheduler(ANY_EPOCH)?;
         self.grad_clip()?;
         self.average()?;
@@ -79,7 +77,7 @@ impl TrainConfig {
         use SchedulerName::{Constant, Cosine, CosineRestarts, MultiStep, OneCycle, Plateau, Step};
         let optimizer = |name| self.optimizer == name;
         let scheduler = |names: &[SchedulerName]| names.contains(&self.scheduler);
-        let methods: [(&[&str], &str, bool); 14] = [
+        let methods: [(&[&str], &str, bool); 15] = [
             (
                 &["nesterov", "dampening"],
                 "optimizer sgd",
@@ -91,11 +89,20 @@ impl TrainConfig {
                 optimizer(OptimizerName::RmsProp),
             ),
             (&["muon-lr"], "optimizer muon", optimizer(OptimizerName::Muon)),
-            (&["lookahead-alpha"], "lookahead", self.lookahead > 0),
+            (&["lookahead-alpha", "lookahead-power"], "lookahead", self.lookahead > 0),
+            (
+                &["norm-bias-lr-factor"],
+                "an optimizer other than muon",
+                !optimizer(OptimizerName::Muon),
+            ),
             (&["lr-step-size"], "scheduler step", scheduler(&[Step])),
             (&["milestones"], "scheduler multi-step", scheduler(&[MultiStep])),
             (&["t-mult"], "scheduler cosine-restarts", scheduler(&[CosineRestarts])),
-            (&["pct-start"], "scheduler one-cycle", scheduler(&[OneCycle])),
+            (
+                &["pct-start", "anneal-strategy", "div-factor", "final-div-factor"],
+                "scheduler one-cycle",
+                scheduler(&[OneCycle]),
+            ),
             (
                 &["t-max"],
                 "scheduler cosine, cosine-restarts or one-cycle",
@@ -131,12 +138,13 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// The optimiser of what is trained of a model.
-    pub(crate) fn optimizer(&self, model: &dyn Model) -> Result<Box<dyn Optimizer>> {
-        self.optimizer_of(self.by_layer(model))
+    /// The optimiser of what is trained of a model, in a run with this many batches an epoch.
+    pub(crate) fn optimizer(&self, model: &dyn Model, num_batches: usize) -> Result<Box<dyn Optimizer>> {
+        let buffers = model.params().all().into_iter().filter(|(name, _)| is_buffer(name));
+        self.optimizer_of(self.by_layer(model), buffers.collect(), num_batches)
     }
 
-    fn optimizer_of(&self, params: Vec<Layer>) -> Result<Box<dyn Optimizer>> {
+    fn optimizer_of(&self, params: Vec<Layer>, buffers: NamedVars, num_batches: usize) -> Result<Box<dyn Optimizer>> {
         let inner: Box<dyn Optimizer> = match self.optimizer {
             OptimizerName::Adam => Box::new(self.adam(params, false)?),
             OptimizerName::AdamW => Box::new(self.adam(params, true)?),
@@ -171,13 +179,7 @@ impl TrainConfig {
                     momentum: self.momentum,
                     ..MuonConfig::default()
                 };
-                let rest = self.adam(
-                    vec![Layer {
-                        params: rest,
-                        lr: self.lr,
-                    }],
-                    true,
-                )?;
+                let rest = self.adam(vec![Layer::new(rest, self.lr, self.weight_decay)], true)?;
                 let muon = Muon::new(convs, muon).map_err(options(&[("lr", "muon-lr")]))?;
                 Box::new(Combined::new(vec![Box::new(muon), Box::new(rest)])?)
             }
@@ -185,12 +187,22 @@ impl TrainConfig {
         if self.lookahead == 0 {
             return Ok(inner);
         }
+        let decay = (self.lookahead_power != 0.0).then(|| AlphaDecay {
+            total_steps: (self.epochs as u64).saturating_mul(self.steps(num_batches)),
+            power: self.lookahead_power,
+        });
         let config = LookaheadConfig {
             k: self.lookahead,
             alpha: self.lookahead_alpha,
+            decay,
         };
-        let named = options(&[("k", "lookahead"), ("alpha", "lookahead-alpha")]);
-        Ok(Box::new(Lookahead::new(inner, config).map_err(named)?))
+        let named = options(&[
+            ("k", "lookahead"),
+            ("alpha", "lookahead-alpha"),
+            ("power", "lookahead-power"),
+        ]);
+        let lookahead = Lookahead::new(inner, config).map_err(named)?;
+        Ok(Box::new(lookahead.with_buffers(buffers)?))
     }
 
     fn adam(&self, params: Vec<Layer>, decoupled: bool) -> Result<Adam> {
@@ -204,18 +216,41 @@ impl TrainConfig {
         })
     }
 
-    /// What is trained, with its learning rate: each layer group's is `layer-lr-decay` times that of the group after it.
+    /// Steps of the optimiser in an epoch of this many batches.
+    fn steps(&self, num_batches: usize) -> u64 {
+        num_batches.div_ceil(self.accumulate) as u64
+    }
+
+    /// What is trained, with its learning rate and weight decay: each layer group's rate is `layer-lr-decay` times that of the
+    /// group after it, and batch norms' biases have `norm-bias-lr-factor` times the rate.
     fn by_layer(&self, model: &dyn Model) -> Vec<Layer> {
+        let layers = self.by_layer_group(model);
+        let factor = self.norm_bias_lr_factor;
+        if factor == 1.0 {
+            return layers;
+        }
+        let split = layers.into_iter().flat_map(|Layer { params, lr, .. }| {
+            let (norm_biases, others) = norm_biases(model.params(), params);
+            // Rate times decay is how fast a parameter decays.
+            let decay = if factor > 0.0 { self.weight_decay / factor } else { 0.0 };
+            [
+                Layer::new(others, lr, self.weight_decay),
+                Layer::new(norm_biases, lr * factor, decay),
+            ]
+        });
+        split.filter(|layer| !layer.params.is_empty()).collect()
+    }
+
+    fn by_layer_group(&self, model: &dyn Model) -> Vec<Layer> {
         if self.layer_lr_decay == 1.0 {
-            let params = model.params().trainable();
-            return vec![Layer { params, lr: self.lr }];
+            return vec![Layer::new(model.params().trainable(), self.lr, self.weight_decay)];
         }
         let mut layers = Vec::new();
         let mut lr = self.lr;
         for group in model.layer_groups().into_iter().rev() {
             let params = group.trainable(model.params());
             if !params.is_empty() {
-                layers.push(Layer { params, lr });
+                layers.push(Layer::new(params, lr, self.weight_decay));
             }
             lr *= self.layer_lr_decay;
         }
@@ -225,16 +260,21 @@ impl TrainConfig {
     /// A group a layer, or two where biases and norms do not decay.
     fn grouped<O: Grouped, F: Fn(f64, f64) -> O::Config>(&self, layers: Vec<Layer>, config: F) -> Result<O> {
         let mut groups = Vec::new();
-        for Layer { params, lr } in layers {
-            let group = |params, weight_decay| ParamGroup {
+        for Layer {
+            params,
+            lr,
+            weight_decay,
+        } in layers
+        {
+            let group = |params, weight_decay: f64| ParamGroup {
                 params,
                 config: config(weight_decay, lr),
             };
             if self.no_decay_norm_bias {
                 let (decayed, others) = no_decay_on_biases_and_norms(params);
-                groups.extend([group(decayed, self.weight_decay), group(others, 0.0)]);
+                groups.extend([group(decayed, weight_decay), group(others, 0.0)]);
             } else {
-                groups.push(group(params, self.weight_decay));
+                groups.push(group(params, weight_decay));
             }
         }
         O::of(groups)
@@ -242,7 +282,7 @@ impl TrainConfig {
 
     /// The scheduler, if any, of a run with this many batches an epoch.
     pub(crate) fn scheduler(&self, num_batches: usize) -> Result<Option<Box<dyn LrScheduler>>> {
-        let steps = num_batches.div_ceil(self.accumulate) as u64;
+        let steps = self.steps(num_batches);
         let total = |interval| match interval {
             LrInterval::Epoch => self.epochs as u64,
             LrInterval::Step => (self.epochs as u64).saturating_mul(steps),
@@ -289,6 +329,12 @@ impl TrainConfig {
             SchedulerName::OneCycle => {
                 let cycle = OneCycleLr {
                     pct_start: self.pct_start,
+                    anneal_strategy: match self.anneal_strategy {
+                        AnnealName::Cos => AnnealStrategy::Cos,
+                        AnnealName::Linear => AnnealStrategy::Linear,
+                    },
+                    div_factor: self.div_factor,
+                    final_div_factor: self.final_div_factor,
                     ..OneCycleLr::new(t_max)
                 };
                 Some(self.counted(cycle.checked().map_err(named)?))
@@ -309,14 +355,14 @@ impl TrainConfig {
         Box::new(Scheduled::new(schedule, self.lr_interval.interval()))
     }
 
-    /// Whether the learning rate would go another way with another number of epochs.
+    /// Whether the learning rate, or Lookahead's alpha, would go another way with another number of epochs.
     pub(crate) fn follows_the_run(&self) -> bool {
         let whole = [
             SchedulerName::Cosine,
             SchedulerName::CosineRestarts,
             SchedulerName::OneCycle,
         ];
-        self.t_max.is_none() && whole.contains(&self.scheduler)
+        (self.t_max.is_none() && whole.contains(&self.scheduler)) || self.lookahead_power != 0.0
     }
 
     fn plateau(&self) -> ReduceLROnPlateauConfig {
@@ -370,10 +416,21 @@ impl TrainConfig {
     }
 }
 
-/// Parameters with a learning rate.
+/// Parameters with a learning rate and a weight decay.
 struct Layer {
     params: NamedVars,
     lr: f64,
+    weight_decay: f64,
+}
+
+impl Layer {
+    fn new(params: NamedVars, lr: f64, weight_decay: f64) -> Self {
+        Self {
+            params,
+            lr,
+            weight_decay,
+        }
+    }
 }
 
 /// An optimiser that is made of groups.

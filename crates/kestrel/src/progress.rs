@@ -6,6 +6,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kestrel_train::callback::{EpochStart, EpochTiming};
 use kestrel_train::{Callback, Control, EpochReport, Result, StepReport, Trainer};
 
+use crate::live_view::LiveView;
+
 const TRAIN: &str = "{prefix} [{bar:30}] {pos}/{len} img  {msg}  eta {eta}";
 const STEPS: &str = "{prefix} [{bar:30}] {pos}/{len}";
 const BYTES: &str = "{prefix} [{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  eta {eta}";
@@ -31,7 +33,8 @@ pub(crate) fn bytes(bars: &MultiProgress, prefix: &str, len: u64) -> ProgressBar
     bar(bars, BYTES, prefix.to_owned(), len)
 }
 
-/// Draws an epoch's progress with images a second and the time left, and logs a line after each epoch.
+/// Draws an epoch's progress with images a second and the time left, and above it the last epochs as a table. Where nothing is
+/// drawn, logs a line after each epoch.
 pub(crate) struct Progress {
     bars: MultiProgress,
     epochs: usize,
@@ -39,6 +42,7 @@ pub(crate) struct Progress {
     images_done: u64,
     /// Of the epoch, before the run was resumed.
     images_before: u64,
+    live: Option<LiveView>,
 }
 
 impl Progress {
@@ -49,6 +53,7 @@ impl Progress {
             current: None,
             images_done: 0,
             images_before: 0,
+            live: LiveView::new(bars),
         }
     }
 
@@ -72,6 +77,9 @@ impl Callback for Progress {
 
     fn on_step_end(&mut self, _: &Trainer, report: &StepReport) -> Result<Control> {
         self.images_done += report.batch_size as u64;
+        if let Some(live) = &mut self.live {
+            live.step(report.loss);
+        }
         if let Some(bar) = &self.current {
             bar.set_position(self.images_done);
             let seen = self.images_done - self.images_before;
@@ -95,6 +103,10 @@ impl Callback for Progress {
 
     fn on_epoch_end(&mut self, _: &Trainer, report: &EpochReport, timing: &EpochTiming) -> Result<Control> {
         self.replace(None);
+        if let Some(live) = &mut self.live {
+            live.epoch(report, timing.images_per_second);
+            return Ok(Control::Continue);
+        }
         let EpochReport {
             epoch,
             train_loss,

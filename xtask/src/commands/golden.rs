@@ -16,7 +16,9 @@ const RECORDER: &str = "record.py";
 pub(crate) fn run(args: &[OsString]) -> Result<ExitCode> {
     let python = match args {
         [flag, python] if flag == "--python" => interpreter(Path::new(python))?,
-        _ => bail!("usage: cargo xtask golden --python PYTHON (one that has torch, torchvision and safetensors)"),
+        _ => bail!(
+            "usage: cargo xtask golden --python PYTHON (one that has torch, torchvision, scikit-learn and safetensors)"
+        ),
     };
     let folder = cargo::root().join("scripts").join("golden");
     let scripts = scripts(&folder).with_context(|| format!("cannot list {}", folder.display()))?;

@@ -1,33 +1,16 @@
 //! `ImageFolder`: one folder a class, with images in it at any depth.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::image_files::{self, ImageFiles};
+use super::image_walk::{Skipped, has_image_extension, images_below, is_dotfile, sorted_entries};
 use super::{Dataset, Opened, Splits};
 use crate::decode::{self, Choose};
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::pixels::Image;
-
-/// The endings that torchvision's `ImageFolder` takes for images, and GIF's. A file with one of them is never skipped: if it cannot be
-/// decoded, that is an error.
-const EXTENSIONS: [&str; 10] = ["gif", "jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
-
-/// What was left out when a folder was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Skipped {
-    /// Files and folders whose name starts with a dot.
-    pub dotfiles: usize,
-    /// Files that are no images, by their ending and by their first bytes.
-    pub non_images: usize,
-    /// Links to a folder that they lie in.
-    pub loops: usize,
-}
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -165,51 +148,16 @@ impl ImageFolder {
 
     fn add_class(&mut self, folder: &Path) -> Result<()> {
         let label = (self.classes.len() - 1) as u32;
-        let mut folders = Vec::new();
-        self.find_folders(folder, &mut BTreeSet::new(), &mut folders)?;
-        folders.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
-        let before = self.files.len();
-        for folder in folders {
-            for path in sorted_entries(&folder)? {
-                if path.is_dir() {
-                    continue;
-                }
-                if is_dotfile(&path) {
-                    self.skipped.dotfiles += 1;
-                } else if has_image_extension(&path) || starts_like_an_image(&path)? {
-                    let bytes = fs::metadata(&path).map_err(Error::io("read", &path))?.len();
-                    self.files.push(Entry { path, bytes, label });
-                } else {
-                    self.skipped.non_images += 1;
-                }
-            }
-        }
-        if self.files.len() == before {
+        let paths = images_below(folder, &mut self.skipped)?;
+        if paths.is_empty() {
             return Err(Error::EmptyClass {
                 path: folder.to_path_buf(),
             });
         }
-        Ok(())
-    }
-
-    /// `folder` and all folders below it; `above` are the real paths of the folders that it lies in.
-    fn find_folders(&mut self, folder: &Path, above: &mut BTreeSet<PathBuf>, found: &mut Vec<PathBuf>) -> Result<()> {
-        let real = folder.canonicalize().map_err(Error::io("read", folder))?;
-        if !above.insert(real.clone()) {
-            self.skipped.loops += 1;
-            return Ok(());
+        for path in paths {
+            let bytes = fs::metadata(&path).map_err(Error::io("read", &path))?.len();
+            self.files.push(Entry { path, bytes, label });
         }
-        found.push(folder.to_path_buf());
-        for entry in sorted_entries(folder)? {
-            if entry.is_dir() {
-                if is_dotfile(&entry) {
-                    self.skipped.dotfiles += 1;
-                } else {
-                    self.find_folders(&entry, above, found)?;
-                }
-            }
-        }
-        above.remove(&real);
         Ok(())
     }
 }
@@ -276,37 +224,4 @@ pub(super) fn read_unchanged(path: &Path, expected: u64) -> Result<Vec<u8>> {
         });
     }
     Ok(bytes)
-}
-
-/// A folder's entries, in the byte order of their names.
-fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(Error::io("list", folder))?;
-    let mut paths: Vec<PathBuf> = entries
-        .map(|entry| entry.map(|e| e.path()))
-        .collect::<std::io::Result<_>>()
-        .map_err(Error::io("list", folder))?;
-    paths.sort_by(|a, b| name_bytes(a).cmp(name_bytes(b)));
-    Ok(paths)
-}
-
-fn name_bytes(path: &Path) -> &[u8] {
-    path.file_name().map_or(&[], OsStr::as_encoded_bytes)
-}
-
-pub(super) fn is_dotfile(path: &Path) -> bool {
-    name_bytes(path).starts_with(b".")
-}
-
-pub(super) fn has_image_extension(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|ending| EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
-}
-
-fn starts_like_an_image(path: &Path) -> Result<bool> {
-    let mut start = Vec::new();
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    file.take(decode::SNIFF_BYTES as u64)
-        .read_to_end(&mut start)
-        .map_err(Error::io("read", path))?;
-    Ok(decode::Format::sniff(&start).is_some())
 }

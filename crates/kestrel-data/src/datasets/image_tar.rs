@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tar::EntryType;
 
 use super::image_files::{self, ImageFiles};
-use super::image_folder::{has_image_extension, is_dotfile};
+use super::image_walk::{has_image_extension, is_dotfile};
 use super::{Dataset, Opened, Skipped, Splits};
 use crate::archive::safe_name;
 use crate::decode::{self, Choose};

@@ -8,7 +8,10 @@ use kestrel_kernels::pixels::RgbToPlanes;
 
 use super::key::{SampleKey, StepKey};
 use super::mix::Mixture;
-use super::{BatchTransform, Normalize, RandomHorizontalFlip, TensorTransform, Transform, TransformSpec};
+use super::{
+    AlternatingHorizontalFlip, BatchTransform, Normalize, RandomHorizontalFlip, TensorTransform, Transform,
+    TransformSpec,
+};
 use crate::error::{Error, Result};
 use crate::pixels::{CHANNELS, Image, Region};
 
@@ -152,6 +155,7 @@ impl Compose {
             TransformSpec::TrivialAugmentWide(augment) => {
                 (Stage::Pixels, augment.check().map(|()| self.then(*augment))?)
             }
+            TransformSpec::AlternatingHorizontalFlip => (Stage::Pixels, self.then(AlternatingHorizontalFlip)),
             TransformSpec::ToTensor => (Stage::ToTensor, self),
             TransformSpec::Normalize(normalize) => (
                 Stage::Normalize,
@@ -189,7 +193,7 @@ impl Compose {
     pub fn apply(&self, image: &mut Image<'_>, key: SampleKey) -> Result<()> {
         self.transforms
             .iter()
-            .try_for_each(|(step, transform)| transform.apply(image, &mut key.rng(*step)))
+            .try_for_each(|(step, transform)| transform.apply_in_run(image, key.draws(*step)))
     }
 
     /// `ToTensor` and `Normalize`: writes the image into `out`, reading each pixel once.

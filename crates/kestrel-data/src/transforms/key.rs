@@ -16,7 +16,36 @@ pub struct SampleKey {
 impl SampleKey {
     /// The generator of a step of the pipeline.
     pub(super) fn rng(self, step: StepKey) -> KeyedRng {
-        KeyedRng::new(self.seed, Purpose::Transform, self.epoch, self.index).stream(step.0)
+        self.draws(step).rng()
+    }
+
+    /// What a step of the pipeline may draw.
+    pub(super) fn draws(self, step: StepKey) -> Draws {
+        Draws { key: self, step }
+    }
+}
+
+/// What a transform may draw at a place in a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Draws {
+    key: SampleKey,
+    step: StepKey,
+}
+
+impl Draws {
+    /// The epoch, from 0.
+    pub fn epoch(self) -> u64 {
+        self.key.epoch
+    }
+
+    /// The generator of this epoch.
+    pub fn rng(self) -> KeyedRng {
+        self.rng_of_epoch(self.key.epoch)
+    }
+
+    /// The generator that the transform has for the same sample in another epoch.
+    pub fn rng_of_epoch(self, epoch: u64) -> KeyedRng {
+        KeyedRng::new(self.key.seed, Purpose::Transform, epoch, self.key.index).stream(self.step.0)
     }
 }
 

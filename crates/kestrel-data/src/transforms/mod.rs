@@ -17,6 +17,7 @@
 //! ```
 
 mod affine;
+mod alternating_horizontal_flip;
 mod auto_augment;
 mod center_crop;
 pub mod color;
@@ -44,11 +45,12 @@ use kestrel_kernels::random::KeyedRng;
 use crate::error::Result;
 use crate::pixels::{Image, Region};
 
+pub use alternating_horizontal_flip::AlternatingHorizontalFlip;
 pub use auto_augment::{AugmentOp, AugmentSpace};
 pub use center_crop::CenterCrop;
 pub use color_jitter::{ColorJitter, ColorJitterDraw};
 pub use compose::Compose;
-pub use key::SampleKey;
+pub use key::{Draws, SampleKey};
 pub use mix::{CutMix, MixSpec, MixUp, Mixture, RandomChoice};
 pub use normalize::Normalize;
 pub use parameters::{Factor, InterpolationMode, Size};
@@ -71,6 +73,15 @@ pub trait Transform: Debug + Send + Sync {
     /// # Errors
     /// As the transform says; the loader adds the sample's index.
     fn apply(&self, image: &mut Image<'_>, rng: &mut KeyedRng) -> Result<()>;
+
+    /// Applies the transform to one image at a place in a run: [`Self::apply`] with that place's generator, unless the
+    /// transform looks at the epoch or draws the same in every epoch.
+    ///
+    /// # Errors
+    /// Those of [`Self::apply`].
+    fn apply_in_run(&self, image: &mut Image<'_>, draws: Draws) -> Result<()> {
+        self.apply(image, &mut draws.rng())
+    }
 
     /// The part of an image of this size that [`Self::apply`] looks at when it gets a generator in the same state; none for
     /// all of it. What lies outside of it need not be decoded if the transform is the first.

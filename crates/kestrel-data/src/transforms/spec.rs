@@ -16,6 +16,8 @@ use super::{
 pub enum TransformSpec {
     /// Mirrors an image left to right, with a probability.
     RandomHorizontalFlip(RandomHorizontalFlip),
+    /// Mirrors an image left to right in every second epoch.
+    AlternatingHorizontalFlip,
     /// Pads and crops at random.
     RandomCrop(RandomCrop),
     /// Resizes.

@@ -16,6 +16,8 @@ mod image_folder;
 mod inspect;
 mod loader;
 mod samplers_and_splits;
+#[cfg(feature = "download")]
+mod server;
 mod sources;
 mod transforms;
 mod undecoded;

@@ -57,6 +57,29 @@ fn flip_and_crop_draw_uniformly() {
     }
 }
 
+/// Half of the images begin mirrored; each is so in every second epoch, and the draws of another seed are others.
+#[test]
+fn alternating_flip_shows_both_sides_in_two_epochs() {
+    let pipeline = |specs: &[TransformSpec]| Compose::from_specs(specs).unwrap();
+    let train = pipeline(&[TransformSpec::AlternatingHorizontalFlip, TransformSpec::ToTensor]);
+    assert_eq!(pipeline(&train.specs()).specs(), train.specs());
+    let mirrored = |seed, epoch, index| {
+        let mut image = Image::new(vec![0, 0, 0, 9, 9, 9], 1, 2).unwrap();
+        train.apply(&mut image, SampleKey { seed, epoch, index }).unwrap();
+        image.pixels()[0] == 9
+    };
+    let first: Vec<bool> = (0..4000).map(|index| mirrored(1, 0, index)).collect();
+    let count = first.iter().filter(|mirrored| **mirrored).count();
+    assert!((1900..2100).contains(&count), "{count}");
+    for epoch in 1..5 {
+        for (index, first) in first.iter().enumerate() {
+            assert_eq!(mirrored(1, epoch, index as u64), *first ^ (epoch % 2 == 1));
+        }
+    }
+    let others = (0..4000).filter(|index| mirrored(2, 0, *index) != first[*index as usize]);
+    assert!(others.count() > 1900);
+}
+
 #[test]
 fn crop_that_does_not_fit_is_an_error() {
     let mut image = Image::new(vec![0; 27], 3, 3).unwrap();

@@ -12,6 +12,7 @@ pub(crate) mod batch_norm;
 mod bias;
 mod conv2d;
 mod flatten;
+mod interleave;
 mod max_pool2d;
 
 pub use avg_pool2d::{adaptive_avg_pool2d, avg_pool2d};
@@ -28,7 +29,10 @@ use crate::{Error, Result};
 /// # Errors
 /// If the tensor has another rank.
 pub fn to_channels_last(x: &Tensor) -> candle_core::Result<Tensor> {
-    x.permute((0, 2, 3, 1))?.contiguous()
+    match interleave::interleave(x)? {
+        Some(interleaved) => Ok(interleaved),
+        None => x.permute((0, 2, 3, 1))?.contiguous(),
+    }
 }
 
 /// A view of a `[N, H, W, C]` tensor as `[N, C, H, W]`.

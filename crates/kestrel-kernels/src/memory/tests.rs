@@ -114,3 +114,35 @@ fn threads_get_blocks_of_their_own() {
     assert_eq!(a.live_bytes(), 0);
     a.release();
 }
+
+#[test]
+fn work_of_many_sizes_comes_to_rest() {
+    let a = CachingAllocator::new();
+    // The largest block sets what was ever in use; the others add up to more than the slack beyond it.
+    let sizes: Vec<Layout> = (0..12).map(|i| bytes((40 << 20) - i * (3 << 20))).collect();
+    let round = || {
+        for &layout in &sizes {
+            // SAFETY: the layouts are not empty.
+            let block = unsafe { a.alloc(layout) };
+            assert!(!block.is_null());
+            free(&a, block, layout);
+        }
+        a.cached_bytes()
+    };
+    let rounds: Vec<usize> = (0..8).map(|_| round()).collect();
+    let most = SLACK + a.peak.load(Relaxed);
+    assert!(rounds.iter().all(|&cached| cached <= most), "{rounds:?}");
+
+    // A peak as large as all of them together: then all are kept.
+    let peak = bytes(512 << 20);
+    // SAFETY: the layout is not empty.
+    let block = unsafe { a.alloc(peak) };
+    free(&a, block, peak);
+    a.release();
+    let rounds: Vec<usize> = (0..8).map(|_| round()).collect();
+    assert_eq!(rounds[6], rounds[7]);
+    let classes: std::collections::BTreeSet<usize> = sizes.iter().filter_map(|&layout| class_of(layout)).collect();
+    let all: usize = classes.into_iter().map(class_size).sum();
+    assert_eq!(rounds[7], all);
+    a.release();
+}

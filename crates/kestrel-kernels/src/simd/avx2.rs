@@ -69,6 +69,24 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: self proves AVX.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn exp2_of_whole(self, n: __m256) -> __m256 {
+        // The biased exponent, put in its place.
+        let biased = self.add(n, self.splat(127.0));
+        // SAFETY: self proves AVX.
+        let biased = unsafe { _mm256_cvtps_epi32(biased) };
+        // SAFETY: self proves AVX2.
+        let bits = unsafe { _mm256_slli_epi32::<23>(biased) };
+        // SAFETY: self proves AVX.
+        unsafe { _mm256_castsi256_ps(bits) }
+    }
+
+    #[inline(always)]
     fn max(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: self proves AVX.
         unsafe { _mm256_max_ps(a, b) }

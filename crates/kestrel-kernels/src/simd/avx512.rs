@@ -69,6 +69,18 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: self proves AVX-512F.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn exp2_of_whole(self, n: __m512) -> __m512 {
+        // SAFETY: self proves AVX-512F.
+        unsafe { _mm512_scalef_ps(self.splat(1.0), n) }
+    }
+
+    #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: self proves AVX-512F.
         unsafe { _mm512_max_ps(a, b) }

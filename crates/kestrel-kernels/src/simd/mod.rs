@@ -74,6 +74,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `c - a * b`, in one rounding where the instruction set has it.
     fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
 
+    /// `a / b`.
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `2^n` for whole numbers `n` from -126 to 127; of any other, anything.
+    fn exp2_of_whole(self, n: Self::V) -> Self::V;
+
     /// The larger of `a` and `b`, lane by lane; `b` where it is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
 

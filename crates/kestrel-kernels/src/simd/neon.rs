@@ -70,6 +70,24 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn div(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: self proves NEON.
+        unsafe { vdivq_f32(a, b) }
+    }
+
+    #[inline(always)]
+    fn exp2_of_whole(self, n: float32x4_t) -> float32x4_t {
+        // The biased exponent, put in its place.
+        let biased = self.add(n, self.splat(127.0));
+        // SAFETY: self proves NEON.
+        let biased = unsafe { vcvtq_s32_f32(biased) };
+        // SAFETY: self proves NEON.
+        let bits = unsafe { vshlq_n_s32::<23>(biased) };
+        // SAFETY: self proves NEON.
+        unsafe { vreinterpretq_f32_s32(bits) }
+    }
+
+    #[inline(always)]
     fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
         // SAFETY: self proves NEON.
         unsafe { vmaxq_f32(a, b) }

@@ -69,6 +69,19 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn div(self, a: F32x4, b: F32x4) -> F32x4 {
+        zip(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn exp2_of_whole(self, n: F32x4) -> F32x4 {
+        // The biased exponent, put in its place.
+        F32x4(std::array::from_fn(|i| {
+            f32::from_bits(((n.0[i] as i32).wrapping_add(127) as u32) << 23)
+        }))
+    }
+
+    #[inline(always)]
     fn max(self, a: F32x4, b: F32x4) -> F32x4 {
         zip(a, b, |a, b| if a > b { a } else { b })
     }

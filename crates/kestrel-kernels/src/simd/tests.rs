@@ -31,6 +31,8 @@ impl Kernel for Operations<'_> {
             s.maximum(a, b),
             s.where_equal(a, b, c, b),
             s.splat(3.5),
+            s.div(c, s.splat(0.25)),
+            s.exp2_of_whole(a),
         ];
         let store = |value| {
             let mut lanes = [0.0; MAX_LANES];
@@ -78,23 +80,25 @@ fn operations_equal_scalar_arithmetic() {
                 a[i].max(b[i]),
                 if a[i] == b[i] { c[i] } else { b[i] },
                 3.5,
+                c[i] / 0.25,
+                a[i].exp2(),
             ];
             for (op, want) in want.into_iter().enumerate() {
                 assert_eq!(got[op][i], want, "{isa}, operation {op}, lane {i}");
             }
             for n in 0..=lanes {
                 assert_eq!(
-                    got[10 + 2 * n][i],
+                    got[12 + 2 * n][i],
                     if i < n { a[i] } else { 0.0 },
                     "{isa}, load_first({n}), lane {i}"
                 );
                 assert_eq!(
-                    got[11 + 2 * n][i],
+                    got[13 + 2 * n][i],
                     if i < n { a[i] } else { 9.0 },
                     "{isa}, store_first({n}), lane {i}"
                 );
             }
-            assert_eq!(got[12 + 2 * lanes][i], a[i], "{isa}, stream, lane {i}");
+            assert_eq!(got[14 + 2 * lanes][i], a[i], "{isa}, stream, lane {i}");
         }
     }
 }

@@ -47,7 +47,7 @@ pub use backward::backward;
 pub(crate) use boundary::{elements, tensor};
 pub(crate) use gradient::{Elements, Gated, Gradient, Gradients};
 pub use value::Value;
-pub(crate) use value::{Data, Normalized};
+pub(crate) use value::{Data, Normalized, Pointwise};
 
 use crate::{Error, Result};
 

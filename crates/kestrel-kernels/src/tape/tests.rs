@@ -158,6 +158,26 @@ fn a_block_agrees_with_candles_graph() -> Result<()> {
     Ok(())
 }
 
+/// A gelu after batch norm is written; it is read by a convolution, by pooling and as a residual, and stands by itself.
+#[test]
+fn gelu_blocks_agree_with_candles_graph() -> Result<()> {
+    for training in [true, false] {
+        check(
+            &|vars, tape| {
+                let x = tape.leaf(&vars.get("x", &[2, 7, 8, 9], 0.0, 1.0))?;
+                let x = tape.gelu(&x)?;
+                let x = vars.conv(tape, "conv1", &x, 17, training, Activation::Gelu)?;
+                let y = vars.conv(tape, "conv2", &x, 17, training, Activation::AddRelu(&x))?;
+                let y = tape.max_pool2d(&y, 2, 2, 0)?;
+                let y = vars.conv(tape, "conv3", &y, 8, training, Activation::Gelu)?;
+                tape.max_pool2d(&y, 3, 3, 0)
+            },
+            2e-5,
+        )?;
+    }
+    Ok(())
+}
+
 /// A first layer, whose input needs no gradient.
 #[test]
 fn a_first_layer_agrees_with_candles_graph() -> Result<()> {
@@ -236,6 +256,7 @@ fn inference_folds_batch_norm_and_keeps_no_graph() -> Result<()> {
         let x = vars.conv(tape, "conv0", &x, 9, false, Activation::Relu)?;
         let y = vars.conv(tape, "conv1", &x, 9, false, Activation::None)?;
         let y = vars.conv(tape, "conv2", &y, 9, false, Activation::AddRelu(&x))?;
+        let y = vars.conv(tape, "conv3", &y, 9, false, Activation::Gelu)?;
         tape.max_pool2d(&y, 2, 2, 0)
     };
     let fast = inference(|tape| net(&Vars::new(DType::F32), tape))?;

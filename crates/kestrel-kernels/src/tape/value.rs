@@ -28,7 +28,15 @@ pub(crate) enum Data {
     Normalized(Arc<Normalized>),
 }
 
-/// `x · scale + shift` by channel, rectified or not: batch norm that is still to be applied. Its readers apply it on load.
+/// What follows batch norm, element by element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pointwise {
+    Identity,
+    Relu,
+    Gelu,
+}
+
+/// `activation(x · scale + shift)` by channel: batch norm that is still to be applied. Readers that can apply it on load do.
 #[derive(Debug)]
 pub(crate) struct Normalized {
     /// `[..., C]`.
@@ -38,7 +46,7 @@ pub(crate) struct Normalized {
     pub(crate) shift: Vec<f32>,
     /// About the mean of `x`: sums of products are taken about it.
     pub(crate) center: Vec<f32>,
-    pub(crate) relu: bool,
+    pub(crate) activation: Pointwise,
     /// The result, once someone wanted it whole.
     pub(crate) whole: OnceLock<Tensor>,
 }

@@ -1,5 +1,6 @@
 //! Each op in f32 against tensors that PyTorch made (`scripts/golden/kernels.py`).
 
+mod gelu;
 mod linear;
 mod loss;
 mod pooling;

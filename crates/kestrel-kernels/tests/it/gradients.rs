@@ -4,7 +4,7 @@ use crate::inputs::{distinct, normal, normal_like};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
     BatchNormConfig, Conv2dConfig, CrossEntropyConfig, DropoutKey, adaptive_avg_pool2d, avg_pool2d, batch_norm_eval,
-    batch_norm_train, channels_last, conv2d, cross_entropy, cross_entropy_with, dropout, linear, linear_relu,
+    batch_norm_train, channels_last, conv2d, cross_entropy, cross_entropy_with, dropout, gelu, linear, linear_relu,
     max_pool2d, relu,
 };
 
@@ -112,6 +112,13 @@ fn conv2d_skips_what_needs_no_gradient() -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[test]
+fn gelu_gradients() -> Result<()> {
+    let x = normal::<f64>(&[4, 3, 5])?;
+    check_gradients(&[&x], || Ok(gelu(&x)?))?;
+    check_gradients(&[&x], || Ok(gelu(&x.permute((2, 0, 1))?)?))
 }
 
 #[test]

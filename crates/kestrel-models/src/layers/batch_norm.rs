@@ -8,8 +8,8 @@ use kestrel_kernels::tape::{Tape, Value};
 
 use crate::{Mode, ParamBuilder, Parameter, Result};
 
-/// Batch normalisation over `[N, H, W, C]`, as PyTorch's `nn.BatchNorm2d` with its defaults: eps 1e-5, and the running
-/// statistics moving by `running += 0.1 * (batch - running)`.
+/// Batch normalisation over `[N, H, W, C]`, as PyTorch's `nn.BatchNorm2d`; unless told otherwise with its defaults: eps 1e-5,
+/// and the running statistics moving by `running += 0.1 * (batch - running)`.
 #[derive(Clone, Debug)]
 pub struct BatchNorm2d {
     weight: Parameter,
@@ -25,12 +25,26 @@ impl BatchNorm2d {
     /// # Errors
     /// Where the store holds the names with other shapes.
     pub fn new(channels: usize, builder: &ParamBuilder) -> Result<Self> {
+        let weight = builder.parameter(channels, "weight", Init::Const(1.0))?;
+        Self::of(weight, channels, BatchNormConfig::default(), builder)
+    }
+
+    /// A layer whose `weight` stays at 1, with constants of its own.
+    ///
+    /// # Errors
+    /// Where the store holds the names with other shapes.
+    pub fn with_fixed_weight(channels: usize, config: BatchNormConfig, builder: &ParamBuilder) -> Result<Self> {
+        let weight = builder.fixed(channels, "weight", Init::Const(1.0))?;
+        Self::of(weight, channels, config, builder)
+    }
+
+    fn of(weight: Parameter, channels: usize, config: BatchNormConfig, builder: &ParamBuilder) -> Result<Self> {
         Ok(Self {
-            weight: builder.parameter(channels, "weight", Init::Const(1.0))?,
+            weight,
             bias: builder.parameter(channels, "bias", Init::Const(0.0))?,
             running_mean: builder.buffer(channels, "running_mean", 0.0)?,
             running_var: builder.buffer(channels, "running_var", 1.0)?,
-            config: BatchNormConfig::default(),
+            config,
         })
     }
 

@@ -55,6 +55,34 @@ impl Conv2d {
         Ok(Self { weight, bias, config })
     }
 
+    /// A layer whose `weight` is never trained; its `bias` is, and begins at 0.
+    ///
+    /// # Errors
+    /// Where the store holds the names with other shapes.
+    pub fn with_fixed_weight(
+        in_channels: usize,
+        out_channels: usize,
+        kernel: usize,
+        config: Conv2dConfig,
+        init: Init,
+        builder: &ParamBuilder,
+    ) -> Result<Self> {
+        let per_group = in_channels / config.groups.max(1);
+        let weight = builder.fixed((out_channels, per_group, kernel, kernel), "weight", init)?;
+        let bias = Some(builder.parameter(out_channels, "bias", Init::Const(0.0))?);
+        Ok(Self { weight, bias, config })
+    }
+
+    /// `[out, in, k, k]`.
+    pub fn weight(&self) -> &Parameter {
+        &self.weight
+    }
+
+    /// Stride, padding, dilation and groups.
+    pub fn config(&self) -> Conv2dConfig {
+        self.config
+    }
+
     /// `[N, H, W, in]` → `[N, H', W', out]`.
     ///
     /// # Errors

@@ -1,15 +1,17 @@
 //! The fully connected layer.
 
+use candle_core::Tensor;
 use kestrel_kernels::tape::{Tape, Value};
 
 use crate::init::default_uniform;
 use crate::{ParamBuilder, Parameter, Result};
 
-/// `y = x W^T + b` with `weight [out, in]` and `bias [out]`, initialised as PyTorch's `nn.Linear`.
+/// `y = x W^T + b` with `weight [out, in]` and, unless it was made without, `bias [out]`, initialised as PyTorch's
+/// `nn.Linear`.
 #[derive(Clone, Debug)]
 pub struct Linear {
     weight: Parameter,
-    bias: Parameter,
+    bias: Option<Parameter>,
 }
 
 impl Linear {
@@ -20,8 +22,18 @@ impl Linear {
     pub fn new(in_features: usize, out_features: usize, builder: &ParamBuilder) -> Result<Self> {
         let init = default_uniform(in_features);
         let weight = builder.parameter((out_features, in_features), "weight", init)?;
-        let bias = builder.parameter(out_features, "bias", init)?;
+        let bias = Some(builder.parameter(out_features, "bias", init)?);
         Ok(Self { weight, bias })
+    }
+
+    /// A layer whose only parameter is `weight` under the builder's prefix.
+    ///
+    /// # Errors
+    /// Where the store holds the name with another shape.
+    pub fn without_bias(in_features: usize, out_features: usize, builder: &ParamBuilder) -> Result<Self> {
+        let init = default_uniform(in_features);
+        let weight = builder.parameter((out_features, in_features), "weight", init)?;
+        Ok(Self { weight, bias: None })
     }
 
     /// `[N, in]` → `[N, out]`.
@@ -29,7 +41,7 @@ impl Linear {
     /// # Errors
     /// Where the input has other features.
     pub fn forward(&self, tape: &mut Tape, x: &Value) -> kestrel_kernels::Result<Value> {
-        tape.linear(x, self.weight.tensor(), Some(self.bias.tensor()), false)
+        tape.linear(x, self.weight.tensor(), self.bias(), false)
     }
 
     /// `relu(forward(x))`, fused.
@@ -37,6 +49,10 @@ impl Linear {
     /// # Errors
     /// Where the input has other features.
     pub fn forward_relu(&self, tape: &mut Tape, x: &Value) -> kestrel_kernels::Result<Value> {
-        tape.linear(x, self.weight.tensor(), Some(self.bias.tensor()), true)
+        tape.linear(x, self.weight.tensor(), self.bias(), true)
+    }
+
+    fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref().map(Parameter::tensor)
     }
 }

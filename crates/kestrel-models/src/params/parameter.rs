@@ -29,6 +29,18 @@ impl Parameter {
     pub fn is_frozen(&self) -> bool {
         self.frozen.load(Ordering::Relaxed)
     }
+
+    /// Sets the values, in place.
+    ///
+    /// # Errors
+    /// Where `values` has another shape, or a device fails.
+    pub fn set(&self, values: &Tensor) -> Result<()> {
+        let values = values.reshape(self.detached.shape())?;
+        let values = values
+            .to_dtype(self.detached.dtype())?
+            .to_device(self.detached.device())?;
+        Ok(self.detached.slice_set(&values.contiguous()?, 0, 0)?)
+    }
 }
 
 /// Makes the parameters of layers, under a prefix, in a [`Params`] store.
@@ -64,12 +76,15 @@ impl ParamBuilder {
     /// # Errors
     /// Where the store holds the name with another shape.
     pub fn parameter(&self, shape: impl Into<Shape>, name: &str, init: Init) -> Result<Parameter> {
-        let (tensor, frozen) = self.create(shape, name, init)?;
-        Ok(Parameter {
-            detached: tensor.detach(),
-            tensor,
-            frozen,
-        })
+        self.create(shape, name, init, false)
+    }
+
+    /// As [`parameter`](Self::parameter), but never trained: it is frozen, and [`Params::unfreeze`] passes it over.
+    ///
+    /// # Errors
+    /// Those of [`parameter`](Self::parameter).
+    pub fn fixed(&self, shape: impl Into<Shape>, name: &str, init: Init) -> Result<Parameter> {
+        self.create(shape, name, init, true)
     }
 
     /// The buffer of that name, filled with `value`.
@@ -77,13 +92,17 @@ impl ParamBuilder {
     /// # Errors
     /// Where the store holds the name with another shape.
     pub fn buffer(&self, shape: impl Into<Shape>, name: &str, value: f64) -> Result<Tensor> {
-        Ok(self.create(shape, name, Init::Const(value))?.0)
+        Ok(self.create(shape, name, Init::Const(value), false)?.tensor)
     }
 
-    fn create(&self, shape: impl Into<Shape>, name: &str, init: Init) -> Result<(Tensor, Arc<AtomicBool>)> {
+    fn create(&self, shape: impl Into<Shape>, name: &str, init: Init, fixed: bool) -> Result<Parameter> {
         let name = format!("{}{name}", self.prefix);
-        Ok(self
-            .params
-            .get_or_create(&name, &shape.into(), &init, self.dtype, &self.device)?)
+        let (params, shape) = (&self.params, shape.into());
+        let (tensor, frozen) = params.get_or_create(&name, &shape, &init, fixed, self.dtype, &self.device)?;
+        Ok(Parameter {
+            detached: tensor.detach(),
+            tensor,
+            frozen,
+        })
     }
 }

@@ -5,6 +5,7 @@ use kestrel_kernels::channels_last::Activation;
 use kestrel_kernels::tape::{Tape, Value};
 
 use super::Depth;
+use crate::graph::{Graph, Node};
 use crate::init::kaiming_normal_fan_out;
 use crate::layers::{BatchNorm2d, Conv2d};
 use crate::{Mode, ParamBuilder, Result};
@@ -35,6 +36,30 @@ impl Block {
             Block::Basic(block) => block.forward(tape, x, mode),
             Block::Bottleneck(block) => block.forward(tape, x, mode),
         }
+    }
+
+    /// Adds the layers of the block of that name to a graph.
+    pub(super) fn describe(&self, graph: &mut Graph, name: &str, x: Node) -> Node {
+        let (convs, downsample) = match self {
+            Block::Basic(block) => (vec![&block.first, &block.second], &block.downsample),
+            Block::Bottleneck(block) => (vec![&block.first, &block.second, &block.third], &block.downsample),
+        };
+        let mut y = x;
+        for (i, conv) in (1..).zip(&convs) {
+            y = conv.describe(graph, &format!("{name}.conv{i}"), &format!("{name}.bn{i}"), y);
+            if i < convs.len() {
+                y = graph.relu(format!("{name}.relu{i}"), y);
+            }
+        }
+        let shortcut = match downsample {
+            Some(conv) => {
+                let names = [0, 1].map(|part| format!("{name}.downsample.{part}"));
+                conv.describe(graph, &names[0], &names[1], x)
+            }
+            None => x,
+        };
+        let sum = graph.add(format!("{name}.add"), y, shortcut);
+        graph.relu(format!("{name}.relu{}", convs.len()), sum)
     }
 }
 
@@ -148,6 +173,12 @@ impl ConvNorm {
         mode: Mode,
     ) -> kestrel_kernels::Result<Value> {
         self.conv.forward_batch_norm(tape, x, &self.norm, activation, mode)
+    }
+
+    /// Adds the two layers to a graph under these names.
+    pub(super) fn describe(&self, graph: &mut Graph, conv: &str, norm: &str, x: Node) -> Node {
+        let x = graph.conv2d(conv, x, self.conv.config());
+        graph.batch_norm(norm, x)
     }
 }
 

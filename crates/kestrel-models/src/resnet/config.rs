@@ -60,6 +60,21 @@ impl ResNetConfig {
         }
     }
 
+    /// Lines of Python that make `model` in PyTorch.
+    pub(crate) fn pytorch(&self) -> String {
+        let make = format!(
+            "model = torchvision.models.{}(num_classes={})",
+            self.depth.name(),
+            self.num_classes
+        );
+        match self.stem {
+            Stem::Imagenet => make,
+            Stem::Cifar => {
+                format!("{make}\nmodel.conv1, model.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()")
+            }
+        }
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let (stride, at_least) = match self.stem {
             Stem::Imagenet => (32, "at least 32, the network's stride; the cifar stem's is 8"),
@@ -78,6 +93,16 @@ impl ResNetConfig {
             }
         }
         Ok(())
+    }
+}
+
+impl Stem {
+    /// Its name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stem::Imagenet => "imagenet",
+            Stem::Cifar => "cifar",
+        }
     }
 }
 

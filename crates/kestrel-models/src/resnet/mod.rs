@@ -18,6 +18,7 @@ use kestrel_kernels::tape::{self, Tape, Value};
 
 pub use config::{Depth, ResNetConfig, Stem};
 
+use crate::graph::Graph;
 use crate::layers::{Linear, to_channels_last};
 use crate::{Error, LayerGroup, Mode, Model, Params, Result};
 use block::{Block, ConvNorm};
@@ -197,5 +198,24 @@ impl Model for ResNet {
 
     fn num_classes(&self) -> usize {
         self.config.num_classes
+    }
+
+    fn graph(&self) -> Option<Graph> {
+        let mut graph = Graph::new();
+        let image = graph.input();
+        let x = self.stem.describe(&mut graph, "conv1", "bn1", image);
+        let mut x = graph.relu("relu", x);
+        if self.config.stem == Stem::Imagenet {
+            x = graph.max_pool("maxpool", x, (3, 2, 1));
+        }
+        for (i, layer) in self.layers.iter().enumerate() {
+            for (b, block) in layer.iter().enumerate() {
+                x = block.describe(&mut graph, &format!("layer{}.{b}", i + 1), x);
+            }
+        }
+        x = graph.global_avg_pool("avgpool", x);
+        x = graph.flatten("flatten", x);
+        graph.linear("fc", x);
+        Some(graph)
     }
 }

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+use super::file_kind::{FileKind, HEAD};
 use crate::{Error, Result, StateDict};
 
 const KEY: &str = "kestrel";
@@ -110,13 +111,13 @@ pub fn read(path: &Path) -> Result<TensorFile> {
 /// # Errors
 /// [`Error::Format`] where the bytes are not a whole safetensors file.
 pub fn parse(bytes: &[u8], path: &Path) -> Result<TensorFile> {
-    let bad = |reason: String| Error::Format {
+    let bad = |fault: &dyn std::fmt::Display| Error::Format {
         path: path.to_owned(),
-        reason,
+        reason: FileKind::of(&bytes[..bytes.len().min(HEAD)]).explain(&fault.to_string()),
     };
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| bad(e.to_string()))?;
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| bad(&e))?;
     let record = metadata.metadata().as_ref().and_then(|m| m.get(KEY)).cloned();
-    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| bad(e.to_string()))?;
+    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| bad(&e))?;
     Ok(TensorFile {
         tensors: tensors.into_iter().collect(),
         record,

@@ -37,7 +37,7 @@ pub(crate) fn values(t: &Tensor) -> Vec<f64> {
 }
 
 /// All of a tensor, or the 64 elements that the script chose.
-fn sampled(t: &Tensor, like: usize) -> Vec<f64> {
+pub(crate) fn sampled(t: &Tensor, like: usize) -> Vec<f64> {
     let all = values(t);
     if all.len() == like {
         all

@@ -5,6 +5,9 @@
 mod cnn_golden;
 mod formula;
 mod freezing;
+mod graph;
+mod onnx;
 mod pth;
 mod resnet_golden;
 mod weights;
+mod whitened_cnn_golden;

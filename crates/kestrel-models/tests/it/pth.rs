@@ -86,3 +86,42 @@ fn a_file_of_the_old_format_is_named_as_such() {
         "{error}"
     );
 }
+
+#[test]
+fn a_file_that_holds_no_weights_says_what_it_is_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(path("cnn_width1.pth")).unwrap();
+    let safetensors = std::fs::read(path("cnn_width1.safetensors")).unwrap();
+    for (name, bytes, words) in [
+        ("empty.pth", &b""[..], ["it is empty", "fetch"]),
+        ("page.pth", b"<!DOCTYPE html>", ["a web page", "fetch the file itself"]),
+        (
+            "pointer.pth",
+            b"version https://git-lfs.github.com/spec/v1",
+            ["Git LFS", "git lfs pull"],
+        ),
+        ("packed.pth", b"\x1f\x8b\x08\0", ["gzip", "unpack"]),
+        ("keras.h5", b"\x89HDF\r\n\x1a\n", ["HDF5", ".pth or in safetensors"]),
+        ("text.pth", b"hello", ["neither safetensors", "torch.save (.pth, .pt)"]),
+        ("cut.pth", &whole[..whole.len() / 2], ["cut off or damaged", "again"]),
+        (
+            "cut.safetensors",
+            &safetensors[..safetensors.len() / 2],
+            ["cut off or damaged", "again"],
+        ),
+        (
+            "numpy.npz",
+            b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            ["neither safetensors", "damaged"],
+        ),
+    ] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        let error = load(&file).unwrap_err();
+        assert!(matches!(error, Error::Format { .. }), "{error:?}");
+        let error = error.to_string();
+        for word in [&[name][..], &words].concat() {
+            assert!(error.contains(word), "{word:?} in {error}");
+        }
+    }
+}

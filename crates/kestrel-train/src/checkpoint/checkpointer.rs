@@ -103,14 +103,19 @@ impl Checkpointer {
         let span = tracing::debug_span!("checkpoint");
         let _guard = span.enter();
         self.join()?;
+        let info = ModelInfo {
+            // Of the last validation; none before the first.
+            temperature: progress.history.last().and_then(|epoch| epoch.temperature),
+            ..self.info.clone()
+        };
         let job = Job {
             best: improved.then(|| trainer.validated_weights()).transpose()?,
-            checkpoint: Checkpoint::capture(trainer, &self.info, &self.config)?,
+            checkpoint: Checkpoint::capture(trainer, &info, &self.config)?,
             folder: self.folder.clone(),
             step: progress.step,
             best_step: progress.best_step,
             keep_last: self.keep_last,
-            info: self.info.clone(),
+            info,
             logs: self.logs.clone(),
             disk: Arc::clone(&self.disk),
         };

@@ -36,6 +36,21 @@ impl ConfusionMatrix {
         (0..self.num_classes).map(|p| self.count(target, p)).sum()
     }
 
+    /// How many samples were taken for this class.
+    pub fn predicted(&self, class: usize) -> u64 {
+        (0..self.num_classes).map(|target| self.count(target, class)).sum()
+    }
+
+    /// How many classes there are.
+    pub fn num_classes(&self) -> usize {
+        self.num_classes
+    }
+
+    /// The counts, a row for each target.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[u64]> {
+        self.counts.chunks_exact(self.num_classes.max(1))
+    }
+
     /// How many samples were added.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
@@ -72,5 +87,7 @@ mod tests {
         assert_eq!(matrix.class_accuracy(1), Some(1.0));
         assert_eq!(matrix.class_accuracy(2), None);
         assert_eq!(matrix.accuracy(), 0.75);
+        assert_eq!([0, 1, 2].map(|class| matrix.predicted(class)), [1, 3, 0]);
+        assert_eq!(matrix.rows().next(), Some(&[1, 1, 0][..]));
     }
 }

@@ -16,18 +16,54 @@ pub struct LookaheadConfig {
     pub k: u64,
     /// How far the slow weights go towards the fast ones, in `[0, 1]`.
     pub alpha: f64,
+    /// Whether `alpha` is only reached at the end of the run; `None` for the same all along.
+    pub decay: Option<AlphaDecay>,
+}
+
+/// The way of `alpha` down from 1, where the slow weights are the fast ones: fast progress first, strong averaging at the end.
+///
+/// ```text
+/// alpha at a step = 1 − (1 − alpha) · (step / total_steps)^power
+/// ```
+///
+/// # Source
+/// K. Jordan 2024 (arXiv 2404.00498), section 3.4, whose `1 − alpha` is `0.95⁵ · progress³` for `k = 5`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AlphaDecay {
+    /// Steps of the run, at least 1; beyond the last, `alpha` stays.
+    pub total_steps: u64,
+    /// At least 0; the higher, the later `alpha` comes down.
+    pub power: f64,
+}
+
+impl LookaheadConfig {
+    /// `alpha` after so many steps.
+    fn alpha_at(&self, step: u64) -> f64 {
+        match self.decay {
+            None => self.alpha,
+            Some(AlphaDecay { total_steps, power }) => {
+                let progress = (step as f64 / total_steps as f64).min(1.0);
+                1.0 - (1.0 - self.alpha) * progress.powf(power)
+            }
+        }
+    }
 }
 
 impl Default for LookaheadConfig {
     fn default() -> Self {
-        Self { k: 5, alpha: 0.5 }
+        Self {
+            k: 5,
+            alpha: 0.5,
+            decay: None,
+        }
     }
 }
 
 /// Every `k` steps of the wrapped optimiser, sets its parameters to the slow weights, moved towards them:
 /// `slow += alpha (fast − slow), fast = slow`.
 ///
-/// The wrapped optimiser keeps its state, as the paper does for its main results.
+/// The wrapped optimiser keeps its state, as the paper does for its main results. [`with_buffers`](Lookahead::with_buffers)
+/// takes buffers along, as airbench does.
 ///
 /// # Source
 /// Zhang et al. 2019, "Lookahead Optimizer: k steps forward, 1 step back", algorithm 1; the golden file `optimizers`
@@ -36,23 +72,29 @@ pub struct Lookahead {
     inner: Box<dyn Optimizer>,
     config: LookaheadConfig,
     slots: Vec<(String, Var, Tensor)>,
-    /// Steps of the fast weights since the slow ones moved.
-    since: u64,
+    /// Steps of the fast weights.
+    steps: u64,
 }
 
 impl Lookahead {
     /// Wraps an optimiser; the slow weights start where its parameters are.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] for `k` 0 or `alpha` outside of `[0, 1]`.
+    /// [`Error::InvalidConfig`] for `k` 0, `alpha` outside of `[0, 1]`, no steps in all or a negative power.
     pub fn new(inner: Box<dyn Optimizer>, config: LookaheadConfig) -> Result<Self> {
         check(&[("alpha", config.alpha, Range::Unit)])?;
-        if config.k == 0 {
-            return Err(Error::InvalidConfig {
-                field: "k",
-                expected: "at least 1",
-                got: "0".to_owned(),
-            });
+        let total_steps = config.decay.map_or(1, |decay| decay.total_steps);
+        for (field, value) in [("k", config.k), ("total_steps", total_steps)] {
+            if value == 0 {
+                return Err(Error::InvalidConfig {
+                    field,
+                    expected: "at least 1",
+                    got: "0".to_owned(),
+                });
+            }
+        }
+        if let Some(decay) = config.decay {
+            check(&[("power", decay.power, Range::NotNegative)])?;
         }
         let slots = inner
             .params()
@@ -66,19 +108,34 @@ impl Lookahead {
             inner,
             config,
             slots,
-            since: 0,
+            steps: 0,
         })
+    }
+}
+
+impl Lookahead {
+    /// The same, which gives these variables slow values too: batch norms' running statistics, which belong to the weights that
+    /// they were gathered with.
+    ///
+    /// # Errors
+    /// Where a device cannot copy.
+    pub fn with_buffers(mut self, buffers: NamedVars) -> Result<Self> {
+        for (name, var) in buffers {
+            let slow = var.as_detached_tensor().copy()?;
+            self.slots.push((name, var, slow));
+        }
+        Ok(self)
     }
 }
 
 impl Optimizer for Lookahead {
     fn step(&mut self, grads: &GradStore) -> Result<()> {
         self.inner.step(grads)?;
-        self.since += 1;
-        if self.since == self.config.k {
-            self.since = 0;
+        self.steps += 1;
+        if self.steps.is_multiple_of(self.config.k) {
+            let alpha = self.config.alpha_at(self.steps);
             for (_, var, slow) in &self.slots {
-                average_step(slow, var, self.config.alpha)?;
+                average_step(slow, var, alpha)?;
                 var.set(slow)?;
             }
         }
@@ -101,7 +158,7 @@ impl Optimizer for Lookahead {
         let mut dict = self.inner.state_dict()?;
         dict.insert(
             "lookahead_step".to_owned(),
-            Tensor::new(&[self.since as i64], &Device::Cpu)?,
+            Tensor::new(&[self.steps as i64], &Device::Cpu)?,
         );
         for (name, _, slow) in &self.slots {
             dict.insert(format!("slow.{name}"), slow.copy()?);
@@ -110,8 +167,8 @@ impl Optimizer for Lookahead {
     }
 
     fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
-        let since = Tensor::new(&[0i64], &Device::Cpu)?;
-        let since = load(state, "lookahead_step", &since)?.to_vec1::<i64>()?;
+        let steps = Tensor::new(&[0i64], &Device::Cpu)?;
+        let steps = load(state, "lookahead_step", &steps)?.to_vec1::<i64>()?;
         let slow = self
             .slots
             .iter()
@@ -121,7 +178,7 @@ impl Optimizer for Lookahead {
         for ((_, _, to), from) in self.slots.iter_mut().zip(slow) {
             *to = from;
         }
-        self.since = since.first().map_or(0, |step| (*step).max(0) as u64);
+        self.steps = steps.first().map_or(0, |step| (*step).max(0) as u64);
         Ok(())
     }
 }

@@ -89,8 +89,9 @@ fn draw_cell(canvas: &mut Canvas, x: u32, y: u32, prediction: &Prediction) {
         WRONG
     };
     let title = format!("Pred: {} {:.0}%", prediction.predicted, 100.0 * prediction.probability);
-    canvas.text(x, y, frame, &title, colour);
-    canvas.text(x, y + LINE_HEIGHT, frame, &format!("True: {}", prediction.target), INK);
+    canvas.line_of_text(x, y, frame, &title, colour);
+    let truth = format!("True: {}", prediction.target);
+    canvas.line_of_text(x, y + LINE_HEIGHT, frame, &truth, INK);
     let top = y + 2 * LINE_HEIGHT;
     canvas.fill(x, top, frame, frame, colour);
     // Nearest neighbour: small images keep their pixels, and large ones are thinned out.

@@ -63,6 +63,8 @@ mod tests {
             val_accuracy: 1.0,
             lr: 1e-3,
             improved: true,
+            val_top5: None,
+            temperature: None,
         };
         let text = table(&[report]);
         assert_eq!(

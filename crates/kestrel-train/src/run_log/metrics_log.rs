@@ -52,6 +52,8 @@ enum Line<'a> {
         train_top1: f64,
         val_loss: f64,
         val_top1: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        val_top5: Option<f64>,
         best: bool,
     },
 }
@@ -129,6 +131,7 @@ impl Callback for MetricsLog {
             train_top1: report.train_accuracy,
             val_loss: report.val_loss,
             val_top1: report.val_accuracy,
+            val_top5: report.val_top5,
             best: report.improved,
         })?;
         Ok(Control::Continue)

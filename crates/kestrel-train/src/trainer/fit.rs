@@ -120,6 +120,8 @@ impl Trainer {
             val_accuracy,
             lr,
             improved,
+            val_top5: validation.top5(),
+            temperature: validation.temperature(),
         };
         self.progress.epoch = epoch;
         self.progress.history.push(report.clone());

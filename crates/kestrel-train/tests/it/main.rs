@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod accumulation;
+mod calibration;
 mod faults;
 mod golden;
 mod losses;

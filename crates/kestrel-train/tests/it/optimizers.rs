@@ -6,7 +6,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 use kestrel_kernels::update::{AdamConfig, AdjustLr, LionConfig, MuonConfig, RmsPropConfig, SgdConfig};
 use kestrel_train::optim::{
-    Adam, Combined, Lion, Lookahead, LookaheadConfig, Muon, NamedVars, Optimizer, ParamGroup, RmsProp, Sgd,
+    Adam, AlphaDecay, Combined, Lion, Lookahead, LookaheadConfig, Muon, NamedVars, Optimizer, ParamGroup, RmsProp, Sgd,
     no_decay_on_biases_and_norms,
 };
 
@@ -122,7 +122,7 @@ fn lion(vars: NamedVars) -> Box<dyn Optimizer> {
 fn every_step_of_every_optimiser_is_pytorchs() {
     let golden = golden("optimizers");
     type Make = fn(NamedVars) -> Box<dyn Optimizer>;
-    let cases: [(&str, Make); 9] = [
+    let cases: [(&str, Make); 10] = [
         ("sgd", |v| sgd(v, 0.0, 0.0, false)),
         ("sgd_momentum", |v| sgd(v, 0.9, 0.2, false)),
         ("sgd_nesterov", |v| sgd(v, 0.9, 0.0, true)),
@@ -132,7 +132,22 @@ fn every_step_of_every_optimiser_is_pytorchs() {
         ("rmsprop_centered", |v| rmsprop(v, 0.8, true)),
         ("lion", lion),
         ("lookahead", |v| {
-            let config = LookaheadConfig { k: 3, alpha: 0.5 };
+            let config = LookaheadConfig {
+                k: 3,
+                ..LookaheadConfig::default()
+            };
+            Box::new(Lookahead::new(sgd(v, 0.9, 0.0, false), config).unwrap())
+        }),
+        ("lookahead_decay", |v| {
+            let decay = Some(AlphaDecay {
+                total_steps: 7,
+                power: 3.0,
+            });
+            let config = LookaheadConfig {
+                k: 2,
+                alpha: 0.2,
+                decay,
+            };
             Box::new(Lookahead::new(sgd(v, 0.9, 0.0, false), config).unwrap())
         }),
     ];
@@ -173,6 +188,36 @@ fn every_step_of_muon_is_pytorchs() {
             muon(v, plain)
         });
         assert!(rounded < 2e-2 && rounded > 1e-5, "{name}: {rounded}");
+    }
+}
+
+/// Buffers follow as the parameters do, and are in the state.
+#[test]
+fn lookahead_takes_buffers_along() {
+    let of = |values: [f32; 2]| Var::new(&values, &candle_core::Device::Cpu).unwrap();
+    let build = || {
+        let (param, buffer) = (of([0.0, 0.0]), of([0.0, 4.0]));
+        let inner = Box::new(Sgd::new(vec![("w".to_owned(), param)], SgdConfig::default()).unwrap());
+        let config = LookaheadConfig {
+            k: 2,
+            ..LookaheadConfig::default()
+        };
+        let lookahead = Lookahead::new(inner, config).unwrap();
+        let buffers = vec![("running_mean".to_owned(), buffer.clone())];
+        (buffer, lookahead.with_buffers(buffers).unwrap())
+    };
+    let (buffer, mut lookahead) = build();
+    let other_var = of([0.0, 0.0]);
+    let none = grads(&[(&other_var, other_var.zeros_like().unwrap())]);
+    buffer.set(&of([2.0, 2.0])).unwrap();
+    lookahead.step(&none).unwrap();
+    assert_eq!(buffer.to_vec1::<f32>().unwrap(), [2.0, 2.0]);
+    let (other, mut resumed) = build();
+    resumed.load_state_dict(&lookahead.state_dict().unwrap()).unwrap();
+    other.set(&buffer).unwrap();
+    for (buffer, lookahead) in [(&buffer, &mut lookahead), (&other, &mut resumed)] {
+        lookahead.step(&none).unwrap();
+        assert_eq!(buffer.to_vec1::<f32>().unwrap(), [1.0, 3.0]);
     }
 }
 
@@ -258,7 +303,10 @@ fn the_thread_count_changes_no_bit() {
             2 => adam(vars.clone(), true),
             3 => muon(vars[..1].to_vec(), false),
             _ => {
-                let config = LookaheadConfig { k: 2, alpha: 0.5 };
+                let config = LookaheadConfig {
+                    k: 2,
+                    ..LookaheadConfig::default()
+                };
                 Box::new(Lookahead::new(sgd(vars.clone(), 0.9, 0.0, true), config).unwrap())
             }
         };

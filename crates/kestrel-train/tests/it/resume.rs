@@ -37,6 +37,7 @@ pub(crate) fn info(width: usize) -> ModelInfo {
         mean: normalize.mean(),
         std: normalize.std(),
         transforms: None,
+        temperature: None,
     }
 }
 
@@ -186,7 +187,10 @@ pub(crate) fn other(which: usize) -> Trainer {
                 nesterov: true,
                 ..SgdConfig::default()
             };
-            let lookahead = LookaheadConfig { k: 3, alpha: 0.5 };
+            let lookahead = LookaheadConfig {
+                k: 3,
+                ..LookaheadConfig::default()
+            };
             let sgd = Lookahead::new(Box::new(Sgd::new(params, sgd).unwrap()), lookahead).unwrap();
             let cycle = Scheduled::new(OneCycleLr::new(20), Interval::Step);
             Trainer::new(model, Box::new(sgd), Some(Box::new(cycle)), config)

@@ -1,23 +1,24 @@
 //! `kestrel evaluate`.
 
-use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device};
+use candle_core::DType;
 use indicatif::MultiProgress;
-use kestrel_data::transforms::{Compose, TransformSpec, presets};
+use kestrel_data::transforms::{Compose, presets};
 use kestrel_data::{BadSamplePolicy, datasets::sample};
-use kestrel_models::Model;
-use kestrel_models::weights::ModelInfo;
 use kestrel_train::checkpoint::Weights;
-use kestrel_train::{Evaluation, Tta, evaluate_with};
+use kestrel_train::predictor::described_transforms;
+use kestrel_train::report::DataRecord;
 
 use super::predictions;
+use super::scoring::Scoring;
 use crate::cli::{EvaluateArgs, Split};
 use crate::config::{DatasetName, TrainConfig, TrainOptions};
 use crate::data::{self, EvalImages};
-use crate::{device, progress};
+use crate::device;
+use crate::run_folder::{self, RunFolder};
 
 /// Runs the command.
 pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
     };
     let specs = match &args.config {
         Some(file) => TrainConfig::from_layers(&[&TrainOptions::from_file(file)?])?.eval_specs()?,
-        None => described(info).with_context(|| format!("in {}", args.weights.display()))?,
+        None => described_transforms(info).with_context(|| format!("in {}", args.weights.display()))?,
     };
     let bad_samples = BadSamplePolicy {
         on_bad_sample: args.on_bad_sample,
@@ -72,68 +73,47 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         },
         bad_samples,
     };
-    let batch_size = args.batch_size as usize;
-    let evaluation = with_bar(model.as_ref(), &images, batch_size, args.tta.tta(), &device, bars)?;
-    let name = if args.split == Split::Test { "test" } else { "training" };
-    print(&evaluation, info, name, split.len())?;
+    let scoring = Scoring {
+        model: model.as_ref(),
+        info,
+        images: &images,
+        split: if args.split == Split::Test { "test" } else { "training" },
+        batch_size: args.batch_size as usize,
+        tta: args.tta.tta(),
+        seed: args.seed,
+        device: &device,
+        bars,
+    };
+    let found = scoring.run(args.format)?;
     if let Some(path) = &args.predictions {
         let count = (args.num_images as usize).min(split.len());
         predictions::save(model.as_ref(), info, &images, count, args.seed, &device, path)?;
         tracing::info!("Predictions: {}", path.display());
     }
-    Ok(())
-}
-
-/// The transforms that weights are evaluated with, where they say any.
-fn described(info: &ModelInfo) -> Result<Option<Vec<TransformSpec>>> {
-    let transforms = info.transforms.clone().map(serde_json::from_value);
-    transforms.transpose().context("the transforms of the images")
-}
-
-/// Evaluates with a bar on the terminal.
-pub(crate) fn with_bar(
-    model: &dyn Model,
-    images: &EvalImages,
-    batch_size: usize,
-    tta: Tta,
-    device: &Device,
-    bars: &MultiProgress,
-) -> Result<Evaluation> {
-    let loader = data::eval_loader(images.clone(), batch_size, 2)?.to_device(device);
-    let bar = progress::steps(bars, "Evaluation", loader.num_batches() as u64);
-    let evaluation = evaluate_with(model, &loader, tta, &mut |done, _| {
-        bar.set_position(done as u64);
-        Ok(())
-    });
-    bar.finish_and_clear();
-    bars.remove(&bar);
-    Ok(evaluation?)
-}
-
-/// Prints loss, accuracy, and accuracy by class, of a split of `images` images.
-pub(crate) fn print(evaluation: &Evaluation, info: &ModelInfo, split: &str, images: usize) -> Result<()> {
-    let mut out = io::stdout().lock();
-    let matrix = &evaluation.confusion;
-    let seen = matrix.total();
-    write!(
-        out,
-        "Accuracy on the {seen} {split} images: {:.2}%  (loss {:.4})",
-        100.0 * evaluation.accuracy(),
-        evaluation.loss
-    )?;
-    match (images as u64).saturating_sub(seen) {
-        0 => writeln!(out)?,
-        skipped => writeln!(out, "; {skipped} damaged images left out")?,
+    if args.no_report {
+        return Ok(());
     }
-    let width = info.classes.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-    for (class, name) in info.classes.iter().enumerate() {
-        match matrix.class_accuracy(class) {
-            Some(accuracy) => {
-                let (correct, support) = (matrix.count(class, class), matrix.support(class));
-                writeln!(out, "  {name:width$}  {:6.2}%  ({correct}/{support})", 100.0 * accuracy)?;
-            }
-            None => writeln!(out, "  {name:width$}  no images")?,
-        }
+    let folder = report_folder(args)?;
+    if DataRecord::load(&folder)?.is_none() {
+        DataRecord::new(&[(scoring.split, split.as_ref())]).save(&folder)?;
     }
-    Ok(())
+    scoring
+        .report(&found, &folder)
+        .context("the report; leave it out with --no-report, or choose another place with --report")
+}
+
+/// Where the report goes: as asked, else the folder of the run that the weights are of, else a new one.
+fn report_folder(args: &EvaluateArgs) -> Result<PathBuf> {
+    if let Some(folder) = &args.report {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        return Ok(folder.clone());
+    }
+    let beside = args.weights.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let beside = beside.unwrap_or(Path::new("."));
+    if beside.join(run_folder::CONFIG_FILE).is_file() {
+        return Ok(beside.to_owned());
+    }
+    let stem = args.weights.file_stem().unwrap_or_default().to_string_lossy();
+    let folder = RunFolder::create(&TrainConfig::default(), &format!("{stem}-evaluation"))?;
+    Ok(folder.path().to_owned())
 }

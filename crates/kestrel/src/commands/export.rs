@@ -2,22 +2,53 @@
 
 use std::io::Write;
 
-use anyhow::Result;
-use kestrel_models::weights;
+use anyhow::{Context, Result};
+use candle_core::{DType, Device};
+use kestrel_models::weights::{self, ModelInfo};
+use kestrel_models::{StateDict, onnx};
 use kestrel_train::checkpoint::{Weights, write_atomic};
 
-use crate::cli::ExportArgs;
+use crate::cli::{ExportArgs, ExportFormat};
 
-/// Runs the command.
+/// Runs the command: writes the file, and prints what it is and how to load it.
 pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     let Weights { info, tensors } = Weights::load(&args.weights)?;
-    write_atomic(&args.out, &weights::export(&tensors)?)?;
+    let is_onnx = args
+        .out
+        .extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"));
+    let format = match args.format {
+        Some(format) => format,
+        None if is_onnx => ExportFormat::Onnx,
+        None => ExportFormat::Safetensors,
+    };
+    let (bytes, snippet) = match format {
+        ExportFormat::Safetensors => (
+            weights::export(&tensors)?,
+            weights::pytorch_snippet(&info.model, &args.out),
+        ),
+        ExportFormat::Onnx => {
+            let bytes = to_onnx(&info, &tensors).with_context(|| format!("exporting {}", args.weights.display()))?;
+            (bytes, onnx::runtime_snippet(&args.out))
+        }
+    };
+    write_atomic(&args.out, &bytes)?;
     writeln!(
         std::io::stdout().lock(),
-        "{}: {} with {} classes",
+        "{}: {} with {} classes. In Python:\n\n{snippet}",
         args.out.display(),
         info.model.name(),
         info.classes.len()
     )?;
     Ok(())
+}
+
+fn to_onnx(info: &ModelInfo, tensors: &StateDict) -> Result<Vec<u8>> {
+    let model = info.model.build(0, DType::F32, &Device::Cpu)?;
+    model.params().load_state_dict(tensors)?;
+    Ok(onnx::export(
+        model.as_ref(),
+        info.model.image_size(),
+        &onnx::metadata(info)?,
+    )?)
 }

@@ -86,10 +86,10 @@ impl Listeners {
         self.metrics.set_stage(stage);
     }
 
-    /// Trains, with these listeners and one more.
+    /// Trains, with these listeners and more.
     pub(super) fn during(
         &mut self,
-        more: &mut dyn Callback,
+        more: &mut [&mut dyn Callback],
         train: impl FnOnce(&mut [&mut dyn Callback]) -> kestrel_train::Result<()>,
     ) -> Result<()> {
         let mut interrupt = self.interrupt.callback();
@@ -100,10 +100,12 @@ impl Listeners {
             &mut self.throughput,
             &mut self.tensorboard,
             &mut self.checkpointer,
-            more,
-            &mut self.dump,
-            &mut interrupt,
         ];
+        for callback in more {
+            all.push(&mut **callback);
+        }
+        all.push(&mut self.dump);
+        all.push(&mut interrupt);
         all.extend(self.early_stopping.as_mut().map(|c| c as &mut dyn Callback));
         all.extend(self.time_limit.as_mut().map(|c| c as &mut dyn Callback));
         let result = self.interrupt.during(|| train(&mut all));

@@ -1,10 +1,18 @@
 //! The commands, one a file.
 
 pub(crate) mod bench;
+pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod evaluate;
+mod evaluation_table;
 pub(crate) mod export;
 mod listeners;
+pub(crate) mod model;
+mod named_images;
+pub(crate) mod predict;
 pub(crate) mod predictions;
+pub(crate) mod report;
+mod scoring;
 mod stages;
 pub(crate) mod train;
+pub(crate) mod watch;

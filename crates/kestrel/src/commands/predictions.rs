@@ -9,7 +9,7 @@ use kestrel_data::{BadSamplePolicy, Subset};
 use kestrel_kernels::random::{KeyedRng, Purpose};
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
-use kestrel_train::predict_probabilities;
+use kestrel_train::predictor::{probabilities, temperature, top_k};
 use kestrel_train::report::{Prediction, denormalize, save_prediction_grid};
 
 use crate::data::{self, EvalImages};
@@ -53,17 +53,16 @@ pub(crate) fn save(
         let batch = batch?;
         let pictures = denormalize(&batch.images, info.mean, info.std)?;
         let targets = batch.targets.to_device(&Device::Cpu)?.to_vec1::<u32>()?;
-        let probabilities = predict_probabilities(model, &batch.images)?;
+        let probabilities = probabilities(model, &batch.images, temperature(info))?;
         for ((pixels, target), row) in pictures.into_iter().zip(targets).zip(probabilities) {
-            let best = row
-                .iter()
-                .enumerate()
-                .fold(0, |best, (i, p)| if *p > row[best] { i } else { best });
+            let Some((best, probability)) = top_k(&row, 1).pop() else {
+                continue;
+            };
             predictions.push(Prediction {
                 pixels,
                 size,
                 predicted: name(best),
-                probability: row[best],
+                probability,
                 target: name(target as usize),
             });
         }

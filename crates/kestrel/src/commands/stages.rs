@@ -10,7 +10,7 @@ use kestrel_models::weights::ModelInfo;
 use kestrel_models::{Model, is_buffer};
 use kestrel_train::checkpoint::Checkpoint;
 use kestrel_train::feature_cache::{FeatureCache, FeatureLoader, Head};
-use kestrel_train::{BatchSource, Progress as Done, Trainer, TrainerConfig};
+use kestrel_train::{BatchSource, Callback, Progress as Done, Trainer, TrainerConfig};
 
 use super::listeners::{Ending, Listeners};
 use super::train::Loaders;
@@ -83,7 +83,10 @@ impl Run<'_> {
             }
             let mut progress = Progress::new(self.bars, epochs);
             listeners.set_stage(i + 1);
-            listeners.during(&mut progress, |all| trainer.fit(batches.train(), batches.val(), all))?;
+            let mut freezing = stage.config.freezing(self.model.as_ref())?;
+            let mut more: Vec<&mut dyn Callback> = vec![&mut progress];
+            more.extend(freezing.as_mut().map(|freezing| freezing as &mut dyn Callback));
+            listeners.during(&mut more, |all| trainer.fit(batches.train(), batches.val(), all))?;
             done = trainer.progress().clone();
             let ending = listeners.ending(self.folder, &done, epochs);
             if matches!(ending, Ending::Stopped(_)) {
@@ -201,8 +204,9 @@ impl Batches {
 /// A trainer at the start of a stage.
 pub(super) fn trainer(stage: &Stage, model: Arc<dyn Model>, batches: &Batches, info: &ModelInfo) -> Result<Trainer> {
     let config = &stage.config;
-    let optimizer = config.optimizer(model.as_ref())?;
-    let scheduler = config.scheduler(batches.train().num_batches())?;
+    let num_batches = batches.train().num_batches();
+    let optimizer = config.optimizer(model.as_ref(), num_batches)?;
+    let scheduler = config.scheduler(num_batches)?;
     let trainer_config = TrainerConfig {
         epochs: stage.last_epoch,
         log_every: config.log_every,

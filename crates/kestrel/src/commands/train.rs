@@ -14,14 +14,15 @@ use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
 use kestrel_train::checkpoint::{BEST_FILE, Weights};
 use kestrel_train::lr_finder::{self, LrFinderConfig};
-use kestrel_train::report::save_lr_plot;
+use kestrel_train::report::{DataRecord, save_lr_plot, write_report};
 use kestrel_train::{BatchSource, Trainer, Tta};
 use serde::{Deserialize, Serialize};
 
 use super::listeners::{Ending, Listeners, Stop};
+use super::predictions;
+use super::scoring::Scoring;
 use super::stages::{self, Batches, Run};
-use super::{evaluate, predictions};
-use crate::cli::TrainArgs;
+use crate::cli::{ReportFormat, TrainArgs};
 use crate::config::{OptimizerName, PreprocessingName, TrainConfig, TrainOptions};
 use crate::data::{self, EvalImages, Source};
 use crate::run_folder::{self, Found, RunFolder};
@@ -109,9 +110,10 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     for stage in stages.iter().rev() {
         stage.prepare(model.as_ref())?;
         stage.config.scheduler(loaders.train.num_batches())?;
+        stage.config.freezing(model.as_ref())?;
     }
-    if resumed.is_none() {
-        initial_weights::load(model.as_ref(), &info, &config, bars)?;
+    if resumed.is_none() && !initial_weights::load(model.as_ref(), &info, &config, bars)? {
+        initial_weights::from_images(model.as_ref(), &data.train, &config, &device)?;
     }
     if args.find_lr {
         let stage = stages.first().context("a run has a stage")?;
@@ -133,6 +135,7 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     environment::save(path, &device, config.seed)?;
 
     describe(&source, &data, path, &device, &info, num_parameters);
+    save_data(&data, &loaders, path)?;
     if let Some(r) = &resumed {
         r.say(stages.last().map_or(0, |stage| stage.last_epoch));
     }
@@ -150,10 +153,12 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     };
     let (progress, ending) = run.fit(loaders, &mut listeners)?;
     match ending {
-        Ending::Complete => finish(&model, &progress, &info, &data, &config, path, &device, bars),
+        Ending::Complete => finish(&model, &progress, &data, &config, path, &device, bars),
         Ending::Stopped(Stop::Signal(exit)) => Err(exit.into()),
         Ending::Stopped(Stop::MaxTime) => {
             let (step, folder) = (progress.step, path.display());
+            // Nothing is evaluated yet; there are curves to look at.
+            write_report(path)?;
             tracing::info!("Stopped by --max-time after step {step}; go on with --resume {folder}");
             Ok(())
         }
@@ -357,6 +362,7 @@ fn model_info(config: &TrainConfig, data: &Data, loaders: &Loaders) -> Result<Mo
         mean: normalize.mean(),
         std: normalize.std(),
         transforms: transforms.context("the transforms")?,
+        temperature: None,
     })
 }
 
@@ -392,12 +398,21 @@ fn describe(source: &Source, data: &Data, folder: &Path, device: &Device, info: 
     tracing::info!("Run: {}", folder.display());
 }
 
+/// Saves what the report shows of the data.
+fn save_data(data: &Data, loaders: &Loaders, folder: &Path) -> Result<()> {
+    let mut splits = vec![("training", data.train.as_ref())];
+    if !data.val_is_test {
+        splits.push(("validation", data.val.as_ref()));
+    }
+    splits.push(("test", data.test.as_ref()));
+    let record = DataRecord::new(&splits).with_augmentations(&loaders.train, loaders.val.transforms());
+    Ok(record.context("the images of the report")?.save(folder)?)
+}
+
 /// The last word: the best weights on the test split, by class, and a picture.
-#[expect(clippy::too_many_arguments, reason = "all that a run has come to")]
 fn finish(
     model: &Arc<dyn Model>,
     progress: &kestrel_train::Progress,
-    info: &ModelInfo,
     data: &Data,
     config: &TrainConfig,
     folder: &Path,
@@ -418,20 +433,33 @@ fn finish(
         100.0 * best
     );
     let path = folder.join(BEST_FILE);
-    model.params().load_state_dict(&Weights::load(&path)?.tensors)?;
+    let weights = Weights::load(&path)?;
+    model.params().load_state_dict(&weights.tensors)?;
+    let info = &weights.info;
     let images = EvalImages {
         dataset: Arc::clone(&data.test),
         transforms: config.eval_pipeline()?,
         bad_samples: config.bad_samples(),
     };
-    let evaluation = evaluate::with_bar(model, &images, config.eval_batch_size, Tta::None, device, bars)?;
-    evaluate::print(&evaluation, info, "test", data.test.len())?;
+    let scoring = Scoring {
+        model,
+        info,
+        images: &images,
+        split: "test",
+        batch_size: config.eval_batch_size,
+        tta: Tta::None,
+        seed: config.seed,
+        device,
+        bars,
+    };
+    let found = scoring.run(ReportFormat::Text)?;
     if config.num_images > 0 {
         let picture = folder.join(run_folder::PREDICTIONS_FILE);
         let count = config.num_images.min(data.test.len());
         predictions::save(model, info, &images, count, config.seed, device, &picture)?;
         tracing::info!("Predictions: {}", picture.display());
     }
+    scoring.report(&found, folder)?;
     tracing::info!("Best weights: {}", path.display());
     Ok(())
 }

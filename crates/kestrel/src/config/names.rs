@@ -77,6 +77,16 @@ pub(crate) enum SchedulerName {
     Constant,
 }
 
+/// The curve between two learning rates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AnnealName {
+    /// Half a cosine.
+    Cos,
+    /// A straight line.
+    Linear,
+}
+
 /// What a schedule counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -129,13 +139,17 @@ pub(crate) enum ModelName {
     ResNet34,
     /// torchvision's ResNet-50.
     ResNet50,
+    /// A CNN that trains fast on small images: whitened patches, gelu, and batch norms that only shift.
+    #[value(name = "whitened-cnn")]
+    #[serde(rename = "whitened-cnn")]
+    WhitenedCnn,
 }
 
 impl ModelName {
     /// The residual network of that name, if it is one.
     pub(crate) fn depth(self) -> Option<Depth> {
         match self {
-            Self::Cnn => None,
+            Self::Cnn | Self::WhitenedCnn => None,
             Self::ResNet18 => Some(Depth::ResNet18),
             Self::ResNet34 => Some(Depth::ResNet34),
             Self::ResNet50 => Some(Depth::ResNet50),

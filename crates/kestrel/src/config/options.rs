@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use super::{
-    CheckpointEvery, DatasetName, LossName, LrInterval, ModelName, OptimizerName, PreprocessingName, PretrainedName,
-    SamplerName, SchedulerName, StemName, TimeSpan, WatchedName,
+    AnnealName, CheckpointEvery, DatasetName, LossName, LrInterval, ModelName, OptimizerName, PreprocessingName,
+    PretrainedName, SamplerName, SchedulerName, StemName, TimeSpan, WatchedName,
 };
 use crate::cli::{LogFormat, LoggingArgs};
 use crate::device::{CpuFeatures, DeviceChoice};
@@ -81,13 +81,14 @@ pub(crate) struct TrainOptions {
     /// https address of one whose name ends in a dash and the first digits of its sha256 [default: random].
     #[arg(long, value_name = "PATH|URL", help_heading = "Model")]
     pub(crate) weights: Option<String>,
-    /// Begin with published weights, downloaded once and checked: imagenet, for resnet18 and resnet50.
+    /// Begin with published weights, downloaded once and checked: imagenet, for resnet18 and resnet50. The environment
+    /// variable KESTREL_PRETRAINED_MIRRORS names a TOML file of other addresses (docs/guide.md).
     #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
     pub(crate) pretrained: Option<PretrainedName>,
-    /// CNN: channels of the first block; the reference has 64 [default: 64].
+    /// cnn, whitened-cnn: channels of the first block; the reference has 64 [default: 64].
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub(crate) width: Option<usize>,
-    /// CNN: probability of dropping a hidden unit [default: 0.5].
+    /// cnn: probability of dropping a hidden unit [default: 0.5].
     #[arg(long, value_name = "P", help_heading = "Model")]
     pub(crate) dropout: Option<f64>,
     /// Classes; must be the data set's, which is what it is when left out.
@@ -119,6 +120,10 @@ pub(crate) struct TrainOptions {
     /// No weight decay on biases and on the weights of norms [default: false].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Training")]
     pub(crate) no_decay_norm_bias: Option<bool>,
+    /// The learning rate of batch norms' biases, as a multiple of --lr; their weight decay is divided by it, so that they decay
+    /// as fast as the others [default: 1].
+    #[arg(long, value_name = "F", help_heading = "Training")]
+    pub(crate) norm_bias_lr_factor: Option<f64>,
     /// SGD, RMSprop and Muon: share of the momentum that is kept [default: 0.9].
     #[arg(long, value_name = "M", help_heading = "Training")]
     pub(crate) momentum: Option<f64>,
@@ -137,12 +142,17 @@ pub(crate) struct TrainOptions {
     /// Muon: the learning rate of the convolution weights; AdamW moves the rest at --lr [default: 0.02].
     #[arg(long, value_name = "LR", help_heading = "Training")]
     pub(crate) muon_lr: Option<f64>,
-    /// Lookahead around the optimiser: steps between two of the slow weights; 0 for none [default: 0].
+    /// Lookahead around the optimiser: steps between two of the slow weights, with which batch norms' statistics go; 0 for none
+    /// [default: 0].
     #[arg(long, value_name = "K", help_heading = "Training")]
     pub(crate) lookahead: Option<u64>,
     /// Lookahead: how far the slow weights go towards the fast ones [default: 0.5].
     #[arg(long, value_name = "A", help_heading = "Training")]
     pub(crate) lookahead_alpha: Option<f64>,
+    /// Lookahead: let alpha come down from 1 over the run, by this power of the share that is done; 0 for the same alpha all
+    /// along [default: 0].
+    #[arg(long, value_name = "P", help_heading = "Training")]
+    pub(crate) lookahead_power: Option<f64>,
     /// What the learning rate does [default: plateau].
     #[arg(long, value_enum, help_heading = "Training")]
     pub(crate) scheduler: Option<SchedulerName>,
@@ -165,6 +175,15 @@ pub(crate) struct TrainOptions {
     /// one-cycle: the share of the run in which the rate rises [default: 0.3].
     #[arg(long, value_name = "F", help_heading = "Training")]
     pub(crate) pct_start: Option<f64>,
+    /// one-cycle: the curve up and down [default: cos].
+    #[arg(long, value_enum, value_name = "CURVE", help_heading = "Training")]
+    pub(crate) anneal_strategy: Option<AnnealName>,
+    /// one-cycle: the highest rate over the first [default: 25].
+    #[arg(long, value_name = "F", help_heading = "Training")]
+    pub(crate) div_factor: Option<f64>,
+    /// one-cycle: the first rate over the last [default: 10000].
+    #[arg(long, value_name = "F", help_heading = "Training")]
+    pub(crate) final_div_factor: Option<f64>,
     /// Linear warm-up before the scheduler, in epochs (or steps, with --warmup-interval step); 0 for none [default: 0].
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(crate) warmup: Option<u64>,
@@ -223,6 +242,9 @@ pub(crate) struct TrainOptions {
     /// backbone [default: none].
     #[arg(long, value_name = "none|backbone|GROUP", help_heading = "Transfer")]
     pub(crate) freeze: Option<String>,
+    /// Freeze modules after so many epochs, MODULE=EPOCHS,...: a layer group, a layer or one parameter [default: none].
+    #[arg(long, value_name = "LIST", help_heading = "Transfer")]
+    pub(crate) freeze_after: Option<String>,
     /// Then a second stage, in which more is trained: all, or a layer group and all after it [default: no second stage].
     #[arg(long, value_name = "all|GROUP", help_heading = "Transfer")]
     pub(crate) unfreeze: Option<String>,

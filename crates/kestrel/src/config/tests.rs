@@ -123,6 +123,16 @@ fn values_that_make_no_run_are_refused() {
         "early-stopping-metric = \"val-loss\"",
         "early-stopping-patience = 2\nfreeze = \"backbone\"\nunfreeze = \"all\"",
         "optimizer = \"lion\"\nbeta2 = 1.0",
+        "div-factor = 5.0",
+        "scheduler = \"one-cycle\"\nfinal-div-factor = 0.0",
+        "lookahead-power = 3.0",
+        "lookahead = 5\nlookahead-power = -1.0",
+        "optimizer = \"muon\"\nnorm-bias-lr-factor = 2.0",
+        "norm-bias-lr-factor = -1.0",
+        "model = \"whitened-cnn\"\ndropout = 0.1",
+        "freeze-after = \"conv1\"",
+        "freeze-after = \"conv1=x\"",
+        "freeze-after = \"=3\"",
     ] {
         assert!(TrainConfig::from_layers(&[&options(bad)]).is_err(), "{bad}");
     }
@@ -169,6 +179,85 @@ fn transforms_come_from_the_file_and_round_trip() {
     assert!(resumed.unwrap_err().to_string().contains("eval-transforms"));
 }
 
+/// The recipes that the repository carries.
+fn recipe(name: &str) -> TrainConfig {
+    let path = format!("{}/../../configs/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    TrainConfig::from_layers(&[&TrainOptions::from_file(path.as_ref()).unwrap()]).unwrap()
+}
+
+#[test]
+fn the_reference_recipe_is_the_default() {
+    assert_eq!(recipe("reference"), TrainConfig::default());
+}
+
+#[test]
+fn the_fine_tuning_recipe_is_the_preset_and_a_second_stage() {
+    let finetune = recipe("finetune");
+    let preset = TrainConfig::from_layers(&[&TrainOptions::finetune_resnet()]).unwrap();
+    let first = TrainConfig {
+        pretrained: None,
+        image_size: None,
+        cache_views: None,
+        unfreeze: None,
+        ..finetune.clone()
+    };
+    assert_eq!(first, preset);
+    assert_eq!((finetune.views(), finetune.stages().len()), (preset.views(), 2));
+}
+
+/// Two groups of parameters, a rate that goes up and down in 490 steps, and alternating flips.
+#[test]
+fn the_fast_recipe_is_the_papers() {
+    use candle_core::{DType, Device};
+    let fast = recipe("cifar-94");
+    let model = fast.network(10, 32).build(0, DType::F32, &Device::Cpu).unwrap();
+    fast.freezing(model.as_ref()).unwrap().unwrap();
+    let mut optimizer = fast.optimizer(model.as_ref(), 49).unwrap();
+    assert_eq!(optimizer.lrs(), [1.5, 96.0]);
+    let mut scheduler = fast.scheduler(49).unwrap().unwrap();
+    let mut lrs = optimizer.lrs();
+    scheduler.start(&mut lrs);
+    let mut shares = vec![lrs[0] / 1.5];
+    for _ in 1..490 {
+        scheduler.step(kestrel_train::lr_scheduler::Event::Step, &mut lrs);
+        optimizer.set_lrs(&lrs);
+        shares.push(lrs[0] / 1.5);
+    }
+    let peak = shares.iter().copied().fold(0.0, f64::max);
+    assert!(
+        (shares[0] - 0.2).abs() < 1e-12 && (peak - 1.0).abs() < 0.01,
+        "{} {peak}",
+        shares[0]
+    );
+    assert!((shares[489] - 0.07).abs() < 1e-12, "{}", shares[489]);
+    assert!((shares[60] - 0.63).abs() < 0.02, "{}", shares[60]);
+    assert!((lrs[1] / lrs[0] - 64.0).abs() < 1e-9);
+}
+
+#[test]
+fn biases_of_batch_norms_may_have_a_rate_of_their_own() {
+    use candle_core::{DType, Device};
+    let lrs = |toml: &str| {
+        let config = TrainConfig::from_layers(&[&options(toml)]).unwrap();
+        let model = config.network(2, 32).build(0, DType::F32, &Device::Cpu).unwrap();
+        config.optimizer(model.as_ref(), 1).unwrap().lrs()
+    };
+    assert_eq!(lrs("width = 1\nlr = 0.5"), [0.5]);
+    assert_eq!(lrs("width = 1\nlr = 0.5\nnorm-bias-lr-factor = 4.0"), [0.5, 2.0]);
+    // Five layer groups, three of which have norms.
+    let by_layer = lrs("width = 1\nlr = 0.5\nnorm-bias-lr-factor = 4.0\nlayer-lr-decay = 0.5");
+    assert_eq!(by_layer, [0.5, 0.25, 0.125, 0.5, 0.0625, 0.25, 0.03125, 0.125]);
+}
+
+#[test]
+fn an_unknown_module_to_freeze_is_told_with_the_groups() {
+    use candle_core::{DType, Device};
+    let config = TrainConfig::from_layers(&[&options("width = 1\nfreeze-after = \"stem=3\"")]).unwrap();
+    let model = config.network(2, 32).build(0, DType::F32, &Device::Cpu).unwrap();
+    let error = format!("{:#}", config.freezing(model.as_ref()).err().unwrap());
+    assert!(error.contains("stem") && error.contains("block1, block2"), "{error}");
+}
+
 /// Each option that a resumed run may not change is named; the others are taken.
 #[test]
 fn every_option_that_decides_a_number_is_named_where_it_differs() {
@@ -178,7 +267,7 @@ fn every_option_that_decides_a_number_is_named_where_it_differs() {
     for (key, value) in &table {
         let other = match value {
             toml::Value::Integer(n) => (n + 3).to_string(),
-            toml::Value::Float(x) => format!("{:?}", x / 2.0 + 0.01),
+            toml::Value::Float(x) => format!("{:?}", x / 2.0 + 0.013),
             toml::Value::Boolean(b) => (!b).to_string(),
             // Another name is none that every option has.
             _ => continue,

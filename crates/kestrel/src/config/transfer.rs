@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 use kestrel_data::transforms::{Compose, TransformSpec, presets};
-use kestrel_models::{CnnConfig, Model, ModelConfig, ResNetConfig, Stem};
+use kestrel_models::{CnnConfig, Model, ModelConfig, ResNetConfig, Stem, WhitenedCnnConfig};
+use kestrel_train::FreezeAfter;
 
 use super::{ModelName, OptimizerName, PreprocessingName, StemName, TrainConfig, TrainOptions};
 
@@ -81,8 +82,18 @@ impl TrainConfig {
         let second = self.unfreeze.is_some();
         let unused = [
             ("stem", self.stem != standard.stem, "a residual network", resnet),
-            ("width", self.width != standard.width, "model cnn", !resnet),
-            ("dropout", self.dropout != standard.dropout, "model cnn", !resnet),
+            (
+                "width",
+                self.width != standard.width,
+                "model cnn or whitened-cnn",
+                !resnet,
+            ),
+            (
+                "dropout",
+                self.dropout != standard.dropout,
+                "model cnn",
+                self.model == ModelName::Cnn,
+            ),
             (
                 "image-size",
                 self.image_size.is_some(),
@@ -124,12 +135,16 @@ impl TrainConfig {
                 "unfreeze is for a run that begins with a frozen part; choose one with freeze, or leave unfreeze out"
             );
         }
+        if let Some(given) = &self.freeze_after {
+            freeze_after(given)?;
+        }
         if self.image_size == Some(0) {
             bail!("image-size is 0, but must be at least 1");
         }
         for (option, value) in [
             ("unfreeze-lr", self.unfreeze_lr),
             ("layer-lr-decay", self.layer_lr_decay),
+            ("norm-bias-lr-factor", self.norm_bias_lr_factor),
         ] {
             if !(value >= 0.0 && value.is_finite()) {
                 bail!("{option} is {value}, but must be a finite number, 0 or more");
@@ -165,6 +180,19 @@ impl TrainConfig {
         stages
     }
 
+    /// What freezes modules during the run, if the configuration names any.
+    pub(crate) fn freezing(&self, model: &dyn Model) -> Result<Option<FreezeAfter>> {
+        let Some(given) = &self.freeze_after else {
+            return Ok(None);
+        };
+        let modules = freeze_after(given)?;
+        let advice = || {
+            let groups: Vec<&str> = model.layer_groups().iter().map(|group| group.name).collect();
+            format!("freeze-after is {given:?}; the layer groups are {}", groups.join(", "))
+        };
+        Ok(Some(FreezeAfter::new(model.params(), modules).with_context(advice)?))
+    }
+
     /// How many views of a training image to keep features of while the last layer alone is trained; 0 for none.
     pub(crate) fn views(&self) -> usize {
         self.cache_views.unwrap_or(if self.augment { 4 } else { 1 })
@@ -173,6 +201,11 @@ impl TrainConfig {
     /// The network for images of this size.
     pub(crate) fn network(&self, num_classes: usize, image_size: usize) -> ModelConfig {
         match self.model.depth() {
+            None if self.model == ModelName::WhitenedCnn => ModelConfig::WhitenedCnn(WhitenedCnnConfig {
+                num_classes,
+                width: self.width,
+                image_size,
+            }),
             None => ModelConfig::Cnn(CnnConfig {
                 width: self.width,
                 dropout: self.dropout,
@@ -225,6 +258,18 @@ impl TrainConfig {
     fn imagenet_size(&self) -> usize {
         self.image_size.unwrap_or(CROP.0)
     }
+}
+
+/// Modules and after how many epochs each is frozen, from an option's `MODULE=EPOCHS,...`.
+fn freeze_after(given: &str) -> Result<Vec<(String, usize)>> {
+    let pairs = given.split(',').map(|pair| {
+        let parsed = pair.split_once('=').and_then(|(module, epochs)| {
+            let module = module.trim();
+            Some((module.to_owned(), epochs.trim().parse().ok()?)).filter(|_| !module.is_empty())
+        });
+        parsed.with_context(|| format!("freeze-after has {pair:?}, expected MODULE=EPOCHS, such as stem=3"))
+    });
+    pairs.collect()
 }
 
 #[cfg(test)]
@@ -323,7 +368,7 @@ mod tests {
                     width: Some(8),
                     ..some()
                 },
-                "width is for model cnn",
+                "width is for model cnn or whitened-cnn",
             ),
             (
                 TrainOptions {

@@ -22,14 +22,30 @@ pub(crate) fn write(root: &Path, classes: usize, train: usize, test: usize) {
     }
 }
 
+/// `kestrel` in a folder, to be run.
+pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kestrel"));
+    command.args(args).current_dir(folder).env_remove("RUST_LOG");
+    command
+}
+
+/// Two classes, and a run `a` that was trained on them for an epoch.
+pub(crate) fn trained() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("pictures"), 2, 12, 6);
+    let args = [
+        "train", "--data", "pictures", "--name", "a", "--width", "2", "--epochs", "2",
+    ];
+    succeed(
+        dir.path(),
+        &[&args[..], &["--batch-size", "8", "--lr", "0.01"]].concat(),
+    );
+    dir
+}
+
 /// Runs `kestrel` in a folder.
 pub(crate) fn kestrel(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kestrel"))
-        .args(args)
-        .current_dir(folder)
-        .env_remove("RUST_LOG")
-        .output()
-        .unwrap()
+    command(folder, args).output().unwrap()
 }
 
 pub(crate) fn stdout(output: &Output) -> String {

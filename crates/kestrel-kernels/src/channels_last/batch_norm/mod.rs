@@ -1,4 +1,4 @@
-//! Batch normalisation on channels-last tensors, fused with what follows it: a relu, or a residual add and a relu.
+//! Batch normalisation on channels-last tensors, fused with what follows it: a relu, a gelu, or a residual add and a relu.
 //!
 //! Within a [`tape::section`](crate::tape::section) a normalised tensor is not written: its readers normalise on load, and
 //! pass its gradient back through the relu as they make it.
@@ -10,8 +10,9 @@ pub(crate) mod rows;
 use crate::batch_norm::statistics::{Statistics, UpdateRunning};
 use crate::batch_norm::{self, BatchNormConfig, batch_norm_eval, batch_norm_train};
 use crate::conv2d::winograd::hooks::NormalizeAddRelu;
+use crate::gelu::gelu;
 use crate::relu::relu;
-use crate::tape::{self, Data, Normalized, Tape, Value, elements, tensor};
+use crate::tape::{self, Data, Normalized, Pointwise, Tape, Value, elements, tensor};
 use crate::{Error, Result, element};
 use backward::{AddRelu, BatchNormOp};
 use candle_core::Tensor;
@@ -46,6 +47,9 @@ pub enum Activation<'a> {
     None,
     /// `relu(batch_norm(x))`.
     Relu,
+    /// `gelu(batch_norm(x))`, as [`gelu`]. Its result is written, for it costs more than a pass over memory; the
+    /// normalised values are not.
+    Gelu,
     /// `relu(batch_norm(x) + residual)`, the end of a residual block; the residual has the shape of `x`.
     AddRelu(&'a Value),
 }
@@ -208,12 +212,17 @@ impl Tape {
             .map(|(c, mean)| f64::from(*c) - mean);
         let shifts = rounding.zip(&scale).zip(&bias);
         let shift = shifts.map(|((left, scale), bias)| (f64::from(*bias) + left * scale) as f32);
+        let pointwise = match activation {
+            Activation::None | Activation::AddRelu(_) => Pointwise::Identity,
+            Activation::Relu => Pointwise::Relu,
+            Activation::Gelu => Pointwise::Gelu,
+        };
         let normalized = Arc::new(Normalized {
             x,
             shift: shift.collect(),
             scale: scale.iter().map(|scale| *scale as f32).collect(),
             center,
-            relu: matches!(activation, Activation::Relu),
+            activation: pointwise,
             whole: Default::default(),
         });
         self.keep(x_node);
@@ -235,7 +244,7 @@ impl Tape {
             add_relu: None,
         };
         match activation {
-            Activation::None | Activation::Relu => {
+            Activation::None | Activation::Relu | Activation::Gelu => {
                 let y = self.normalized(needs_grad, normalized);
                 self.record(&y, op);
                 Ok(y)
@@ -259,7 +268,7 @@ impl Tape {
             }
         };
         let lazy = match data {
-            Data::Normalized(lazy) if !lazy.relu => Some(Arc::clone(lazy)),
+            Data::Normalized(lazy) if lazy.activation == Pointwise::Identity => Some(Arc::clone(lazy)),
             _ => None,
         };
         let addend = match &lazy {
@@ -360,6 +369,7 @@ pub(crate) fn in_graph(x: &Tensor, batch_norm: &BatchNorm<'_>, activation: Activ
     let y = match activation {
         Activation::None => y,
         Activation::Relu => relu(&y)?,
+        Activation::Gelu => gelu(&y)?,
         Activation::AddRelu(residual) => relu(&y.add(&residual.tensor()?.permute((0, 3, 1, 2))?)?)?,
     };
     Ok(y.permute((0, 2, 3, 1))?.contiguous()?)

@@ -3,8 +3,8 @@
 use super::pass;
 use crate::Result;
 use crate::batch_norm::statistics::{Statistics, at_least_zero};
-use crate::conv2d::winograd::hooks::{self, Affine, Normalize, ReluMask};
-use crate::tape::{Gated, Normalized, elements, tensor};
+use crate::conv2d::winograd::hooks::{self, Affine, Gelu, Normalize, ReluMask, Then, ThroughGelu};
+use crate::tape::{Gated, Normalized, Pointwise, elements, tensor};
 use candle_core::Tensor;
 
 /// Mean and biased variance of each channel of `x`, which has a pixel.
@@ -49,25 +49,24 @@ impl Normalized {
 /// The normalised tensor.
 pub(crate) fn normalize(normalized: &Normalized) -> Result<Tensor> {
     let (channels, affine) = (normalized.channels(), normalized.affine());
-    let (y, _) = elements(&normalized.x, |x| {
-        if normalized.relu {
-            pass::map(x, channels, &Normalize::<true>(affine))
-        } else {
-            pass::map(x, channels, &Normalize::<false>(affine))
+    let (y, _) = elements(&normalized.x, |x| match normalized.activation {
+        Pointwise::Identity => pass::map(x, channels, &Normalize::<false>(affine)),
+        Pointwise::Relu => pass::map(x, channels, &Normalize::<true>(affine)),
+        Pointwise::Gelu => {
+            let (first, second) = (Normalize::<false>(affine), Gelu);
+            pass::map(x, channels, &Then { first, second })
         }
     })?;
     tensor(y, normalized.x.dims())
 }
 
-/// Takes the gradient of a normalised tensor back through its relu, and adds up what batch norm's backward needs.
+/// Takes the gradient of a normalised tensor back through its activation, and adds up what batch norm's backward needs.
 pub(crate) fn gate(mut g: Vec<f32>, normalized: &Normalized) -> Result<Gated> {
     let (channels, affine) = (normalized.channels(), normalized.affine());
-    let sums = elements(&normalized.x, |x| {
-        if normalized.relu {
-            pass::in_place(&mut g, channels, &ReluMask::<true> { x, affine })
-        } else {
-            pass::in_place(&mut g, channels, &ReluMask::<false> { x, affine })
-        }
+    let sums = elements(&normalized.x, |x| match normalized.activation {
+        Pointwise::Identity => pass::in_place(&mut g, channels, &ReluMask::<false> { x, affine }),
+        Pointwise::Relu => pass::in_place(&mut g, channels, &ReluMask::<true> { x, affine }),
+        Pointwise::Gelu => pass::in_place(&mut g, channels, &ThroughGelu { x, affine }),
     })?;
     Ok(Gated::new(g, sums))
 }

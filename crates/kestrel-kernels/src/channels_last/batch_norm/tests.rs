@@ -61,6 +61,31 @@ fn unfused_eval(x: &Tensor, weight: &Tensor, bias: &Tensor, mean: &Tensor, var: 
     channels_last(&relu(&y)?)
 }
 
+/// The fused op with a gelu in place of the relu, and the unfused pair.
+fn with_gelu(training: bool, fused: bool, [x, weight, bias, mean, var]: [&Tensor; 5]) -> Result<Tensor> {
+    let batch_norm = BatchNorm {
+        weight,
+        bias,
+        running_mean: mean,
+        running_var: var,
+        config: CONFIG,
+        training,
+    };
+    if fused {
+        return tape::section(|tape| {
+            let x = tape.leaf(x)?;
+            tape.batch_norm(&x, &batch_norm, Activation::Gelu)
+        });
+    }
+    let x = channels_first(x)?;
+    let y = if training {
+        batch_norm_train(&x, weight, bias, mean, var, &CONFIG)?
+    } else {
+        batch_norm_eval(&x, weight, bias, mean, var, CONFIG.eps)?
+    };
+    channels_last(&gelu(&y)?)
+}
+
 /// `y`, the running statistics, and the gradients of `x`, `weight` and `bias`.
 fn run(shape: &[usize; 4], dtype: DType, op: Op<'_>) -> candle_core::Result<Vec<Tensor>> {
     let channels = &shape[3..];
@@ -104,6 +129,19 @@ fn agrees_with_the_channels_first_pair() -> candle_core::Result<()> {
             let fast = run(shape, DType::F32, fused)?;
             assert_close(&fast, &run(shape, DType::F32, unfused)?, 1e-5)?;
             assert_close(&fast, &run(shape, DType::F64, fused)?, 1e-5)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn gelu_agrees_with_the_channels_first_pair() -> candle_core::Result<()> {
+    for shape in &SHAPES {
+        for training in [true, false] {
+            let op = |fused| move |x: &_, w: &_, b: &_, m: &_, v: &_| with_gelu(training, fused, [x, w, b, m, v]);
+            let fast = run(shape, DType::F32, &op(true))?;
+            assert_close(&fast, &run(shape, DType::F32, &op(false))?, 1e-5)?;
+            assert_close(&fast, &run(shape, DType::F64, &op(true))?, 1e-5)?;
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use crate::conv2d::geometry::Geometry;
 use crate::conv2d::winograd::hooks::{AffineRelu, Bias, Epilogue, Identity, Statistics, Store};
 use crate::conv2d::winograd::{self, Winograd, Workspace};
 use crate::element;
-use crate::tape::{Data, Normalized, Value, elements};
+use crate::tape::{Data, Normalized, Pointwise, Value, elements};
 
 /// Below this many input channels, Winograd's transforms cost more than they save.
 const FEW_CHANNELS: usize = 8;
@@ -48,11 +48,17 @@ impl Algorithm {
         }
         let input = [g.batch, g.height, g.width, g.in_channels];
         let kernel = [g.kernel_height, g.kernel_width];
-        // A tile has 4x4 outputs: of 2x2, it makes as many products as there are.
-        let pays = g.in_channels >= FEW_CHANNELS && g.out_height.max(g.out_width) > 2;
-        if winograd && pays && kernel == [3, 3] && g.stride == 1 && g.dilation == 1 && g.padding <= 2 {
+        if winograd && kernel == [3, 3] && g.dilation == 1 && g.in_channels >= FEW_CHANNELS {
+            let shape = match (g.stride, g.padding) {
+                // A tile has 4x4 outputs: of 2x2, it makes as many products as there are.
+                (1, 0..=2) if g.out_height.max(g.out_width) > 2 => {
+                    Some(winograd::Shape::new(input, g.out_channels, g.padding))
+                }
+                (2, 1) => Some(winograd::Shape::strided(input, g.out_channels)),
+                _ => None,
+            };
             // What Winograd's own checks refuse, such as an empty batch, is the direct kernel's.
-            if let Ok(shape) = winograd::Shape::new(input, g.out_channels, g.padding) {
+            if let Some(Ok(shape)) = shape {
                 return Some(Self::Winograd(Winograd::new(shape)));
             }
         }
@@ -80,7 +86,9 @@ impl Algorithm {
     /// A value as this kernel reads it.
     pub(super) fn input(&self, x: &Value) -> Result<Input> {
         Ok(match (self, x.as_recorded()) {
-            (Self::Winograd(_), Some((_, Data::Normalized(normalized)))) if normalized.relu => {
+            (Self::Winograd(_), Some((_, Data::Normalized(normalized))))
+                if normalized.activation == Pointwise::Relu =>
+            {
                 Input::Normalized(Arc::clone(normalized))
             }
             _ => Input::Whole(x.tensor()?),

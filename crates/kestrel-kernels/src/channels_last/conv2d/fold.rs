@@ -1,20 +1,23 @@
 //! Batch norm folded into the convolution before it, for inference.
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 use super::super::batch_norm::{Activation, BatchNorm};
 use super::algorithm::Algorithm;
 use crate::batch_norm;
-use crate::conv2d::winograd::hooks::{Add, Bias, Relu, Then};
+use crate::conv2d::winograd::hooks::{Affine, Gelu, Normalize, NormalizeAddRelu, Then};
 use crate::tape::{Tape, Value, elements, tensor};
 use crate::{Error, Result};
 
 impl Tape {
-    /// `activation(conv2d(x, weight · scale) + shift)`.
+    /// `activation((conv2d(x) + bias − running_mean) · scale + bn_bias)`, each output finished before it is stored.
     ///
     /// ```text
-    /// scale = bn_weight / √(running_var + eps),  shift = (bias − running_mean) · scale + bn_bias
+    /// scale = bn_weight / √(running_var + eps)
     /// ```
+    ///
+    /// The weights stay as they are: to multiply each of them would be a pass over memory for every batch, and to multiply the
+    /// sums is none.
     pub(super) fn convolve_folded(
         &mut self,
         x: &Value,
@@ -25,12 +28,17 @@ impl Tape {
         activation: Activation<'_>,
     ) -> Result<Value> {
         let output = algorithm.output();
-        let (weight, bias) = fold(weight, bias, batch_norm, output)?;
+        let folded = Folded::new(bias, batch_norm, output)?;
+        let affine = folded.affine();
+        let weight = weight.contiguous()?;
         let input = algorithm.input(x)?;
-        let first = Bias { bias: &bias };
         let (y, _) = match activation {
-            Activation::None => algorithm.run(&input, &weight, &first)?,
-            Activation::Relu => algorithm.run(&input, &weight, &Then { first, second: Relu })?,
+            Activation::None => algorithm.run(&input, &weight, &Normalize::<false>(affine))?,
+            Activation::Relu => algorithm.run(&input, &weight, &Normalize::<true>(affine))?,
+            Activation::Gelu => {
+                let (first, second) = (Normalize::<false>(affine), Gelu);
+                algorithm.run(&input, &weight, &Then { first, second })?
+            }
             Activation::AddRelu(residual) => {
                 self.check(residual)?;
                 if residual.dims() != output {
@@ -40,12 +48,13 @@ impl Tape {
                         got: residual.dims().to_vec(),
                     });
                 }
-                elements(&residual.tensor()?, |addend| {
-                    let first = Then {
-                        first,
-                        second: Add { addend },
+                elements(&residual.tensor()?, |residual| {
+                    let epilogue = NormalizeAddRelu {
+                        affine,
+                        residual,
+                        residual_affine: None,
                     };
-                    algorithm.run(&input, &weight, &Then { first, second: Relu })
+                    algorithm.run(&input, &weight, &epilogue)
                 })??
             }
         };
@@ -53,50 +62,46 @@ impl Tape {
     }
 }
 
-/// The weight and bias of the convolution that is also the batch norm.
-fn fold(
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    batch_norm: &BatchNorm<'_>,
-    output: [usize; 4],
-) -> Result<(Tensor, Vec<f32>)> {
-    let BatchNorm {
-        weight: bn_weight,
-        bias: bn_bias,
-        running_mean,
-        running_var,
-        config,
-        ..
-    } = *batch_norm;
-    let like = weight
-        .narrow(1, 0, 1)?
-        .narrow(2, 0, 1)?
-        .narrow(3, 0, 1)?
-        .reshape((1, output[3], 1))?;
-    batch_norm::check(&like, [bn_weight, bn_bias, running_mean, running_var])?;
-    let read = |tensor: &Tensor| tensor.to_vec1::<f32>();
-    let (bn_weight, bn_bias, mean, var) = (
-        read(bn_weight)?,
-        read(bn_bias)?,
-        read(running_mean)?,
-        read(running_var)?,
-    );
-    let scale: Vec<f64> = bn_weight
-        .iter()
-        .zip(&var)
-        .map(|(weight, var)| f64::from(*weight) / (f64::from(*var) + config.eps).sqrt())
-        .collect();
-    let bias = bias.map(read).transpose()?;
-    let shift = (0..scale.len()).map(|k| {
-        let bias = bias.as_ref().map_or(0.0, |bias| f64::from(bias[k]));
-        ((bias - f64::from(mean[k])) * scale[k] + f64::from(bn_bias[k])) as f32
-    });
-    let per_channel = weight.elem_count() / scale.len();
-    let folded = elements(weight, |weight| {
-        let channels = weight.chunks_exact(per_channel).zip(&scale);
-        channels
-            .flat_map(|(weight, scale)| weight.iter().map(move |w| (f64::from(*w) * scale) as f32))
-            .collect::<Vec<f32>>()
-    })?;
-    Ok((tensor(folded, weight.dims())?, shift.collect()))
+/// What batch norm in evaluation does to each channel of a convolution.
+struct Folded {
+    center: Vec<f32>,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+impl Folded {
+    fn new(bias: Option<&Tensor>, batch_norm: &BatchNorm<'_>, output: [usize; 4]) -> Result<Self> {
+        let BatchNorm {
+            weight,
+            bias: shift,
+            running_mean,
+            running_var,
+            config,
+            ..
+        } = *batch_norm;
+        let like = Tensor::zeros((1, output[3], 1), DType::F32, &Device::Cpu)?;
+        batch_norm::check(&like, [weight, shift, running_mean, running_var])?;
+        let read = |tensor: &Tensor| tensor.to_vec1::<f32>();
+        let scale = read(weight)?.into_iter().zip(read(running_var)?);
+        let scale = scale.map(|(weight, var)| (f64::from(weight) / (f64::from(var) + config.eps).sqrt()) as f32);
+        let mut center = read(running_mean)?;
+        if let Some(bias) = bias {
+            for (center, bias) in center.iter_mut().zip(read(bias)?) {
+                *center -= bias;
+            }
+        }
+        Ok(Self {
+            center,
+            scale: scale.collect(),
+            shift: read(shift)?,
+        })
+    }
+
+    fn affine(&self) -> Affine<'_> {
+        Affine {
+            center: &self.center,
+            scale: &self.scale,
+            shift: &self.shift,
+        }
+    }
 }

@@ -11,7 +11,7 @@ use candle_core::Tensor;
 #[cfg(doc)]
 use crate::Error;
 use crate::max_pool2d::geometry::Geometry;
-use crate::tape::{self, Backward, Data, Gradient, Gradients, Normalized, Tape, Value, elements, tensor};
+use crate::tape::{self, Backward, Data, Gradient, Gradients, Normalized, Pointwise, Tape, Value, elements, tensor};
 use crate::{Result, element};
 
 const OP: &str = "max_pool2d";
@@ -60,7 +60,9 @@ impl Tape {
             });
         };
         let normalized = match data {
-            Data::Normalized(normalized) if normalized.relu && geometry.halves() => Some(Arc::clone(normalized)),
+            Data::Normalized(normalized) if normalized.activation == Pointwise::Relu && geometry.halves() => {
+                Some(Arc::clone(normalized))
+            }
             _ => None,
         };
         let needs_grad = self.needs_grad(node);

@@ -14,7 +14,7 @@ use super::tile::{self, Finish, Tile, Windows};
 use super::{Correlation, Shared, piece};
 use crate::conv2d::winograd::hooks::Epilogue;
 use crate::conv2d::winograd::workspace::LINE;
-use crate::simd::{self, Simd};
+use crate::simd::Simd;
 
 /// Pixels of a block, at most.
 const PIXELS: usize = 192;
@@ -58,7 +58,6 @@ pub(super) fn correlate<S: Simd, E: Epilogue>(s: S, pass: Correlation<'_, E>) ->
         packed,
         epilogue,
         ranges,
-        streams: simd::streams::<S>(target.as_ptr().cast(), target.len(), channels),
         target: Shared(target.as_mut_ptr().cast()),
     };
 
@@ -86,9 +85,6 @@ pub(super) fn correlate<S: Simd, E: Epilogue>(s: S, pass: Correlation<'_, E>) ->
                 let (block, range) = (unit / ranges.count, unit % ranges.count);
                 let job = &jobs[jobs.partition_point(|job| job.first_block <= block) - 1];
                 pass.run(job, block - job.first_block, range, scratch, sums);
-            }
-            if pass.streams {
-                s.fence();
             }
         });
     totals::<E>(sums, channels, &ranges)
@@ -222,8 +218,6 @@ struct Pass<'a, S, E> {
     packed: &'a [f32],
     epilogue: &'a E,
     ranges: Ranges,
-    /// Whether the target is stored past the caches.
-    streams: bool,
     target: Shared,
 }
 
@@ -293,7 +287,6 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
                 sums: &mut *sums,
                 sums_row: self.ranges.row(),
                 sums_channel: place * self.panels.full_width(),
-                streams: self.streams,
             });
             let tile = Tile {
                 rows: pixels.len(),

@@ -4,6 +4,8 @@
 //! partial sums in scratch memory; the last hands its registers to the epilogue, which writes the outputs. Each output
 //! sums over the depth in order, whatever the rows it is computed with.
 
+use std::hint::black_box;
+
 use super::phase::Pixel;
 use crate::conv2d::winograd::hooks::{Epilogue, Sums};
 use crate::simd::{Kernel, Simd};
@@ -61,8 +63,6 @@ pub(super) struct Finish<'a, E> {
     pub(super) sums: &'a mut [f32],
     pub(super) sums_row: usize,
     pub(super) sums_channel: usize,
-    /// Whether [`streams`](crate::simd::streams) says so of `y`.
-    pub(super) streams: bool,
 }
 
 /// Runs `tile` on a panel of `width` lanes: one vector or two.
@@ -165,6 +165,9 @@ impl<const VECTORS: usize, E: Epilogue> Panel<'_, VECTORS, E> {
                 }
             }
             Some(finish) => {
+                // Opaque, so that this copy is what epilogues address by row, and not the registers of the loop above: they
+                // would be kept in memory all along.
+                let sums = black_box(sums);
                 for j in 0..VECTORS {
                     finish.store::<S, VECTORS, ROWS>(s, row, &sums, j);
                 }
@@ -188,15 +191,7 @@ impl<E: Epilogue> Finish<'_, E> {
         let lanes = S::LANES.min(self.used - j * S::LANES);
         let pixels = &self.pixels[row..][..ROWS];
         let mut constants = self.epilogue.channels(s, channel, lanes);
-        if self.streams {
-            for i in 0..ROWS {
-                let index = pixels[i].target * self.channels + channel;
-                let value = self.epilogue.apply(s, &mut constants, values[i][j], index, S::LANES);
-                // SAFETY: this pixel is writable at a whole vector of channels, `y` streams, and `channel` is a multiple of a
-                // vector, since panels are.
-                unsafe { s.stream(self.y.wrapping_add(index), value) };
-            }
-        } else if lanes == S::LANES {
+        if lanes == S::LANES {
             for i in 0..ROWS {
                 let index = pixels[i].target * self.channels + channel;
                 let value = self.epilogue.apply(s, &mut constants, values[i][j], index, S::LANES);

@@ -5,6 +5,7 @@
 //! one accumulator; if one block holds all tiles, a thread carries a panel of output channels through to `dg`. In each
 //! case an accumulator sums its tiles in order, and accumulators are summed in order.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,8 +16,10 @@ use super::gradient::{GradientPanels, transform_gradients};
 use super::hooks::OnLoad;
 use super::input::transform_patches;
 use super::panel::{Panels, patch_row};
+use super::points::Points;
 use super::product::{Product, multiply};
-use super::shape::{POINTS, Shape};
+use super::shape::{Form, Shape};
+use super::transform::{Adjoint, Strided, Unit};
 use super::weights::{transform_weight_gradient_part, transform_weight_gradients, weight_gradient_panels};
 use super::workspace::{LINE, Workspace};
 use super::{Shared, WeightGradient, check_len};
@@ -28,8 +31,8 @@ const ACCUMULATOR_BYTES: usize = 8 << 20;
 const MAX_GROUPS: usize = 8;
 /// Tiles that are transformed at a time by a thread that works alone.
 const TILES_ALONE: usize = 32;
-/// Floats of transformed tiles up to which all may form one block: 16 MiB.
-const ALL_TILES: usize = 4 << 20;
+/// Floats of transformed tiles up to which all may form one block: 24 MiB.
+const ALL_TILES: usize = 6 << 20;
 /// Floats of a block that threads share.
 const SHARED_BLOCK_FLOATS: usize = 900_000;
 /// Tiles that one thread transforms in one go, where threads share a block.
@@ -37,6 +40,15 @@ const TILES_AT_ONCE: usize = 8;
 
 /// Runs `pass`.
 pub(super) fn backward_weights<S: Simd, L: OnLoad>(s: S, pass: WeightGradient<'_, L>) {
+    match pass.shape.form() {
+        Form::Unit => backward_weights_by::<Unit, S, L>(s, pass),
+        Form::Strided => backward_weights_by::<Strided, S, L>(s, pass),
+        Form::StridedBack(_) => unreachable!("a Winograd is of a convolution, not of its gradient's way"),
+    }
+}
+
+/// The same by the transforms of the shape's form.
+fn backward_weights_by<T: Adjoint, S: Simd, L: OnLoad>(s: S, pass: WeightGradient<'_, L>) {
     let WeightGradient {
         shape,
         x,
@@ -52,9 +64,10 @@ pub(super) fn backward_weights<S: Simd, L: OnLoad>(s: S, pass: WeightGradient<'_
     check_len("a weight's gradient", dw.len(), shape.weight());
     load.check(c);
 
-    let panels = Panels::new(s, k, c);
-    let job = Job {
+    let panels = Panels::new(s, k, c, T::ALL_POINTS);
+    let job = Job::<T, S, L> {
         s,
+        transform: PhantomData,
         shape: &shape,
         panels,
         x,
@@ -69,9 +82,9 @@ pub(super) fn backward_weights<S: Simd, L: OnLoad>(s: S, pass: WeightGradient<'_
     let du = if groups > 1 {
         job.in_groups(groups, workspace)
     } else {
-        job.in_shared_blocks(shared_block_tiles(&panels), workspace)
+        job.in_shared_blocks(shared_block_tiles::<T>(&panels), workspace)
     };
-    transform_weight_gradients(s, du, panels, dw);
+    transform_weight_gradients::<T, S>(s, du, panels, dw);
 }
 
 /// Groups of tiles; 1 means that all threads share each block.
@@ -83,8 +96,8 @@ fn groups(shape: &Shape, panels: &Panels) -> usize {
 }
 
 /// Tiles of a shared block: as many as keep it within 3.5 MB, in whole parts of [`TILES_AT_ONCE`].
-fn shared_block_tiles(panels: &Panels) -> usize {
-    let tiles = SHARED_BLOCK_FLOATS / (POINTS * (panels.channels + panels.depth));
+fn shared_block_tiles<T: Adjoint>(panels: &Panels) -> usize {
+    let tiles = SHARED_BLOCK_FLOATS / (T::ALL_POINTS * (panels.channels + panels.depth));
     tiles.clamp(16, 128) / TILES_AT_ONCE * TILES_AT_ONCE
 }
 
@@ -92,6 +105,7 @@ fn shared_block_tiles(panels: &Panels) -> usize {
 #[derive(Clone, Copy, Debug)]
 struct Block {
     tiles: usize,
+    points: usize,
     v_row: usize,
     v_plane: usize,
     z_stride: usize,
@@ -99,11 +113,12 @@ struct Block {
 }
 
 impl Block {
-    fn new<S: Simd>(tiles: usize, panels: &Panels) -> Self {
+    fn new<T: Adjoint, S: Simd>(tiles: usize, panels: &Panels) -> Self {
         let v_row = patch_row::<S>(panels.depth);
         let z_stride = tiles * panels.full_width();
         Self {
             tiles,
+            points: T::ALL_POINTS,
             v_row,
             v_plane: (tiles * v_row).next_multiple_of(LINE) + LINE,
             z_stride,
@@ -112,13 +127,14 @@ impl Block {
     }
 
     fn len(&self) -> usize {
-        POINTS * (self.v_plane + self.z_plane)
+        self.points * (self.v_plane + self.z_plane)
     }
 }
 
 /// The operands.
-struct Job<'a, S, L> {
+struct Job<'a, T, S, L> {
     s: S,
+    transform: PhantomData<T>,
     shape: &'a Shape,
     panels: Panels,
     x: &'a [f32],
@@ -126,11 +142,11 @@ struct Job<'a, S, L> {
     dy: &'a [f32],
 }
 
-impl<S: Simd, L: OnLoad> Job<'_, S, L> {
+impl<T: Adjoint, S: Simd, L: OnLoad> Job<'_, T, S, L> {
     /// Accumulates group by group; returns the groups' accumulators.
     fn in_groups<'w>(&self, groups: usize, workspace: &'w mut Workspace) -> &'w [f32] {
         let tiles = self.shape.tiles();
-        let block = Block::new::<S>(TILES_ALONE, &self.panels);
+        let block = Block::new::<T, S>(TILES_ALONE, &self.panels);
         let du = workspace.weights.floats(groups * self.panels.len());
         let threads = rayon::current_num_threads().min(groups);
         if workspace.threads.len() < threads {
@@ -171,11 +187,12 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
             // SAFETY: the scratch has the block's length, the range is of at most the block's tiles, and this thread alone
             // uses the scratch.
             unsafe { self.transform(range.clone(), 0, block, at) };
+            let points = Points::<T>::new(self.shape, range);
             for index in 0..self.products() {
                 let target = self.target(accumulator, index);
-                // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now; the
+                // SAFETY: the range's rows of the block have just been transformed, and nobody writes to them now; the
                 // accumulator is this group's, and initialised by its first block.
-                unsafe { self.multiply(target, range.len(), first == start, block, at) };
+                unsafe { self.multiply(target, &points, first == start, block, at) };
             }
         }
     }
@@ -183,36 +200,38 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
     /// Accumulates block by block of `tiles` tiles, all threads sharing each; returns the one accumulator.
     fn in_shared_blocks<'w>(&self, tiles: usize, workspace: &'w mut Workspace) -> &'w [f32] {
         let all = self.shape.tiles();
-        let block = Block::new::<S>(tiles.min(all), &self.panels);
+        let block = Block::new::<T, S>(tiles.min(all), &self.panels);
         let du = workspace.weights.floats(self.panels.len());
         let accumulator = Shared(du.as_mut_ptr());
         let scratch = Shared(workspace.shared.floats(block.len()).as_mut_ptr());
         for first in (0..all).step_by(block.tiles) {
             let range = first..all.min(first + block.tiles);
             self.transform_shared(range.clone(), block, scratch);
+            let points = Points::<T>::new(self.shape, range);
             (0..self.products()).into_par_iter().for_each(|index| {
                 let target = self.target(accumulator, index);
-                // SAFETY: rows `0..range.len()` of the block have just been transformed, and nobody writes to them now; each
-                // index has its own plane of the accumulator, initialised by the first block.
-                unsafe { self.multiply(target, range.len(), first == 0, block, scratch) };
+                // SAFETY: the range's rows of the block have just been transformed, and nobody writes to them now; each index
+                // has its own plane of the accumulator, initialised by the first block.
+                unsafe { self.multiply(target, &points, first == 0, block, scratch) };
             });
         }
         du
     }
 
-    /// Whether the transformed tiles are fewer floats than the accumulator, and few enough to be held at once.
+    /// Whether the transformed tiles are fewer floats than the accumulator read and written, and few enough to be held at once.
     fn fits_one_block(&self) -> bool {
         let Panels { channels, depth, .. } = self.panels;
         let transformed = self.shape.tiles() * (channels + depth);
-        transformed < channels * depth && POINTS * transformed <= ALL_TILES
+        transformed < 2 * channels * depth && T::ALL_POINTS * transformed <= ALL_TILES
     }
 
     /// Transforms all tiles at once, then computes `dw` panel by panel.
     fn by_panels(&self, dw: &mut [f32], workspace: &mut Workspace) {
         let (tiles, panels) = (self.shape.tiles(), &self.panels);
-        let block = Block::new::<S>(tiles, panels);
+        let block = Block::new::<T, S>(tiles, panels);
         let scratch = Shared(workspace.shared.floats(block.len()).as_mut_ptr());
         self.transform_shared(0..tiles, block, scratch);
+        let points = Points::<T>::new(self.shape, 0..tiles);
         let threads = rayon::current_num_threads().min(panels.count());
         if workspace.threads.len() < threads {
             workspace.threads.resize_with(threads, Default::default);
@@ -236,9 +255,9 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
                             };
                             // SAFETY: rows `0..tiles` of the block have been transformed, and nobody writes to them now; the plane
                             // is this thread's.
-                            unsafe { self.multiply(target, tiles, true, block, scratch) };
+                            unsafe { self.multiply(target, &points, true, block, scratch) };
                         }
-                        transform_weight_gradient_part(self.s, du, self.panels, part, dw);
+                        transform_weight_gradient_part::<T, S>(self.s, du, self.panels, part, dw);
                     }
                 }
             });
@@ -267,9 +286,9 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
     unsafe fn transform(&self, tiles: Range<usize>, slot: usize, block: Block, scratch: Shared) {
         let v = scratch.get().wrapping_add(slot * block.v_row);
         let strides = [block.v_plane, block.v_row];
-        // SAFETY: `x` has the shape's length; rows from `slot` on of the 36 planes of `v_plane` floats are this call's.
+        // SAFETY: `x` has the shape's length; rows from `slot` on of the planes of `v_plane` floats are this call's.
         unsafe {
-            transform_patches(
+            transform_patches::<T, S, L>(
                 self.s,
                 self.shape,
                 self.x.as_ptr(),
@@ -279,7 +298,7 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
                 strides,
             );
         };
-        let z = scratch.get().wrapping_add(POINTS * block.v_plane);
+        let z = scratch.get().wrapping_add(T::ALL_POINTS * block.v_plane);
         let panels = GradientPanels {
             z,
             plane: block.z_plane,
@@ -288,7 +307,7 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
         };
         // SAFETY: `dy` has the shape's length; a plane has `z_stride` floats for each panel, enough for the block's rows,
         // and those from `slot` on are this call's.
-        unsafe { transform_gradients(self.s, self.shape, self.dy.as_ptr(), tiles, panels) };
+        unsafe { transform_gradients::<T, S>(self.s, self.shape, self.dy.as_ptr(), tiles, panels) };
     }
 
     /// Where the `index`th product goes in an accumulator. Products of the same point follow one another: they share its
@@ -310,39 +329,48 @@ impl<S: Simd, L: OnLoad> Job<'_, S, L> {
 
     /// Products that a block takes.
     fn products(&self) -> usize {
-        POINTS * self.panels.count()
+        T::ALL_POINTS * self.panels.count()
     }
 
-    /// Adds the product of the block's first `rows` tiles to `target`, or stores it there if it is the `first` one.
+    /// Adds the product of the block's tiles to `target`, or stores it there if it is the `first` one. Tiles whose gradients
+    /// are zero at the target's point are left out.
     ///
     /// # Safety
-    /// - Point, panel and channels are the shape's; these rows of the block in `scratch` are initialised, and nobody
-    ///   writes to them during the call.
+    /// - Point, panel and channels are the shape's; `points` are of the tiles in the block's rows from 0 on, initialised in
+    ///   `scratch`, and nobody writes to them during the call.
     /// - The plane is writable for the target's channels, initialised unless `first`, and nobody else uses it during the
     ///   call.
-    unsafe fn multiply(&self, target: Target, rows: usize, first: bool, block: Block, scratch: Shared) {
+    unsafe fn multiply(&self, target: Target, points: &Points<T>, first: bool, block: Block, scratch: Shared) {
         let width = self.panels.width(target.panel);
         let v = scratch.get().wrapping_add(target.point * block.v_plane);
         let z = scratch
             .get()
-            .wrapping_add(POINTS * block.v_plane + target.point * block.z_plane);
-        let product = Product {
+            .wrapping_add(T::ALL_POINTS * block.v_plane + target.point * block.z_plane);
+        let product = |tiles: Range<usize>| Product {
             rows: target.channels.len(),
-            depth: rows,
-            a: v.wrapping_add(target.channels.start),
+            depth: tiles.len(),
+            a: v.wrapping_add(tiles.start * block.v_row + target.channels.start),
             a_stride: block.v_row,
-            b: z.wrapping_add(target.panel * block.z_stride),
+            b: z.wrapping_add(target.panel * block.z_stride + tiles.start * width),
             c: target.plane,
             c_stride: width,
             next: target.next,
         };
+        let (head, tail) = match points.runs(target.point) {
+            [] => (0..0, &[][..]),
+            [head, tail @ ..] => (head.clone(), tail),
+        };
         if first {
-            // SAFETY: A is `rows` rows of a plane of patches, at these channels, B as many of a panel of gradients, `width`
-            // lanes wide; C is a plane of an accumulator, a row of `width` lanes for each channel.
-            unsafe { multiply::<S, true, false>(self.s, product, width) };
+            // SAFETY: A is these tiles' rows of a plane of patches, at these channels, B as many of a panel of gradients,
+            // `width` lanes wide; C is a plane of an accumulator, a row of `width` lanes for each channel.
+            unsafe { multiply::<S, true, false>(self.s, product(head), width) };
         } else {
             // SAFETY: as above, and the first block has initialised C.
-            unsafe { multiply::<S, true, true>(self.s, product, width) };
+            unsafe { multiply::<S, true, true>(self.s, product(head), width) };
+        }
+        for tiles in tail {
+            // SAFETY: as above, and C has just been initialised or added to.
+            unsafe { multiply::<S, true, true>(self.s, product(tiles.clone()), width) };
         }
     }
 }

@@ -13,8 +13,9 @@ use super::convolve::{Operands, Sums};
 use super::hooks::{Epilogue, OnLoad};
 use super::output::Products;
 use super::panel::patch_row;
+use super::points::Points;
 use super::product::{Product, multiply};
-use super::shape::POINTS;
+use super::transform::Transform;
 use super::weights::{Direction, transform_weight_part};
 use super::workspace::{LINE, Workspace};
 use crate::simd::Simd;
@@ -25,8 +26,8 @@ const TILES_AT_ONCE: usize = 8;
 const BLOCK: usize = 32;
 
 /// Runs a pass with weights `w`; returns the sums.
-pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
-    operands: Operands<'_, S, L, E>,
+pub(super) fn convolve<'w, T: Transform, S: Simd, L: OnLoad, E: Epilogue>(
+    operands: Operands<'_, T, S, L, E>,
     w: &[f32],
     direction: Direction,
     workspace: &'w mut Workspace,
@@ -35,7 +36,7 @@ pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
     let tiles = shape.tiles();
     let v_row = patch_row::<S>(panels.depth);
     let v_plane = (tiles * v_row).next_multiple_of(LINE) + LINE;
-    let v = workspace.shared.floats(POINTS * v_plane);
+    let v = workspace.shared.floats(T::ALL_POINTS * v_plane);
     let v_at = Shared(v.as_mut_ptr());
     (0..tiles.div_ceil(TILES_AT_ONCE))
         .into_par_iter()
@@ -43,7 +44,7 @@ pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
         .for_each(|part| {
             let part = part * TILES_AT_ONCE..tiles.min((part + 1) * TILES_AT_ONCE);
             let v = v_at.get().wrapping_add(part.start * v_row);
-            // SAFETY: the tiles are the shape's; `v` has 36 planes of `v_plane` floats, holding all tiles with rows of the
+            // SAFETY: the tiles are the shape's; `v` has planes of `v_plane` floats, holding all tiles with rows of the
             // channels rounded up to a vector, and no two parts have a row in common.
             unsafe { operands.transform_patches(part, v, [v_plane, v_row]) };
         });
@@ -57,12 +58,13 @@ pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
     if workspace.threads.len() < threads {
         workspace.threads.resize_with(threads, Default::default);
     }
+    let points = Points::<T>::new(shape, 0..tiles);
     let next = AtomicUsize::new(0);
     workspace.threads[..threads]
         .par_iter_mut()
         .with_max_len(1)
         .for_each(|scratch| {
-            let scratch = scratch.floats(panels.part_len() + POINTS * m_plane);
+            let scratch = scratch.floats(panels.part_len() + T::ALL_POINTS * m_plane);
             let (u, m) = scratch.split_at_mut(panels.part_len());
             let m = m.as_mut_ptr();
             loop {
@@ -71,22 +73,26 @@ pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
                     break;
                 }
                 for part in panels.parts(panel) {
-                    transform_weight_part(s, w, direction, panels, part.clone(), u);
-                    for point in 0..POINTS {
+                    transform_weight_part::<T, S>(s, w, direction, panels, part.clone(), u);
+                    let products =
+                        (0..T::ALL_POINTS).flat_map(|point| points.runs(point).iter().map(move |rows| (point, rows)));
+                    for (point, rows) in products {
                         let product = Product {
-                            rows: tiles,
+                            rows: rows.len(),
                             depth: part.depth.len(),
-                            a: v_at.get().wrapping_add(point * v_plane + part.depth.start),
+                            a: v_at
+                                .get()
+                                .wrapping_add(point * v_plane + rows.start * v_row + part.depth.start),
                             a_stride: v_row,
-                            b: u[point * part.plane..].as_ptr(),
-                            c: m.wrapping_add(point * m_plane),
+                            b: u[points.plane(point) * part.plane..].as_ptr(),
+                            c: m.wrapping_add(point * m_plane + rows.start * m_row),
                             c_stride: m_row,
                             next: None,
                         };
                         let width = panels.width(panel);
                         if part.depth.start == 0 {
-                            // SAFETY: A is columns of a plane of `v`, all written and no longer written to; B a plane of `u`; C
-                            // a plane of `m`, which holds all tiles with rows of a full panel; `u` and `m` are this thread's.
+                            // SAFETY: A is columns of rows of a plane of `v`, all written and no longer written to; B a plane of
+                            // `u`; C rows of a plane of `m`, as wide as a full panel; `u` and `m` are this thread's.
                             unsafe { multiply::<S, false, false>(s, product, width) };
                         } else {
                             // SAFETY: as above, and the first part has initialised C.

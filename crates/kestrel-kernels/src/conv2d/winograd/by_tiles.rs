@@ -1,7 +1,7 @@
 //! The forward pass, block of tiles by block of tiles.
 //!
 //! A block goes through all three stages on one thread: its patches are transformed, then for each range of output
-//! channels come 36 products and the transform of their results.
+//! channels come the products of all points and the transform of their results.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,8 +11,10 @@ use rayon::prelude::*;
 use super::convolve::{Operands, Sums, TILES_OF_MANY_CHANNELS};
 use super::hooks::{Epilogue, OnLoad};
 use super::panel::{Panels, patch_row};
+use super::points::Points;
 use super::product::{Product, multiply};
-use super::shape::{POINTS, Shape};
+use super::shape::Shape;
+use super::transform::Transform;
 use super::weights::{Direction, transform_weights};
 use super::workspace::{LINE, Workspace};
 use super::{Shared, output::Products};
@@ -72,8 +74,8 @@ const fn channels_at_once<S: Simd>() -> usize {
 }
 
 /// Runs a pass with weights `w`; returns the sums.
-pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
-    operands: Operands<'_, S, L, E>,
+pub(super) fn convolve<'w, T: Transform, S: Simd, L: OnLoad, E: Epilogue>(
+    operands: Operands<'_, T, S, L, E>,
     w: &[f32],
     direction: Direction,
     workspace: &'w mut Workspace,
@@ -81,7 +83,7 @@ pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
     let Operands { s, shape, panels, .. } = operands;
     let blocking = Blocking::new::<S>(shape, &panels);
     let u = workspace.weights.floats(panels.len());
-    transform_weights(s, w, direction, panels, u);
+    transform_weights::<T, S>(s, w, direction, panels, u);
     let u = &*u;
     let sums = Sums::new::<E>(&mut workspace.sums, blocking.count * blocking.ranges, blocking.m_row);
 
@@ -95,8 +97,8 @@ pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
         .par_iter_mut()
         .with_max_len(1)
         .for_each(|scratch| {
-            let scratch = scratch.floats(POINTS * (blocking.v_plane + blocking.m_plane));
-            let (v, m) = scratch.split_at_mut(POINTS * blocking.v_plane);
+            let scratch = scratch.floats(T::ALL_POINTS * (blocking.v_plane + blocking.m_plane));
+            let (v, m) = scratch.split_at_mut(T::ALL_POINTS * blocking.v_plane);
             let job = Job { operands, blocking, u };
             loop {
                 let block = next.fetch_add(1, Ordering::Relaxed);
@@ -113,14 +115,14 @@ pub(super) fn convolve<'w, S: Simd, L: OnLoad, E: Epilogue>(
 }
 
 /// What all blocks of a pass share.
-struct Job<'a, S, L, E> {
+struct Job<'a, T, S, L, E> {
     /// Each tile is in one block, and each block is run once.
-    operands: Operands<'a, S, L, E>,
+    operands: Operands<'a, T, S, L, E>,
     blocking: Blocking,
     u: &'a [f32],
 }
 
-impl<S: Simd, L: OnLoad, E: Epilogue> Job<'_, S, L, E> {
+impl<T: Transform, S: Simd, L: OnLoad, E: Epilogue> Job<'_, T, S, L, E> {
     fn run(&self, tiles: Range<usize>, v: &mut [f32], m: &mut [f32], sums: &mut [f32]) {
         let Blocking {
             v_row,
@@ -131,14 +133,14 @@ impl<S: Simd, L: OnLoad, E: Epilogue> Job<'_, S, L, E> {
             ..
         } = self.blocking;
         let (v, m) = (v.as_mut_ptr(), m.as_mut_ptr());
-        // SAFETY: the tiles are the shape's, and `v` has 36 planes of `v_plane` floats, each holding a block's tiles with
+        // SAFETY: the tiles are the shape's, and `v` has planes of `v_plane` floats, each holding a block's tiles with
         // rows of the channels rounded up to a vector.
         unsafe { self.operands.transform_patches(tiles.clone(), v, [v_plane, v_row]) };
         let sums_len = sums.len() / ranges;
         for range in 0..ranges {
             let first = range * channels_at_once::<S>();
             let channels = first..self.operands.panels.channels.min(first + channels_at_once::<S>());
-            self.multiply(tiles.len(), channels.clone(), v, m);
+            self.multiply(tiles.clone(), channels.clone(), v, m);
             let products = Products {
                 m,
                 plane: m_plane,
@@ -156,7 +158,7 @@ impl<S: Simd, L: OnLoad, E: Epilogue> Job<'_, S, L, E> {
     }
 
     /// The products of all points with output channels `channels`, to `m`.
-    fn multiply(&self, tiles: usize, channels: Range<usize>, v: *const f32, m: *mut f32) {
+    fn multiply(&self, tiles: Range<usize>, channels: Range<usize>, v: *const f32, m: *mut f32) {
         let Blocking {
             v_row,
             v_plane,
@@ -168,27 +170,33 @@ impl<S: Simd, L: OnLoad, E: Epilogue> Job<'_, S, L, E> {
         let full = panels.full_width();
         let range = channels.start / full..channels.end.div_ceil(full);
         let prefetch = panels.channels * panels.depth > PREFETCH_FROM;
-        for point in 0..POINTS {
+        let points = Points::<T>::new(self.operands.shape, tiles);
+        for point in 0..T::ALL_POINTS {
+            let next_plane = points.plane((point + 1).min(T::ALL_POINTS - 1));
             for panel in range.clone() {
-                let b = self.u[panel * panels.stride() + point * panels.plane()..].as_ptr();
-                let ahead = if panel + 1 < range.end {
-                    panels.stride()
+                let at =
+                    |panel: usize, plane: usize| self.u[panel * panels.stride() + plane * panels.plane()..].as_ptr();
+                let b = at(panel, points.plane(point));
+                let next = if panel + 1 < range.end {
+                    at(panel + 1, points.plane(point))
                 } else {
-                    panels.plane().wrapping_sub((range.len() - 1) * panels.stride())
+                    at(range.start, next_plane)
                 };
-                let product = Product {
-                    rows: tiles,
-                    depth: panels.depth,
-                    a: v.wrapping_add(point * v_plane),
-                    a_stride: v_row,
-                    b,
-                    c: m.wrapping_add(point * m_plane + panel * full - channels.start),
-                    c_stride: m_row,
-                    next: prefetch.then_some(b.wrapping_add(ahead)),
-                };
-                // SAFETY: A is a plane of `v` with the tiles' rows; B a plane of `u`, which has the panels' length; C a
-                // plane of `m`, whose rows hold these channels rounded up to a vector; this thread alone uses `m`.
-                unsafe { multiply::<S, false, false>(self.operands.s, product, panels.width(panel)) };
+                for rows in points.runs(point) {
+                    let product = Product {
+                        rows: rows.len(),
+                        depth: panels.depth,
+                        a: v.wrapping_add(point * v_plane + rows.start * v_row),
+                        a_stride: v_row,
+                        b,
+                        c: m.wrapping_add(point * m_plane + rows.start * m_row + panel * full - channels.start),
+                        c_stride: m_row,
+                        next: prefetch.then_some(next),
+                    };
+                    // SAFETY: A is these rows of a plane of `v`; B a plane of `u`, which has the panels' length; C these rows
+                    // of a plane of `m`, which hold these channels rounded up to a vector; this thread alone uses `m`.
+                    unsafe { multiply::<S, false, false>(self.operands.s, product, panels.width(panel)) };
+                }
             }
         }
     }

@@ -1,12 +1,14 @@
 //! The forward pass, which with turned and transposed weights is the backward pass to the data: its operands, the choice
 //! of how to cut it up, and the sums of its epilogue.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::hooks::{Epilogue, OnLoad};
 use super::output::{self, Products};
 use super::panel::Panels;
-use super::shape::{POINTS, Shape};
+use super::shape::{Form, Shape};
+use super::transform::{Strided, StridedBack, Transform, Unit};
 use super::weights::Direction;
 use super::workspace::Buffer;
 use super::{Convolution, Shared, by_panels, by_tiles, check_len, input};
@@ -14,11 +16,20 @@ use crate::simd::Simd;
 
 /// Tiles that are multiplied at a time, where there are more than 128 channels.
 pub(super) const TILES_OF_MANY_CHANNELS: usize = 32;
-/// Floats of transformed patches up to which those of all tiles are held at once: 8 MiB.
-const ALL_PATCHES: usize = 2 << 20;
+/// Floats of transformed patches up to which those of all tiles are held at once: 12 MiB.
+const ALL_PATCHES: usize = 3 << 20;
 
 /// Runs `pass`; returns the epilogue's sums, `[SUMS, K]`.
 pub(super) fn convolve<S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convolution<'_, L, E>) -> Vec<f64> {
+    match pass.shape.form() {
+        Form::Unit => convolve_by::<Unit, S, L, E>(s, pass),
+        Form::Strided => convolve_by::<Strided, S, L, E>(s, pass),
+        Form::StridedBack(_) => convolve_by::<StridedBack, S, L, E>(s, pass),
+    }
+}
+
+/// The same by the transforms of the shape's form.
+fn convolve_by<T: Transform, S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convolution<'_, L, E>) -> Vec<f64> {
     let Convolution {
         shape,
         direction,
@@ -42,9 +53,10 @@ pub(super) fn convolve<S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convolution<
     load.check(c);
     epilogue.check(k, y.len());
 
-    let panels = Panels::new(s, k, c);
-    let operands = Operands {
+    let panels = Panels::new(s, k, c, T::ALL_PLANES);
+    let operands = Operands::<T, S, L, E> {
         s,
+        transform: PhantomData,
         shape: &shape,
         panels,
         x,
@@ -53,7 +65,7 @@ pub(super) fn convolve<S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convolution<
         y: Shared(y.as_mut_ptr().cast()),
     };
     // Of patches and weights, the fewer are held at once, transformed; the others pass by.
-    if shape.tiles() < k && POINTS * shape.tiles() * c <= ALL_PATCHES {
+    if shape.tiles() < k && T::ALL_POINTS * shape.tiles() * c <= ALL_PATCHES {
         let sums = by_panels::convolve(operands, w, direction, workspace);
         let ranges = panels.count();
         sums.totals::<E>(k, |unit| unit % ranges * panels.full_width())
@@ -66,8 +78,9 @@ pub(super) fn convolve<S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convolution<
 
 /// What a pass reads and writes. Invariant, established by [`convolve`]: `x` has the length of the shape's input, `y` is
 /// writable for the length of its output, and nobody else uses that during the pass.
-pub(super) struct Operands<'a, S, L, E> {
+pub(super) struct Operands<'a, T, S, L, E> {
     pub(super) s: S,
+    transform: PhantomData<T>,
     pub(super) shape: &'a Shape,
     /// Of output channels over input channels.
     pub(super) panels: Panels,
@@ -77,22 +90,24 @@ pub(super) struct Operands<'a, S, L, E> {
     y: Shared,
 }
 
-impl<S: Copy, L, E> Clone for Operands<'_, S, L, E> {
+impl<T: Copy, S: Copy, L, E> Clone for Operands<'_, T, S, L, E> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<S: Copy, L, E> Copy for Operands<'_, S, L, E> {}
+impl<T: Copy, S: Copy, L, E> Copy for Operands<'_, T, S, L, E> {}
 
-impl<S: Simd, L: OnLoad, E: Epilogue> Operands<'_, S, L, E> {
+impl<T: Transform, S: Simd, L: OnLoad, E: Epilogue> Operands<'_, T, S, L, E> {
     /// Transforms the patches of `tiles` to `v`.
     ///
     /// # Safety
     /// As [`input::transform_patches`], but for `x`.
     pub(super) unsafe fn transform_patches(&self, tiles: Range<usize>, v: *mut f32, strides: [usize; 2]) {
         // SAFETY: `x` has the length of the shape's input; the rest is the caller's promise.
-        unsafe { input::transform_patches(self.s, self.shape, self.x.as_ptr(), self.load, tiles, v, strides) };
+        unsafe {
+            input::transform_patches::<T, S, L>(self.s, self.shape, self.x.as_ptr(), self.load, tiles, v, strides)
+        };
     }
 
     /// Writes output channels `channels` of `tiles`.
@@ -109,7 +124,16 @@ impl<S: Simd, L: OnLoad, E: Epilogue> Operands<'_, S, L, E> {
         let y = self.y.get();
         // SAFETY: `y` is writable for the length of the shape's output; the rest is the caller's promise.
         unsafe {
-            output::transform_products(self.s, self.shape, products, self.epilogue, tiles, channels, y, sums);
+            output::transform_products::<T, S, E>(
+                self.s,
+                self.shape,
+                products,
+                self.epilogue,
+                tiles,
+                channels,
+                y,
+                sums,
+            );
         };
     }
 }

@@ -1,10 +1,11 @@
 //! Transforms tiles of the output's gradient for the weights' gradient: `Z = A dY Aᵀ` for each tile and channel.
 
 use std::hint::black_box;
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::shape::{PATCH, Shape, TILE};
-use super::transform;
+use super::shape::Shape;
+use super::transform::{self, Adjoint, MOST_OUTPUTS, MOST_POINTS};
 use crate::simd::{Kernel, Simd};
 
 /// Where [`transform_gradients`] writes: `z[point * plane + panel * stride + tile * width + lane]`.
@@ -25,14 +26,15 @@ pub(super) struct GradientPanels {
 /// - `dy` is readable for the shape's output, and `tiles` are tiles of the shape.
 /// - For each point and panel, `slot + tiles.len()` rows are writable, and those from `slot` on used by nobody else
 ///   during the call.
-pub(super) unsafe fn transform_gradients<S: Simd>(
+pub(super) unsafe fn transform_gradients<T: Adjoint, S: Simd>(
     s: S,
     shape: &Shape,
     dy: *const f32,
     tiles: Range<usize>,
     panels: GradientPanels,
 ) {
-    s.vectorize(GradientTiles {
+    s.vectorize(GradientTiles::<T> {
+        transform: PhantomData,
         shape,
         dy,
         tiles,
@@ -41,14 +43,15 @@ pub(super) unsafe fn transform_gradients<S: Simd>(
 }
 
 /// A range of tiles. Invariant: [`transform_gradients`]'s conditions.
-struct GradientTiles<'a> {
+struct GradientTiles<'a, T> {
+    transform: PhantomData<T>,
     shape: &'a Shape,
     dy: *const f32,
     tiles: Range<usize>,
     panels: GradientPanels,
 }
 
-impl Kernel for GradientTiles<'_> {
+impl<T: Adjoint> Kernel for GradientTiles<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -58,14 +61,15 @@ impl Kernel for GradientTiles<'_> {
         for tile in self.shape.tiles_in(self.tiles) {
             let extent = self.shape.tile_extent(tile);
             let dy = self.dy.wrapping_add(((tile.image * p + tile.y) * q + tile.x) * k);
-            let tile = GradientTile {
+            let tile = GradientTile::<T> {
+                transform: PhantomData,
                 dy,
                 strides: [q * k, k],
                 channels: k,
                 panels,
             };
-            if extent == [TILE; 2] {
-                tile.run(s, [TILE; 2]);
+            if extent == [T::TILE; 2] {
+                tile.run(s, [T::TILE; 2]);
             } else {
                 tile.run(s, extent);
             }
@@ -76,7 +80,8 @@ impl Kernel for GradientTiles<'_> {
 
 /// One tile. Invariant, kept by [`GradientTiles`]: the tile's gradients inside the image are readable for `channels` floats
 /// each, and row `slot` of every panel of every point is writable.
-struct GradientTile {
+struct GradientTile<T> {
+    transform: PhantomData<T>,
     dy: *const f32,
     /// Floats from a row to the next, and from a column to the next.
     strides: [usize; 2],
@@ -84,7 +89,7 @@ struct GradientTile {
     panels: GradientPanels,
 }
 
-impl GradientTile {
+impl<T: Adjoint> GradientTile<T> {
     /// Transforms the tile, of which `extent` rows and columns are inside the output.
     #[inline(always)]
     fn run<S: Simd>(&self, s: S, extent: [usize; 2]) {
@@ -111,27 +116,27 @@ impl GradientTile {
         channel: usize,
         vector: impl Fn(*const f32) -> S::V,
     ) {
-        let mut halves = [[s.zero(); PATCH]; TILE];
-        for (x, half) in halves.iter_mut().enumerate() {
+        let mut halves = [[s.zero(); MOST_POINTS]; MOST_OUTPUTS];
+        for (x, half) in halves[..T::TILE].iter_mut().enumerate() {
             *half = if x < columns {
                 let top = self.dy.wrapping_add(x * self.strides[1] + channel);
-                let mut column = [s.zero(); TILE];
-                for (y, gradient) in column.iter_mut().enumerate() {
+                let mut column = [s.zero(); MOST_OUTPUTS];
+                for (y, gradient) in column[..T::TILE].iter_mut().enumerate() {
                     if y < rows {
                         *gradient = vector(top.wrapping_add(y * self.strides[0]));
                     }
                 }
-                transform::output_adjoint(s, column)
+                T::output_adjoint(s, column)
             } else {
-                [s.zero(); PATCH]
+                [s.zero(); MOST_POINTS]
             };
         }
         // Opaque, so that the planes' addresses are stepped through, not computed ahead and spilled.
         let plane = black_box(self.panels.plane);
         let mut target = self.target::<S>(channel);
-        for y in 0..PATCH {
-            let row = transform::output_adjoint(s, transform::across(&halves, y));
-            for &value in &row {
+        for y in 0..T::POINTS {
+            let row = T::output_adjoint(s, transform::across(&halves, y));
+            for &value in &row[..T::POINTS] {
                 // SAFETY: the invariant: row `slot` of this panel is writable in each plane.
                 unsafe { s.store(target, value) };
                 target = target.wrapping_add(plane);
@@ -157,12 +162,12 @@ impl GradientTile {
     /// Asks for the gradients of the next tile, a cache line each.
     #[inline(always)]
     fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
-        if channel.is_multiple_of(16) {
-            for y in 0..TILE {
+        if T::NEIGHBOURS && channel.is_multiple_of(16) {
+            for y in 0..T::TILE {
                 let next = self
                     .dy
-                    .wrapping_add(y * self.strides[0] + TILE * self.strides[1] + channel);
-                for x in 0..TILE {
+                    .wrapping_add(y * self.strides[0] + T::TILE * self.strides[1] + channel);
+                for x in 0..T::TILE {
                     s.prefetch(next.wrapping_add(x * self.strides[1]));
                 }
             }

@@ -1,11 +1,12 @@
 //! Transforms patches of the input: `V = Bᵀ d B` for each tile and channel.
 
 use std::hint::black_box;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::hooks::OnLoad;
-use super::shape::{PATCH, Shape};
-use super::transform;
+use super::shape::Shape;
+use super::transform::{self, MOST_POINTS, Transform};
 use crate::simd::{Kernel, Simd};
 
 /// Transforms the patches of `tiles` to `v[point * plane + (tile - tiles.start) * row + channel]`.
@@ -14,9 +15,9 @@ use crate::simd::{Kernel, Simd};
 ///
 /// # Safety
 /// - `x` is readable for the shape's input, and `tiles` are tiles of the shape.
-/// - `row` is at least the input channels rounded up to a vector, and at `v + point * plane`, for each of the 36 points,
+/// - `row` is at least the input channels rounded up to a vector, and at `v + point * plane`, for each point,
 ///   `tiles.len() * row` floats are writable and used by nobody else during the call.
-pub(super) unsafe fn transform_patches<S: Simd, L: OnLoad>(
+pub(super) unsafe fn transform_patches<T: Transform, S: Simd, L: OnLoad>(
     s: S,
     shape: &Shape,
     x: *const f32,
@@ -25,7 +26,8 @@ pub(super) unsafe fn transform_patches<S: Simd, L: OnLoad>(
     v: *mut f32,
     [plane, row]: [usize; 2],
 ) {
-    s.vectorize(Patches {
+    s.vectorize(Patches::<T, L> {
+        transform: PhantomData,
         shape,
         x,
         load,
@@ -37,7 +39,8 @@ pub(super) unsafe fn transform_patches<S: Simd, L: OnLoad>(
 }
 
 /// A range of tiles. Invariant: [`transform_patches`]'s conditions.
-struct Patches<'a, L> {
+struct Patches<'a, T, L> {
+    transform: PhantomData<T>,
     shape: &'a Shape,
     x: *const f32,
     load: &'a L,
@@ -47,17 +50,18 @@ struct Patches<'a, L> {
     row: usize,
 }
 
-impl<L: OnLoad> Kernel for Patches<'_, L> {
+impl<T: Transform, L: OnLoad> Kernel for Patches<'_, T, L> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let [_, h, w, c] = self.shape.input();
-        let margin = (self.shape.padding() * (w + 1)) as isize;
         let mut v = self.v;
         for tile in self.shape.tiles_in(self.tiles) {
-            let corner = ((tile.image * h + tile.y) * w + tile.x) as isize - margin;
-            let patch = Patch {
+            let [top, left] = [tile.y, tile.x].map(|at| self.shape.patch_start(at));
+            let corner = ((tile.image * h) as isize + top) * w as isize + left;
+            let patch = Patch::<T, L> {
+                transform: PhantomData,
                 // The corner may lie outside the image: the pointer wraps, and is not read there.
                 corner: self.x.wrapping_offset(corner * c as isize),
                 strides: [w * c, c],
@@ -69,11 +73,12 @@ impl<L: OnLoad> Kernel for Patches<'_, L> {
             };
             // Known rows make straight code: of an inner tile, and of those at an edge with one row beyond it.
             let rows = self.shape.patch_rows(tile.y);
-            match (rows.start, rows.end) {
-                (0, 6) => patch.run(s, 0..6),
-                (1, 6) => patch.run(s, 1..6),
-                (0, 5) => patch.run(s, 0..5),
-                (1, 5) => patch.run(s, 1..5),
+            let most = T::PATCH;
+            match (rows.start, most - rows.end) {
+                (0, 0) => patch.run(s, 0..most),
+                (1, 0) => patch.run(s, 1..most),
+                (0, 1) => patch.run(s, 0..most - 1),
+                (1, 1) => patch.run(s, 1..most - 1),
                 _ => patch.run(s, rows),
             }
             v = v.wrapping_add(self.row);
@@ -83,7 +88,8 @@ impl<L: OnLoad> Kernel for Patches<'_, L> {
 
 /// One tile's patch. Invariant, kept by [`Patches`]: the pixels in the image's rows and in `columns` are readable for
 /// `channels` floats each, and every plane of `v` is writable for the channels rounded up to a vector.
-struct Patch<'a, L> {
+struct Patch<'a, T, L> {
+    transform: PhantomData<T>,
     corner: *const f32,
     /// Floats from a row to the next, and from a column to the next.
     strides: [usize; 2],
@@ -94,7 +100,7 @@ struct Patch<'a, L> {
     plane: usize,
 }
 
-impl<L: OnLoad> Patch<'_, L> {
+impl<T: Transform, L: OnLoad> Patch<'_, T, L> {
     /// Transforms the patch, of which `rows` are inside the image.
     #[inline(always)]
     fn run<S: Simd>(&self, s: S, rows: Range<usize>) {
@@ -125,29 +131,29 @@ impl<L: OnLoad> Patch<'_, L> {
         let constants = self.load.channels(s, channel, lanes);
         let [row_stride, column_stride] = black_box(self.strides);
         let mut top = self.corner.wrapping_add(channel);
-        let mut columns = [[s.zero(); PATCH]; PATCH];
-        for (x, column) in columns.iter_mut().enumerate() {
+        let mut columns = [[s.zero(); MOST_POINTS]; MOST_POINTS];
+        for (x, column) in columns[..T::PATCH].iter_mut().enumerate() {
             *column = if self.columns.contains(&x) {
                 let mut at = top;
-                let mut pixels = [s.zero(); PATCH];
-                for (y, pixel) in pixels.iter_mut().enumerate() {
+                let mut pixels = [s.zero(); MOST_POINTS];
+                for (y, pixel) in pixels[..T::PATCH].iter_mut().enumerate() {
                     if rows.contains(&y) {
                         *pixel = L::apply(s, constants, vector(at));
                     }
                     at = at.wrapping_add(row_stride);
                 }
-                transform::input(s, pixels)
+                T::input(s, pixels)
             } else {
-                [s.zero(); PATCH]
+                [s.zero(); MOST_POINTS]
             };
             top = top.wrapping_add(column_stride);
         }
         // Opaque, so that the planes' addresses are stepped through, not computed ahead and spilled.
         let plane = black_box(self.plane);
         let mut target = self.v.wrapping_add(channel);
-        for y in 0..PATCH {
-            let row = transform::input(s, transform::across(&columns, y));
-            for &value in &row {
+        for y in 0..T::POINTS {
+            let row = T::input(s, transform::across(&columns, y));
+            for &value in &row[..T::POINTS] {
                 // SAFETY: the invariant: each plane is writable at this vector of channels.
                 unsafe { s.store(target, value) };
                 target = target.wrapping_add(plane);
@@ -158,11 +164,11 @@ impl<L: OnLoad> Patch<'_, L> {
     /// Asks for the pixels that the next tile has and this one has not, a cache line each.
     #[inline(always)]
     fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
-        if channel.is_multiple_of(16) {
-            for y in 2..PATCH {
+        if T::NEIGHBOURS && channel.is_multiple_of(16) {
+            for y in 2..T::PATCH {
                 let next = self
                     .corner
-                    .wrapping_add(y * self.strides[0] + PATCH * self.strides[1] + channel);
+                    .wrapping_add(y * self.strides[0] + T::PATCH * self.strides[1] + channel);
                 for x in 0..4 {
                     s.prefetch(next.wrapping_add(x * self.strides[1]));
                 }

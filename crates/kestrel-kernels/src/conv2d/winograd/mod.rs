@@ -1,4 +1,5 @@
-//! Winograd convolution F(4x4, 3x3): 3x3 kernels with stride 1, in a quarter of a direct convolution's multiplications.
+//! Winograd convolution: 3x3 kernels with stride 1 in a quarter of a direct convolution's multiplications, by F(4x4, 3x3), and
+//! with stride 2 in seven tenths of them, by F(2, 2) on each phase of the image.
 //!
 //! A 4x4 tile of output is `Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A`, with `d` the 6x6 patch of input under it; summed over input
 //! channels, the elementwise products become 36 matrix products, one for each point of the transformed patch:
@@ -27,6 +28,7 @@ pub mod hooks;
 mod input;
 mod output;
 mod panel;
+mod points;
 mod product;
 mod shape;
 mod transform;
@@ -41,7 +43,7 @@ use std::mem::MaybeUninit;
 use weights::Direction;
 pub use workspace::Workspace;
 
-/// A 3x3 stride-1 convolution of one shape, with its three passes.
+/// A 3x3 convolution of one shape with stride 1 or 2, with its three passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Winograd {
     shape: Shape,
@@ -73,7 +75,7 @@ impl Winograd {
     /// If a slice has another length than its shape.
     ///
     /// # Source
-    /// `torch.nn.functional.conv2d` with `stride=1`; Lavin and Gray (2016).
+    /// `torch.nn.functional.conv2d`; Lavin and Gray (2016).
     pub fn forward(&self, x: &[f32], w: &[f32], y: &mut [f32], workspace: &mut Workspace) {
         // SAFETY: a pass writes every output.
         let y = unsafe { element::to_be_written(y) };
@@ -118,7 +120,7 @@ impl Winograd {
     /// If a slice has another length than its shape.
     ///
     /// # Source
-    /// `torch.nn.grad.conv2d_input` with `stride=1`.
+    /// `torch.nn.grad.conv2d_input`.
     pub fn backward_data(&self, dy: &[f32], w: &[f32], dx: &mut [f32], workspace: &mut Workspace) {
         // SAFETY: a pass writes every output.
         let dx = unsafe { element::to_be_written(dx) };
@@ -163,7 +165,7 @@ impl Winograd {
     /// If a slice has another length than its shape.
     ///
     /// # Source
-    /// `torch.nn.grad.conv2d_weight` with `stride=1`.
+    /// `torch.nn.grad.conv2d_weight`.
     pub fn backward_weights(&self, x: &[f32], dy: &[f32], dw: &mut [f32], workspace: &mut Workspace) {
         self.backward_weights_with(x, &Identity, dy, dw, workspace);
     }

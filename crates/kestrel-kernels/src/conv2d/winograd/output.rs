@@ -1,11 +1,12 @@
 //! Transforms products to outputs: `Y = Aᵀ M A` for each tile and channel, through an epilogue.
 
 use std::hint::black_box;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::hooks::{Epilogue, Sums};
-use super::shape::{PATCH, Shape, TILE};
-use super::transform;
+use super::shape::Shape;
+use super::transform::{self, MOST_OUTPUTS, MOST_POINTS, Transform};
 use crate::simd::{self, Kernel, Simd};
 
 /// Products of a block of tiles and a range of output channels: `m[point * plane + tile * row + channel]`.
@@ -21,10 +22,10 @@ pub(super) struct Products {
 /// # Safety
 /// - `tiles` are tiles of the shape, `channels` output channels of it, starting at a multiple of a vector.
 /// - The products are readable: for each point, `tiles.len() * row` floats, `row` being at least the number of channels
-///   rounded up to a vector.
+///   rounded up to a vector. Those that [`Shape::runs`] leaves out may hold anything.
 /// - `y` is writable for the shape's output; nobody else uses the tiles' outputs at these channels during the call.
 #[allow(clippy::too_many_arguments, reason = "the pass's four operands and their ranges")]
-pub(super) unsafe fn transform_products<S: Simd, E: Epilogue>(
+pub(super) unsafe fn transform_products<T: Transform, S: Simd, E: Epilogue>(
     s: S,
     shape: &Shape,
     products: Products,
@@ -34,7 +35,8 @@ pub(super) unsafe fn transform_products<S: Simd, E: Epilogue>(
     y: *mut f32,
     sums: &mut [f32],
 ) {
-    s.vectorize(OutputTiles {
+    s.vectorize(OutputTiles::<T, E> {
+        transform: PhantomData,
         shape,
         products,
         epilogue,
@@ -46,7 +48,8 @@ pub(super) unsafe fn transform_products<S: Simd, E: Epilogue>(
 }
 
 /// A range of tiles and channels. Invariant: [`transform_products`]'s conditions.
-struct OutputTiles<'a, E> {
+struct OutputTiles<'a, T, E> {
+    transform: PhantomData<T>,
     shape: &'a Shape,
     products: Products,
     epilogue: &'a E,
@@ -56,7 +59,7 @@ struct OutputTiles<'a, E> {
     sums: &'a mut [f32],
 }
 
-impl<E: Epilogue> Kernel for OutputTiles<'_, E> {
+impl<T: Transform, E: Epilogue> Kernel for OutputTiles<'_, T, E> {
     type Output = ();
 
     #[inline(always)]
@@ -66,7 +69,8 @@ impl<E: Epilogue> Kernel for OutputTiles<'_, E> {
         let mut m = self.products.m;
         for tile in self.shape.tiles_in(self.tiles) {
             let extent = self.shape.tile_extent(tile);
-            let mut tile = OutputTile {
+            let mut tile = OutputTile::<T, E> {
+                transform: PhantomData,
                 m,
                 plane: self.products.plane,
                 y: self.y,
@@ -78,8 +82,8 @@ impl<E: Epilogue> Kernel for OutputTiles<'_, E> {
                 sums_row: self.products.row,
                 streams,
             };
-            if extent == [TILE; 2] {
-                tile.run(s, [TILE; 2]);
+            if extent == [T::TILE; 2] {
+                tile.run(s, [T::TILE; 2]);
             } else {
                 tile.run(s, extent);
             }
@@ -93,7 +97,8 @@ impl<E: Epilogue> Kernel for OutputTiles<'_, E> {
 
 /// One tile. Invariant, kept by [`OutputTiles`]: every plane of `m` is readable for the channels rounded up to a vector,
 /// and the tile's outputs at `index` that lie inside the image are writable at `channels`, by this kernel alone.
-struct OutputTile<'a, E> {
+struct OutputTile<'a, T, E> {
+    transform: PhantomData<T>,
     m: *const f32,
     plane: usize,
     y: *mut f32,
@@ -109,7 +114,7 @@ struct OutputTile<'a, E> {
     streams: bool,
 }
 
-impl<E: Epilogue> OutputTile<'_, E> {
+impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
     /// Transforms the tile, of which `extent` rows and columns are inside the output.
     #[inline(always)]
     fn run<S: Simd>(&mut self, s: S, extent: [usize; 2]) {
@@ -148,25 +153,25 @@ impl<E: Epilogue> OutputTile<'_, E> {
         // Opaque, so that addresses are stepped through, not computed ahead and spilled.
         let (plane, [row_stride, column_stride]) = black_box((self.plane, self.strides));
         let mut top = self.m.wrapping_add(channel - self.channels.start);
-        let mut halves = [[s.zero(); TILE]; PATCH];
-        for half in &mut halves {
+        let mut halves = [[s.zero(); MOST_OUTPUTS]; MOST_POINTS];
+        for half in &mut halves[..T::POINTS] {
             let mut at = top;
-            let mut column = [s.zero(); PATCH];
-            for product in &mut column {
+            let mut column = [s.zero(); MOST_POINTS];
+            for product in &mut column[..T::POINTS] {
                 // SAFETY: the invariant: each plane is readable at this vector of channels.
                 *product = unsafe { s.load(at) };
-                at = at.wrapping_add(PATCH * plane);
+                at = at.wrapping_add(T::POINTS * plane);
             }
             top = top.wrapping_add(plane);
-            *half = transform::output(s, column);
+            *half = T::output(s, column);
         }
         let mut constants = self.epilogue.channels(s, channel, lanes);
-        for y in 0..TILE {
+        for y in 0..T::TILE {
             if y >= rows {
                 break;
             }
-            let row = transform::output(s, transform::across(&halves, y));
-            for (x, &value) in row.iter().enumerate() {
+            let row = T::output(s, transform::across(&halves, y));
+            for (x, &value) in row[..T::TILE].iter().enumerate() {
                 if x >= columns {
                     break;
                 }
@@ -185,10 +190,10 @@ impl<E: Epilogue> OutputTile<'_, E> {
     /// Asks for the outputs of the next tile, a cache line each.
     #[inline(always)]
     fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
-        if channel.is_multiple_of(16) {
-            for y in 0..TILE {
-                let next = self.index + y * self.strides[0] + TILE * self.strides[1] + channel;
-                for x in 0..TILE {
+        if T::NEIGHBOURS && channel.is_multiple_of(16) {
+            for y in 0..T::TILE {
+                let next = self.index + y * self.strides[0] + T::TILE * self.strides[1] + channel;
+                for x in 0..T::TILE {
                     s.prefetch(self.y.wrapping_add(next + x * self.strides[1]));
                 }
             }

@@ -1,12 +1,11 @@
-//! Panels: how channels are laid out in the second factor and the result of the 36 products.
+//! Panels: how channels are laid out in the second factor and the result of the products.
 //!
 //! A panel is two vectors of channels wide; the last may be one. The lanes beyond the channels hold zeros. A panel's
-//! 36 planes follow one another, each with a cache line to spare: planes a power of two apart would fall into the same
+//! planes follow one another, each with a cache line to spare: planes a power of two apart would fall into the same
 //! cache sets.
 
 use std::ops::Range;
 
-use super::shape::POINTS;
 use super::workspace::LINE;
 use crate::simd::Simd;
 
@@ -22,21 +21,24 @@ pub(super) fn patch_row<S: Simd>(channels: usize) -> usize {
 /// Depth of a part of a panel, at most: 590 KB in AVX-512's panels, 295 KB in AVX2's.
 const PART_DEPTH: usize = 128;
 
-/// The layout of `channels` channels as `[panel, point, depth, lane]`.
+/// The layout of `channels` channels as `[panel, plane, depth, lane]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Panels {
     /// Channels, without the lanes that fill the last vector.
     pub(super) channels: usize,
     /// Rows of a plane.
     pub(super) depth: usize,
+    /// Planes of a panel: one for each transformed weight, or for each point of its gradient.
+    planes: usize,
     lanes: usize,
 }
 
 impl Panels {
-    pub(super) fn new<S: Simd>(_s: S, channels: usize, depth: usize) -> Self {
+    pub(super) fn new<S: Simd>(_s: S, channels: usize, depth: usize, planes: usize) -> Self {
         Self {
             channels,
             depth,
+            planes,
             lanes: S::LANES,
         }
     }
@@ -72,7 +74,7 @@ impl Panels {
 
     /// Floats from a panel to the next.
     pub(super) fn stride(&self) -> usize {
-        POINTS * self.plane()
+        self.planes * self.plane()
     }
 
     /// Floats of all panels.
@@ -89,7 +91,7 @@ impl Panels {
         }
     }
 
-    /// Consecutive parts of `panel`, whose 36 planes are few enough to stay in a core's cache; all but the last have the
+    /// Consecutive parts of `panel`, whose planes are few enough to stay in a core's cache; all but the last have the
     /// first one's depth.
     pub(super) fn parts(&self, panel: usize) -> impl Iterator<Item = Part> {
         let (depth, step) = (self.depth, self.part_depth());
@@ -101,9 +103,9 @@ impl Panels {
         })
     }
 
-    /// Floats of a part's 36 planes.
+    /// Floats of a part's planes.
     pub(super) fn part_len(&self) -> usize {
-        POINTS * (self.part_depth() * self.full_width() + LINE)
+        self.planes * (self.part_depth() * self.full_width() + LINE)
     }
 
     /// Depth of a part: an even share of the whole.
@@ -112,7 +114,7 @@ impl Panels {
     }
 }
 
-/// A part of the depth of one panel, as `[point, depth, lane]`.
+/// A part of the depth of one panel, as `[plane, depth, lane]`.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) panel: usize,

@@ -1,15 +1,11 @@
-//! Sizes of a 3x3 stride-1 convolution and the 4x4 tiles that cover its output.
+//! Sizes of a 3x3 convolution and the tiles that cover its output.
 
 use std::ops::Range;
 
-/// Output rows and columns of a tile.
-pub(super) const TILE: usize = 4;
-/// Input rows and columns that a tile of output reads: `TILE + 3 - 1`.
-pub(super) const PATCH: usize = 6;
-/// Products a tile takes, one for each element of the transformed patch.
-pub(super) const POINTS: usize = PATCH * PATCH;
+use super::transform::{Strided, StridedBack, Transform, Unit};
 
-/// Sizes of a 3x3 convolution with stride 1: input `[N, H, W, C]`, output `[N, P, Q, K]`, weight `[K, C, 3, 3]`.
+/// Sizes of a 3x3 convolution with stride 1, or with stride 2 and padding 1: input `[N, H, W, C]`, output `[N, P, Q, K]`,
+/// weight `[K, C, 3, 3]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     n: usize,
@@ -18,6 +14,42 @@ pub struct Shape {
     c: usize,
     k: usize,
     padding: usize,
+    form: Form,
+}
+
+/// Which transforms a shape is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Stride 1.
+    Unit,
+    /// Stride 2.
+    Strided,
+    /// From the gradient of a convolution with stride 2 to that of its input, of these rows and columns.
+    StridedBack([usize; 2]),
+}
+
+/// Numbers of a form's transforms, along one dimension.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    tile: usize,
+    patch: usize,
+}
+
+impl Form {
+    #[inline(always)]
+    fn numbers(self) -> Numbers {
+        fn of<T: Transform>() -> Numbers {
+            Numbers {
+                tile: T::TILE,
+                patch: T::PATCH,
+            }
+        }
+        match self {
+            Self::Unit => of::<Unit>(),
+            Self::Strided => of::<Strided>(),
+            Self::StridedBack(_) => of::<StridedBack>(),
+        }
+    }
 }
 
 /// Sizes for which there is no such convolution.
@@ -47,7 +79,7 @@ pub enum ShapeError {
 }
 
 impl Shape {
-    /// The shape for input `[n, h, w, c]`, `k` output channels, and `padding` zeros on each side.
+    /// The shape with stride 1 for input `[n, h, w, c]`, `k` output channels, and `padding` zeros on each side.
     ///
     /// # Errors
     /// - [`ShapeError::PaddingTooLarge`] if `padding > 2`.
@@ -77,7 +109,27 @@ impl Shape {
         if height < 3 || width < 3 {
             return Err(ShapeError::ImageTooSmall { height, width });
         }
-        Ok(Self { n, h, w, c, k, padding })
+        Ok(Self {
+            n,
+            h,
+            w,
+            c,
+            k,
+            padding,
+            form: Form::Unit,
+        })
+    }
+
+    /// The shape with stride 2 and padding 1 for input `[n, h, w, c]` and `k` output channels.
+    ///
+    /// # Errors
+    /// [`ShapeError::Degenerate`] if a size is 0, or the buffers cannot be addressed.
+    pub fn strided(input: [usize; 4], k: usize) -> Result<Self, ShapeError> {
+        let shape = Self::new(input, k, 1)?;
+        Ok(Self {
+            form: Form::Strided,
+            ..shape
+        })
     }
 
     /// `[N, H, W, C]`.
@@ -87,17 +139,22 @@ impl Shape {
 
     /// `[N, P, Q, K]`.
     pub fn output(&self) -> [usize; 4] {
-        [
-            self.n,
-            self.h + 2 * self.padding - 2,
-            self.w + 2 * self.padding - 2,
-            self.k,
-        ]
+        let [p, q] = match self.form {
+            Form::Unit => [self.h, self.w].map(|size| size + 2 * self.padding - 2),
+            Form::Strided => [self.h, self.w].map(|size| size.div_ceil(2)),
+            Form::StridedBack(output) => output,
+        };
+        [self.n, p, q, self.k]
     }
 
     /// `[K, C, 3, 3]`.
     pub fn weight(&self) -> [usize; 4] {
         [self.k, self.c, 3, 3]
+    }
+
+    /// Distance between neighbouring windows: 1 or 2.
+    pub fn stride(&self) -> usize {
+        if self.form == Form::Unit { 1 } else { 2 }
     }
 
     /// Zeros on each side of the image.
@@ -111,23 +168,39 @@ impl Shape {
         2.0 * 9.0 * self.c as f64 * (n * p * q * k) as f64
     }
 
-    /// The convolution that carries gradients back: from `[N, P, Q, K]` to `[N, H, W, C]`, padding `2 - padding`.
+    /// Which transforms the shape is for.
+    pub(super) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The convolution that carries gradients back, from `[N, P, Q, K]` to `[N, H, W, C]`: of stride 1 with padding
+    /// `2 - padding`, or by [`StridedBack`].
+    ///
+    /// # Panics
+    /// If the shape is already such a one of stride 2.
     pub(super) fn transposed(&self) -> Self {
         let [n, h, w, c] = self.output();
+        let (padding, form) = match self.form {
+            Form::Unit => (2 - self.padding, Form::Unit),
+            Form::Strided => (0, Form::StridedBack([self.h, self.w])),
+            Form::StridedBack(_) => panic!("expected a convolution, got the way of a gradient"),
+        };
         Self {
             n,
             h,
             w,
             c,
             k: self.c,
-            padding: 2 - self.padding,
+            padding,
+            form,
         }
     }
 
     /// Tiles down and across one image's output.
     fn grid(&self) -> [usize; 2] {
         let [_, p, q, _] = self.output();
-        [p.div_ceil(TILE), q.div_ceil(TILE)]
+        let tile = self.form.numbers().tile;
+        [p.div_ceil(tile), q.div_ceil(tile)]
     }
 
     /// Tiles of the whole batch.
@@ -136,49 +209,89 @@ impl Shape {
         self.n * down * across
     }
 
-    /// Tiles in `range`, counted across, then down, then by image.
+    /// Tiles in `range`. With stride 1 they are counted across, then down, then by image; with stride 2 by image, then
+    /// across, then down, so that those at an edge lie together: see [`runs`](Self::runs).
     #[inline(always)]
     pub(super) fn tiles_in(&self, range: Range<usize>) -> Tiles {
         let [down, across] = self.grid();
-        let row = range.start / across;
+        let size = self.form.numbers().tile;
+        let images_first = if self.form == Form::Unit { 1 } else { self.n };
+        let place = range.start / images_first;
+        let [x, row] = [place % across, place / across];
         let next = Tile {
-            image: row / down,
-            y: TILE * (row % down),
-            x: TILE * (range.start % across),
+            image: row / down + range.start % images_first,
+            y: size * (row % down),
+            x: size * x,
         };
         Tiles {
             next,
             left: range.len(),
-            end: [TILE * down, TILE * across],
+            size,
+            images_first,
+            end: [size * down, size * across],
+        }
+    }
+
+    /// The parts of `tiles` that a point is needed for: all, or of those that are `whole` in rows or columns, that is of
+    /// which more than half lies inside the output. Counted from the first of `tiles`.
+    pub(super) fn runs(&self, tiles: Range<usize>, whole: [bool; 2]) -> Vec<Range<usize>> {
+        let len = tiles.len();
+        if whole == [false; 2] {
+            return std::iter::once(0..len).collect();
+        }
+        let half = self.form.numbers().tile / 2;
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for (place, tile) in self.tiles_in(tiles).enumerate() {
+            let [rows, columns] = self.tile_extent(tile);
+            if (whole[0] && rows <= half) || (whole[1] && columns <= half) {
+                continue;
+            }
+            match runs.last_mut() {
+                Some(run) if run.end == place => run.end += 1,
+                _ => runs.push(place..place + 1),
+            }
+        }
+        runs
+    }
+
+    /// The first row or column of the patch under a tile whose output starts at row or column `at`.
+    #[inline(always)]
+    pub(super) fn patch_start(&self, at: usize) -> isize {
+        match self.form {
+            Form::Unit => at as isize - self.padding as isize,
+            Form::Strided => 2 * at as isize - 1,
+            Form::StridedBack(_) => at as isize / 2,
         }
     }
 
     /// Rows of the patch that lie inside the image, for a tile whose output starts at row `y`.
     #[inline(always)]
     pub(super) fn patch_rows(&self, y: usize) -> Range<usize> {
-        inside(y, self.padding, self.h)
+        self.inside(self.patch_start(y), self.h)
     }
 
     /// Columns of the patch that lie inside the image, for a tile whose output starts at column `x`.
     #[inline(always)]
     pub(super) fn patch_columns(&self, x: usize) -> Range<usize> {
-        inside(x, self.padding, self.w)
+        self.inside(self.patch_start(x), self.w)
+    }
+
+    /// Positions `i` of a patch for which `start + i` is in `0..size`.
+    #[inline(always)]
+    fn inside(&self, start: isize, size: usize) -> Range<usize> {
+        let patch = self.form.numbers().patch as isize;
+        let first = (-start).clamp(0, patch);
+        let last = (size as isize - start).clamp(first, patch);
+        first as usize..last as usize
     }
 
     /// Rows and columns of the tile that lie inside the output.
     #[inline(always)]
     pub(super) fn tile_extent(&self, tile: Tile) -> [usize; 2] {
         let [_, p, q, _] = self.output();
-        [TILE.min(p - tile.y), TILE.min(q - tile.x)]
+        let size = self.form.numbers().tile;
+        [size.min(p - tile.y), size.min(q - tile.x)]
     }
-}
-
-/// Positions `i` of a patch starting at `start - padding` for which that plus `i` is in `0..size`.
-#[inline(always)]
-fn inside(start: usize, padding: usize, size: usize) -> Range<usize> {
-    let first = padding.saturating_sub(start).min(PATCH);
-    let last = (size + padding).saturating_sub(start).min(PATCH);
-    first..last.max(first)
 }
 
 /// Consecutive tiles, by steps instead of divisions.
@@ -186,6 +299,10 @@ fn inside(start: usize, padding: usize, size: usize) -> Range<usize> {
 pub(super) struct Tiles {
     next: Tile,
     left: usize,
+    /// Outputs of a tile along one dimension.
+    size: usize,
+    /// Images that are stepped through before the place in them changes.
+    images_first: usize,
     /// Rows and columns of an image's tiles.
     end: [usize; 2],
 }
@@ -197,10 +314,17 @@ impl Iterator for Tiles {
     fn next(&mut self) -> Option<Tile> {
         self.left = self.left.checked_sub(1)?;
         let tile = self.next;
-        self.next.x += TILE;
+        if self.images_first > 1 {
+            self.next.image += 1;
+            if self.next.image < self.images_first {
+                return Some(tile);
+            }
+            self.next.image = 0;
+        }
+        self.next.x += self.size;
         if self.next.x == self.end[1] {
             self.next.x = 0;
-            self.next.y += TILE;
+            self.next.y += self.size;
             if self.next.y == self.end[0] {
                 self.next.y = 0;
                 self.next.image += 1;
@@ -259,6 +383,50 @@ mod tests {
         assert_eq!([shape.patch_rows(0), shape.patch_rows(4)], [1..6, 0..4]);
         assert_eq!(shape.patch_columns(0), 1..2);
         assert_eq!(shape.tile_extent(Tile { image: 0, y: 4, x: 0 }), [3, 1]);
+    }
+
+    #[test]
+    fn strided_sizes_follow_pytorch_and_lead_back() {
+        for h in 1..10 {
+            let shape = Shape::strided([2, h, 9, 3], 5).unwrap();
+            assert_eq!(shape.output(), [2, (h - 1) / 2 + 1, 5, 5]);
+            let back = shape.transposed();
+            assert_eq!([back.input(), back.output()], [shape.output(), shape.input()]);
+        }
+    }
+
+    #[test]
+    fn strided_patches_know_what_lies_inside() {
+        let shape = Shape::strided([1, 7, 6, 1], 1).unwrap();
+        assert_eq!(
+            [0, 2].map(|y| (shape.patch_start(y), shape.patch_rows(y))),
+            [(-1, 1..5), (3, 0..4)]
+        );
+        assert_eq!(shape.patch_columns(2), 0..3);
+        let back = shape.transposed();
+        assert_eq!(
+            [0, 4].map(|y| (back.patch_start(y), back.patch_rows(y))),
+            [(0, 0..3), (2, 0..2)]
+        );
+    }
+
+    #[test]
+    fn strided_tiles_at_an_edge_lie_together() {
+        let shape = Shape::strided([3, 6, 10, 1], 1).unwrap();
+        let all: Vec<Tile> = shape.tiles_in(0..shape.tiles()).collect();
+        let want = [0, 2].map(|y| [0, 2, 4].map(|x| [0, 1, 2].map(|image| Tile { image, y, x })));
+        assert_eq!(all, want.concat().concat());
+        for start in 0..all.len() {
+            assert_eq!(shape.tiles_in(start..all.len()).collect::<Vec<_>>(), all[start..]);
+        }
+        let runs = |tiles, whole| -> Vec<_> {
+            let runs = shape.runs(tiles, whole).into_iter();
+            runs.map(|run| (run.start, run.end)).collect()
+        };
+        assert_eq!(runs(0..18, [false, false]), [(0, 18)]);
+        assert_eq!(runs(0..18, [true, false]), [(0, 9)]);
+        assert_eq!(runs(2..18, [false, true]), [(0, 4), (7, 13)]);
+        assert_eq!(runs(2..18, [true, true]), [(0, 4)]);
     }
 
     #[test]

@@ -35,12 +35,46 @@ const SHAPES: [([usize; 4], usize, usize); 24] = [
     ([1, 5, 5, 257], 150, 1),
 ];
 
+/// `[N, H, W, C]`, `K`, of stride 2 and padding 1.
+const STRIDED: [([usize; 4], usize); 20] = [
+    ([1, 1, 1, 1], 1),
+    ([1, 3, 4, 8], 16),
+    ([2, 2, 3, 3], 2),
+    ([1, 4, 4, 8], 16),
+    ([3, 5, 7, 5], 7),
+    ([1, 1, 13, 2], 9),
+    ([2, 13, 1, 17], 4),
+    ([2, 7, 7, 13], 31),
+    ([3, 6, 10, 33], 65),
+    ([16, 14, 14, 24], 40),
+    ([1, 16, 16, 64], 64),
+    ([5, 4, 4, 100], 12),
+    ([1, 11, 12, 12], 100),
+    ([2, 17, 19, 48], 47),
+    ([7, 8, 8, 64], 128),
+    ([3, 8, 6, 130], 67),
+    ([33, 6, 6, 3], 64),
+    ([2, 32, 31, 16], 16),
+    // Several ranges of output channels, and several shared blocks of tiles.
+    ([36, 5, 5, 129], 130),
+    // Few tiles, and several uneven parts of a panel's depth.
+    ([1, 5, 6, 257], 150),
+];
+
 fn shapes() -> impl Iterator<Item = Shape> {
     // Miri interprets the code: a shape of parts of vectors and one of whole ones are enough for it.
-    let taken = if cfg!(miri) { 3..5 } else { 0..SHAPES.len() };
-    SHAPES[taken]
+    let (unit, strided) = if cfg!(miri) {
+        (3..5, 2..4)
+    } else {
+        (0..SHAPES.len(), 0..STRIDED.len())
+    };
+    let unit = SHAPES[unit]
         .iter()
-        .map(|&(input, k, padding)| Shape::new(input, k, padding).unwrap())
+        .map(|&(input, k, padding)| Shape::new(input, k, padding).unwrap());
+    let strided = STRIDED[strided]
+        .iter()
+        .map(|&(input, k)| Shape::strided(input, k).unwrap());
+    unit.chain(strided)
 }
 
 /// Numbers in `[-1, 1)`, from a counter.
@@ -84,11 +118,12 @@ impl Case {
 
     /// All three passes, directly, in f64.
     fn direct(&self) -> Passes<f64> {
-        let ([n, h, w, c], [_, p, q, k], pad) = (self.shape.input(), self.shape.output(), self.shape.padding());
+        let ([n, h, w, c], [_, p, q, k]) = (self.shape.input(), self.shape.output());
+        let (pad, stride) = (self.shape.padding(), self.shape.stride());
         let [mut y, mut dx, mut dw] = [self.dy.len(), self.x.len(), self.w.len()].map(|len| vec![0.0; len]);
         for (at, out) in (0..n * p * q).map(|i| ([i / (p * q), i / q % p, i % q], i * k)) {
             for tap in 0..9 {
-                let (row, column) = (at[1] + tap / 3, at[2] + tap % 3);
+                let (row, column) = (at[1] * stride + tap / 3, at[2] * stride + tap % 3);
                 if !(pad..pad + h).contains(&row) || !(pad..pad + w).contains(&column) {
                     continue;
                 }

@@ -1,12 +1,12 @@
 //! Transforms weights to panels, `U = G g Gᵀ`, and their accumulated gradients back, `dg = Gᵀ dU G`.
 
+use std::marker::PhantomData;
 use std::slice::ChunksMut;
 
 use rayon::prelude::*;
 
 use super::panel::{Panels, Part};
-use super::shape::PATCH;
-use super::transform;
+use super::transform::{self, Adjoint, MOST_POINTS, Transform};
 use crate::simd::{Kernel, MAX_LANES, Simd};
 
 /// Taps of a kernel.
@@ -24,14 +24,20 @@ pub(super) enum Direction {
 }
 
 /// Transforms `w`, `[K, C, 3, 3]`, to `u` in the layout of `panels`.
-pub(super) fn transform_weights<S: Simd>(s: S, w: &[f32], direction: Direction, panels: Panels, u: &mut [f32]) {
+pub(super) fn transform_weights<T: Transform, S: Simd>(
+    s: S,
+    w: &[f32],
+    direction: Direction,
+    panels: Panels,
+    u: &mut [f32],
+) {
     u.par_chunks_mut(panels.stride())
         .enumerate()
-        .for_each(|(panel, u)| transform_weight_part(s, w, direction, panels, panels.whole(panel), u));
+        .for_each(|(panel, u)| transform_weight_part::<T, S>(s, w, direction, panels, panels.whole(panel), u));
 }
 
-/// Transforms a part of a panel to `u`, its 36 planes.
-pub(super) fn transform_weight_part<S: Simd>(
+/// Transforms a part of a panel to `u`, its planes.
+pub(super) fn transform_weight_part<T: Transform, S: Simd>(
     s: S,
     w: &[f32],
     direction: Direction,
@@ -45,7 +51,8 @@ pub(super) fn transform_weight_part<S: Simd>(
         Direction::Backward => (TAPS, panels.channels * TAPS),
     };
     let w = &w[part.panel * panels.full_width() * channel_step..];
-    s.vectorize(WeightPart {
+    s.vectorize(WeightPart::<T> {
+        transform: PhantomData,
         w,
         channel_step,
         depth_step,
@@ -56,7 +63,8 @@ pub(super) fn transform_weight_part<S: Simd>(
     });
 }
 
-struct WeightPart<'a> {
+struct WeightPart<'a, T> {
+    transform: PhantomData<T>,
     /// From the panel's first channel on.
     w: &'a [f32],
     channel_step: usize,
@@ -64,11 +72,11 @@ struct WeightPart<'a> {
     direction: Direction,
     panels: Panels,
     part: Part,
-    /// The part's 36 planes.
+    /// The part's planes.
     u: &'a mut [f32],
 }
 
-impl Kernel for WeightPart<'_> {
+impl<T: Transform> Kernel for WeightPart<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -87,14 +95,14 @@ impl Kernel for WeightPart<'_> {
                 if self.direction == Direction::Backward {
                     g.reverse();
                 }
-                let mut columns = [[s.zero(); PATCH]; 3];
+                let mut columns = [[s.zero(); MOST_POINTS]; 3];
                 for (x, column) in columns.iter_mut().enumerate() {
-                    *column = transform::weight(s, [g[x], g[3 + x], g[6 + x]]);
+                    *column = T::weight(s, [g[x], g[3 + x], g[6 + x]]);
                 }
-                for y in 0..PATCH {
-                    let points = transform::weight(s, transform::across(&columns, y));
-                    for (x, &value) in points.iter().enumerate() {
-                        let at = (y * PATCH + x) * self.part.plane + row * width + first;
+                for y in 0..T::PLANES {
+                    let planes = T::weight(s, transform::across(&columns, y));
+                    for (x, &value) in planes[..T::PLANES].iter().enumerate() {
+                        let at = (y * T::PLANES + x) * self.part.plane + row * width + first;
                         let target = &mut self.u[at..][..S::LANES];
                         // SAFETY: the slice has LANES floats, borrowed for writing.
                         unsafe { s.store(target.as_mut_ptr(), value) };
@@ -141,10 +149,10 @@ fn load_kernels<S: Simd>(s: S, kernels: &[f32], step: usize, used: usize) -> [S:
 /// Sums accumulators of the transformed weights' gradient, in order, and transforms them to `dw`, `[K, C, 3, 3]`.
 ///
 /// `du` holds one or more accumulators, each laid out as `panels` over output channels with the input channels as depth.
-pub(super) fn transform_weight_gradients<S: Simd>(s: S, du: &[f32], panels: Panels, dw: &mut [f32]) {
+pub(super) fn transform_weight_gradients<T: Adjoint, S: Simd>(s: S, du: &[f32], panels: Panels, dw: &mut [f32]) {
     let parts: Vec<_> = weight_gradient_panels(&panels, dw).enumerate().collect();
     parts.into_par_iter().for_each(|(panel, dw)| {
-        transform_weight_gradient_part(s, &du[panel * panels.stride()..], panels, panels.whole(panel), dw);
+        transform_weight_gradient_part::<T, S>(s, &du[panel * panels.stride()..], panels, panels.whole(panel), dw);
     });
 }
 
@@ -153,13 +161,26 @@ pub(super) fn weight_gradient_panels<'a>(panels: &Panels, dw: &'a mut [f32]) -> 
     dw.chunks_mut(panels.full_width() * panels.depth * TAPS)
 }
 
-/// Transforms a part of a panel to `dw`, that panel's part of the weights' gradient. `du` starts with the part's 36
+/// Transforms a part of a panel to `dw`, that panel's part of the weights' gradient. `du` starts with the part's
 /// planes of the first accumulator; planes of further ones follow at distances of all panels' length.
-pub(super) fn transform_weight_gradient_part<S: Simd>(s: S, du: &[f32], panels: Panels, part: Part, dw: &mut [f32]) {
-    s.vectorize(GradientPart { du, panels, part, dw });
+pub(super) fn transform_weight_gradient_part<T: Adjoint, S: Simd>(
+    s: S,
+    du: &[f32],
+    panels: Panels,
+    part: Part,
+    dw: &mut [f32],
+) {
+    s.vectorize(GradientPart::<T> {
+        transform: PhantomData,
+        du,
+        panels,
+        part,
+        dw,
+    });
 }
 
-struct GradientPart<'a> {
+struct GradientPart<'a, T> {
+    transform: PhantomData<T>,
     /// From the part's planes in the first accumulator on.
     du: &'a [f32],
     panels: Panels,
@@ -168,7 +189,7 @@ struct GradientPart<'a> {
     dw: &'a mut [f32],
 }
 
-impl Kernel for GradientPart<'_> {
+impl<T: Adjoint> Kernel for GradientPart<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -181,22 +202,22 @@ impl Kernel for GradientPart<'_> {
         let step = self.panels.depth * TAPS;
         for first in (0..width).step_by(S::LANES) {
             for (row, depth) in self.part.depth.clone().enumerate() {
-                let mut columns = [[s.zero(); 3]; PATCH];
-                for (x, column) in columns.iter_mut().enumerate() {
-                    let mut points = [s.zero(); PATCH];
-                    for (y, point) in points.iter_mut().enumerate() {
-                        let mut at = (y * PATCH + x) * plane + row * width + first;
+                let mut columns = [[s.zero(); 3]; MOST_POINTS];
+                for (x, column) in columns[..T::POINTS].iter_mut().enumerate() {
+                    let mut points = [s.zero(); MOST_POINTS];
+                    for (y, point) in points[..T::POINTS].iter_mut().enumerate() {
+                        let mut at = (y * T::POINTS + x) * plane + row * width + first;
                         while let Some(partial) = self.du.get(at..at + S::LANES) {
                             // SAFETY: the slice has LANES floats.
                             *point = s.add(*point, unsafe { s.load(partial.as_ptr()) });
                             at += self.panels.len();
                         }
                     }
-                    *column = transform::weight_adjoint(s, points);
+                    *column = T::weight_adjoint(s, points);
                 }
                 let mut dg = [s.zero(); TAPS];
                 for (y, dg) in dg.chunks_exact_mut(3).enumerate() {
-                    dg.copy_from_slice(&transform::weight_adjoint(s, transform::across(&columns, y)));
+                    dg.copy_from_slice(&T::weight_adjoint(s, transform::across(&columns, y)));
                 }
                 let kernels = &mut self.dw[first * step + depth * TAPS..];
                 prefetch_kernels(s, kernels.as_ptr().wrapping_add(PREFETCH_DEPTHS * TAPS), step);

@@ -83,10 +83,10 @@ impl Buffer {
 /// | pass | for all threads | for each thread |
 /// |---|---|---|
 /// | forward, backward-data | `144·C·K` (weights) | `144·32·(C + 128)` at most |
-/// | the same, with few tiles | 8 MiB at most (patches) | `144·(128 + tiles)` for each of a panel's 8 to 32 channels |
+/// | the same, with few tiles | 12 MiB at most (patches) | `144·(128 + tiles)` for each of a panel's 8 to 32 channels |
 /// | backward-weights, few channels | 8 MiB at most (accumulators) | `144·32·(C + K)` |
 /// | backward-weights, many channels | `144·C·K` (accumulator) and the larger of 3.5 MB and `144·16·(C + K)` | none |
-/// | backward-weights, few tiles | 16 MiB at most (tiles) | `144·128` for each of a panel's channels |
+/// | backward-weights, few tiles | 24 MiB at most (tiles) | `144·128` for each of a panel's channels |
 ///
 /// Blocks of 1 MiB and more are rounded up to 2 MiB.
 #[derive(Debug, Default)]

@@ -29,9 +29,6 @@ const RANK_CAP: usize = 8;
 /// The first bytes of a zip archive.
 pub(super) const MAGIC: &[u8] = b"PK\x03\x04";
 
-/// What a pickle begins with: the files that `torch.save` wrote before version 1.6 do.
-pub(super) const LEGACY_MAGIC: &[u8] = b"\x80\x02";
-
 /// Reads the state dict of an archive; `path` stands in the errors.
 ///
 /// # Errors
@@ -61,17 +58,23 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
             path: path.to_owned(),
             reason,
         };
-        let zip = ZipArchive::new(file).map_err(|e| format(format!("its zip archive: {e}")))?;
+        let damaged = |e: &dyn std::fmt::Display| {
+            format(format!(
+                "its zip archive is cut off or damaged ({e}); fetch or save it again"
+            ))
+        };
+        let zip = ZipArchive::new(file).map_err(|e| damaged(&e))?;
         let mut roots = Vec::new();
         for name in zip.file_names() {
-            let name = name.map_err(|e| format(format!("its zip archive: {e}")))?;
+            let name = name.map_err(|e| damaged(&e))?;
             if let Some(root) = name.strip_suffix("data.pkl").filter(|root| root.ends_with('/')) {
                 roots.push(root.to_owned());
             }
         }
         let [root] = roots.as_slice() else {
             let reason = format!(
-                "it is a zip archive with {} files called data.pkl, not one",
+                "it is a zip archive with {} files called data.pkl, where torch.save writes one; save a model's weights \
+                 with torch.save(model.state_dict(), FILE)",
                 roots.len()
             );
             return Err(format(reason));
@@ -99,7 +102,8 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
 
     fn state_dict(&mut self) -> Result<StateDict> {
         self.check_byte_order()?;
-        let pickle = self.entry("data.pkl", PICKLE_CAP).map_err(|e| self.format(e))?;
+        let pickle = self.entry("data.pkl", PICKLE_CAP);
+        let pickle = pickle.map_err(|e| self.format(format!("{e}; fetch or save it again")))?;
         let (heap, value) = pickle::load(&pickle).map_err(|fault| self.fault(fault))?;
         let tensors = tensors(&heap, value).map_err(|fault| self.fault(fault))?;
         let mut faults = BTreeMap::new();
@@ -148,7 +152,7 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
         }
         match self.entry("byteorder", 16).map_err(|e| self.format(e))?.as_slice() {
             b"little" => Ok(()),
-            _ => Err(self.format("its tensors are not little-endian")),
+            _ => Err(self.format("its tensors are not little-endian; save it again on a little-endian machine")),
         }
     }
 
@@ -196,15 +200,34 @@ fn tensors(heap: &Heap, value: Id) -> std::result::Result<BTreeMap<String, &Stor
         match heap.get(*value)? {
             Object::Tensor(tensor) => drop(tensors.insert(name.clone(), tensor)),
             other => {
-                let reason = format!(
-                    "{name:?} is a {}, not a tensor: save the model's state_dict() alone",
-                    other.kind()
-                );
+                let reason = match state_dict_within(heap, items)? {
+                    Some(key) => format!(
+                        "its state dict lies under {key:?}, beside other things; save that alone: \
+                         torch.save(torch.load(FILE, map_location=\"cpu\", weights_only=True)[{key:?}], NEW)"
+                    ),
+                    None => format!(
+                        "{name:?} is a {}, not a tensor: save the model's state_dict() alone",
+                        other.kind()
+                    ),
+                };
                 return malformed(reason);
             }
         }
     }
     Ok(tensors)
+}
+
+/// The key of the first dict of tensors among a dict's items, as training programs save one beside an epoch or an optimiser.
+fn state_dict_within<'a>(heap: &'a Heap, items: &[(Id, Id)]) -> std::result::Result<Option<&'a str>, Fault> {
+    for (key, value) in items {
+        if let (Object::Text(key), Object::Dict(inner)) = (heap.get(*key)?, heap.get(*value)?) {
+            let is_tensor = |(_, value): &(Id, Id)| matches!(heap.get(*value), Ok(Object::Tensor(_)));
+            if !inner.is_empty() && inner.iter().all(is_tensor) {
+                return Ok(Some(key));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// How many bytes a tensor has by itself.

@@ -183,6 +183,19 @@ fn what_is_no_state_dict_says_what_it_is() {
 }
 
 #[test]
+fn weights_within_a_training_checkpoint_are_pointed_at() {
+    let inner = dict(&[("a", "FloatStorage", 4, 0, &[4], &[1])]);
+    // {"epoch": 3, "model": {"a": tensor}}
+    let pickle = [
+        b"\x80\x02}(X\x05\x00\x00\x00epochK\x03X\x05\x00\x00\x00model".as_slice(),
+        &inner[2..inner.len() - 1],
+        b"u.",
+    ]
+    .concat();
+    refused(&pickle, "its state dict lies under \"model\"");
+}
+
+#[test]
 fn a_pickle_cut_anywhere_is_refused() {
     let pickle = dict(&[("a", "FloatStorage", 4, 0, &[2, 2], &[2, 1])]);
     for end in 0..pickle.len() {

@@ -14,6 +14,7 @@ fn body(format: u32) -> serde_json::Value {
             mean: [0.0; 3],
             std: [1.0; 3],
             transforms: None,
+            temperature: None,
         },
         progress: Progress::default(),
         seed: 1,

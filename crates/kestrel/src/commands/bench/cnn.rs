@@ -28,7 +28,7 @@ pub(super) fn train(repeats: u64, device: &Device) -> Result<Vec<f64>> {
     let mut rng = KeyedRng::new(0, Purpose::Init, 0, 2);
     let targets: Vec<u32> = (0..n).map(|_| rng.below(10) as u32).collect();
     let y = Tensor::from_vec(targets, n, device)?;
-    let mut optimizer = TrainConfig::default().optimizer(&model)?;
+    let mut optimizer = TrainConfig::default().optimizer(&model, 1)?;
     let mut step = 0;
     clock(n, repeats, || {
         let loss = cross_entropy(&model.forward(&x, Mode::Train { seed: 0, step })?, &y)?;

@@ -51,6 +51,7 @@ fn info() -> Result<ModelInfo> {
         mean: normalize.mean(),
         std: normalize.std(),
         transforms: None,
+        temperature: None,
     })
 }
 
@@ -70,7 +71,7 @@ fn loader(device: &Device) -> Result<DataLoader> {
 
 fn model(device: &Device) -> Result<(Box<dyn Model>, Box<dyn Optimizer>)> {
     let model = info()?.model.build(0, DType::F32, device)?;
-    let optimizer = TrainConfig::default().optimizer(model.as_ref())?;
+    let optimizer = TrainConfig::default().optimizer(model.as_ref(), 1)?;
     Ok((model, optimizer))
 }
 

@@ -5,6 +5,8 @@ mod engine;
 mod load_cifar;
 mod load_folder;
 mod resnet;
+mod resnet_head_cached;
+mod whitened_cnn;
 
 use std::io::{self, Write};
 use std::time::Instant;
@@ -21,7 +23,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let all = [
         BenchCase::CnnTrain,
         BenchCase::CnnEval,
+        BenchCase::WhitenedCnnTrain,
         BenchCase::ResnetHead,
+        BenchCase::ResnetHeadCached,
         BenchCase::ResnetFull,
         BenchCase::LoadCifar,
         BenchCase::EngineOverhead,
@@ -35,7 +39,12 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         let (name, variant, rates) = match case {
             BenchCase::CnnTrain => ("cnn-train", "f32", cnn::train(args.repeats, &device)?),
             BenchCase::CnnEval => ("cnn-eval", "f32", cnn::eval(args.repeats, &device)?),
+            BenchCase::WhitenedCnnTrain => ("whitened-cnn-train", "f32", whitened_cnn::train(args.repeats, &device)?),
             BenchCase::ResnetHead => ("resnet-head", "f32", resnet::head(args.repeats, &device)?),
+            BenchCase::ResnetHeadCached => {
+                let rates = resnet_head_cached::train(args.repeats, &device)?;
+                ("resnet-head-cached", "f32", rates)
+            }
             BenchCase::ResnetFull => ("resnet-full", "f32", resnet::full(args.repeats, &device)?),
             BenchCase::LoadCifar => ("load-cifar", "prefetch", load_cifar::load(args.repeats, &device)?),
             BenchCase::LoadFolder => {
@@ -87,6 +96,6 @@ fn say(case: &str, variant: &str, mut values: Vec<f64>, unit: &str) -> Result<()
     let n = values.len();
     let median = (values[(n - 1) / 2] + values[n / 2]) / 2.0;
     let (least, most) = (values[0], values[n - 1]);
-    let line = format!("{case:12} {variant:16} {median:9.2} {unit}  (median of {n}, {least:.2} to {most:.2})");
+    let line = format!("{case:18} {variant:10} {median:9.2} {unit}  (median of {n}, {least:.2} to {most:.2})");
     Ok(writeln!(io::stdout().lock(), "{line}")?)
 }

@@ -4,10 +4,12 @@
 //! tensor by itself, as batch norm's passes are; so each function has one definition, fused or not.
 
 mod affine;
+mod gelu;
 mod mask;
 mod outputs;
 
 pub use affine::{Affine, AffineRelu, Identity, Normalize, NormalizeAddRelu};
+pub use gelu::{Gelu, ThroughGelu};
 pub use mask::{OutputMask, ReluMask, Statistics, ThroughStatistics};
 pub use outputs::{Add, Bias, Relu, Store, Then};
 

@@ -1,0 +1,46 @@
+//! `kestrel report`.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use kestrel_train::report::{write_comparison, write_report};
+
+use crate::cli::ReportArgs;
+
+/// The page of several runs, beside their folders.
+const COMPARISON_FILE: &str = "comparison.html";
+
+/// Runs the command.
+pub(crate) fn run(args: &ReportArgs) -> Result<()> {
+    // `runs/*` names the page of an earlier comparison too.
+    let folders: Vec<PathBuf> = args.runs.iter().filter(|run| !run.is_file()).cloned().collect();
+    let page = match (folders.as_slice(), &args.out) {
+        ([], _) => bail!("no folder of a run is named; name some, such as runs/NAME"),
+        ([run], None) => write_report(run)?,
+        ([run], Some(_)) => bail!(
+            "--out is for the page of several runs; the report of {} goes into its folder",
+            run.display()
+        ),
+        (runs, out) => {
+            let page = out.clone().unwrap_or_else(|| beside(&runs[0]));
+            write_comparison(runs, &page)?;
+            page
+        }
+    };
+    writeln!(io::stdout().lock(), "{}", page.display())?;
+    Ok(())
+}
+
+fn beside(run: &Path) -> PathBuf {
+    run.join("..").canonicalize().map_or_else(
+        |_| PathBuf::from(COMPARISON_FILE),
+        |folder| {
+            // As short as it was given, where that is possible.
+            let given = run
+                .parent()
+                .filter(|parent| parent.canonicalize().is_ok_and(|p| p == folder));
+            given.map_or(folder.clone(), Path::to_owned).join(COMPARISON_FILE)
+        },
+    )
+}

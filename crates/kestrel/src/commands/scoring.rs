@@ -1,0 +1,77 @@
+//! Evaluating weights on a split, and all that follows: the table, the run's files, its report.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use candle_core::Device;
+use indicatif::MultiProgress;
+use kestrel_models::Model;
+use kestrel_models::weights::ModelInfo;
+use kestrel_train::report::{EvaluationRecord, Gallery, write_report};
+use kestrel_train::{Evaluation, Tta, evaluate_with};
+
+use super::evaluation_table;
+use crate::cli::ReportFormat;
+use crate::data::{self, EvalImages};
+use crate::progress;
+
+/// What is evaluated on what.
+pub(crate) struct Scoring<'a> {
+    pub(crate) model: &'a dyn Model,
+    /// What the weight file says, with its temperature.
+    pub(crate) info: &'a ModelInfo,
+    pub(crate) images: &'a EvalImages,
+    /// The images' name: `test`.
+    pub(crate) split: &'a str,
+    pub(crate) batch_size: usize,
+    pub(crate) tta: Tta,
+    /// Which images are shown.
+    pub(crate) seed: u64,
+    pub(crate) device: &'a Device,
+    pub(crate) bars: &'a MultiProgress,
+}
+
+impl Scoring<'_> {
+    /// Evaluates, prints what was found to standard output, and gives it for [`report`](Self::report).
+    pub(crate) fn run(&self, format: ReportFormat) -> Result<(Evaluation, EvaluationRecord)> {
+        let evaluation = self.evaluate()?;
+        let found = EvaluationRecord::new(&evaluation, self.info, self.split);
+        let mut out = io::stdout().lock();
+        match format {
+            ReportFormat::Text => evaluation_table::print(&found, self.images.dataset.len(), &mut out)?,
+            ReportFormat::Json => {
+                serde_json::to_writer_pretty(&mut out, &found).map_err(io::Error::from)?;
+                writeln!(out)?;
+            }
+        }
+        out.flush()?;
+        Ok((evaluation, found))
+    }
+
+    /// Evaluates with a bar on the terminal.
+    fn evaluate(&self) -> Result<Evaluation> {
+        let loader = data::eval_loader(self.images.clone(), self.batch_size, 2)?.to_device(self.device);
+        let bar = progress::steps(self.bars, "Evaluation", loader.num_batches() as u64);
+        let evaluation = evaluate_with(self.model, &loader, self.tta, &mut |done, _| {
+            bar.set_position(done as u64);
+            Ok(())
+        });
+        bar.finish_and_clear();
+        self.bars.remove(&bar);
+        Ok(evaluation?)
+    }
+
+    /// Writes what was found into a run's folder, and the folder's report.
+    pub(crate) fn report(&self, (evaluation, found): &(Evaluation, EvaluationRecord), folder: &Path) -> Result<()> {
+        found.save(folder)?;
+        let EvalImages {
+            dataset, transforms, ..
+        } = self.images;
+        let gallery = Gallery::new(evaluation, self.info, dataset, transforms, self.seed);
+        gallery.context("the images of the report")?.save(folder)?;
+        let page = write_report(folder)?;
+        tracing::info!("Report: {}", page.display());
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! The report of a run, of an evaluation, and of several runs.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::pictures::{kestrel, stderr, stdout, succeed, trained};
+
+fn read(folder: &Path, file: &str) -> String {
+    fs::read_to_string(folder.join(file)).unwrap()
+}
+
+/// Nothing is fetched from anywhere.
+fn is_self_contained(page: &str) -> bool {
+    // An SVG in HTML needs no name space, so there is no reason for any address.
+    !["http:", "https:", "src=\"/", "@import", "url("]
+        .iter()
+        .any(|outside| page.contains(outside))
+}
+
+#[test]
+fn a_run_ends_with_a_report() {
+    let dir = trained();
+    let run = dir.path().join("runs/a");
+    let page = read(&run, "report.html");
+    assert!(page.starts_with("<!DOCTYPE html>") && is_self_contained(&page));
+    for part in [
+        "<h1>a</h1>",
+        "Confusion matrix",
+        "Reliability",
+        "Pred:",
+        "True:",
+        "Images by class",
+        "augmented",
+        "weight-decay",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    for figure in ["classes", "confusion", "reliability", "class_balance", "augmentations"] {
+        let picture = image::open(run.join("figures").join(format!("{figure}.png"))).unwrap();
+        assert!(picture.width() >= 600, "{figure} {}", picture.width());
+    }
+    let found: serde_json::Value = serde_json::from_str(&read(&run, "evaluation.json")).unwrap();
+    assert_eq!(found["split"], "test");
+    assert_eq!(found["top5"], serde_json::Value::Null);
+    assert_eq!(found["reliability"].as_array().unwrap().len(), 15);
+    let count = |value: &serde_json::Value| value.as_u64().unwrap();
+    let counts = found["confusion"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|row| row.as_array().unwrap());
+    assert_eq!(counts.map(count).sum::<u64>(), 12);
+    assert_eq!(found["per_class"][1]["class"], "class1");
+    assert_eq!(count(&found["per_class"][1]["support"]), 6);
+
+    // The weight file carries the temperature that the evaluation used.
+    let info = kestrel_train::checkpoint::Weights::load(&run.join("best.safetensors"))
+        .unwrap()
+        .info;
+    assert_eq!(info.temperature, found["temperature"].as_f64());
+    assert!(info.temperature.is_some());
+
+    // Made again from what lies there, it is the same.
+    let again = succeed(dir.path(), &["report", "runs/a"]);
+    assert_eq!(stdout(&again).trim_end(), "runs/a/report.html");
+    assert_eq!(read(&run, "report.html"), page);
+}
+
+#[test]
+fn evaluate_says_the_same_as_a_table_and_as_json() {
+    let dir = trained();
+    let args = ["evaluate", "--weights", "runs/a/best.safetensors", "--data", "pictures"];
+    let table = stdout(&succeed(dir.path(), &args));
+    let json = stdout(&succeed(dir.path(), &[&args[..], &["--format", "json"]].concat()));
+    let found: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let written: serde_json::Value =
+        serde_json::from_str(&read(&dir.path().join("runs/a"), "evaluation.json")).unwrap();
+    assert_eq!(found, written);
+    let percent = |name: &str| format!("{:.2}%", 100.0 * found[name].as_f64().unwrap());
+    assert!(
+        table.contains(&format!("the 12 test images: {}", percent("top1"))),
+        "{table}"
+    );
+    assert!(
+        table.contains(&format!("calibration error: {}", percent("ece"))),
+        "{table}"
+    );
+}
+
+#[test]
+fn an_evaluation_reports_where_it_is_told_to_and_not_where_it_is_not() {
+    let dir = trained();
+    fs::copy(
+        dir.path().join("runs/a/best.safetensors"),
+        dir.path().join("w.safetensors"),
+    )
+    .unwrap();
+    let args = ["evaluate", "--weights", "w.safetensors", "--data", "pictures"];
+    succeed(dir.path(), &[&args[..], &["--no-report"]].concat());
+    assert_eq!(fs::read_dir(dir.path().join("runs")).unwrap().count(), 1);
+    // Weights of no run get a folder of their own.
+    succeed(dir.path(), &args);
+    let page = read(&dir.path().join("runs/w-evaluation-1"), "report.html");
+    assert!(page.contains("Evaluation") && is_self_contained(&page));
+    succeed(
+        dir.path(),
+        &[&args[..], &["--report", "here/it/is", "--split", "train"]].concat(),
+    );
+    let found = read(&dir.path().join("here/it/is"), "evaluation.json");
+    assert!(found.contains("\"split\":\"training\""), "{found}");
+}
+
+#[test]
+fn several_runs_are_compared_in_one_page() {
+    let dir = trained();
+    let more = [
+        "train",
+        "--config",
+        "runs/a/config.toml",
+        "--name",
+        "b<i>",
+        "--lr",
+        "0.02",
+    ];
+    succeed(dir.path(), &more);
+    let output = succeed(dir.path(), &["report", "runs/a", "runs/b<i>"]);
+    assert_eq!(stdout(&output).trim_end(), "runs/comparison.html");
+    let page = read(dir.path(), "runs/comparison.html");
+    assert!(page.contains("<h1>2 runs</h1>") && is_self_contained(&page));
+    assert!(page.contains("b&lt;i&gt;") && !page.contains("b<i>"));
+    assert!(
+        page.contains(">lr</th>") && page.contains(">0.02</td>") && !page.contains(">width</th>"),
+        "{page}"
+    );
+    // The page of an earlier comparison is no run.
+    let all = [
+        "report",
+        "runs/a",
+        "runs/b<i>",
+        "runs/comparison.html",
+        "--out",
+        "c.html",
+    ];
+    succeed(dir.path(), &all);
+    assert_eq!(read(dir.path(), "c.html"), page);
+}
+
+#[test]
+fn a_run_is_watched_in_a_browser() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("a");
+    fs::create_dir(&run).unwrap();
+    fs::write(run.join("config.toml"), "lr = 0.1").unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kestrel"))
+        .args(["watch", "a", "--port", "0"])
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let address = line
+        .trim()
+        .strip_prefix("http://")
+        .unwrap()
+        .trim_end_matches('/')
+        .to_owned();
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    // One that says nothing holds nobody up.
+    let silent = TcpStream::connect(&address).unwrap();
+    assert!(!get("/").contains("Learning"));
+    let before = get("/state");
+    let epoch = r#"{"kind":"epoch","epoch":1,"train_loss":1.0,"train_top1":0.5,"val_loss":0.9,"val_top1":0.6}"#;
+    fs::write(run.join("metrics.jsonl"), epoch).unwrap();
+    assert_ne!(get("/state"), before);
+    let page = get("/");
+    assert!(page.starts_with("HTTP/1.1 200 OK") && page.contains("Learning") && page.contains("60.00%"));
+    drop(silent);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn what_is_no_run_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    for (args, word) in [
+        (&["report", "empty"][..], "holds nothing of a run"),
+        (&["report", "none"], "none"),
+        (&["report", "empty", "--out", "x.html"], "several runs"),
+    ] {
+        let output = kestrel(dir.path(), args);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(word), "{}", stderr(&output));
+    }
+}
