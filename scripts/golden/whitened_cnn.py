@@ -106,7 +106,7 @@ def trace(width, batch):
                 out[f"grad_norm.{name}"] = p.grad.norm().reshape(1)
             for name, b in model.named_buffers():
                 if not name.endswith("num_batches_tracked"):
-                    out[f"buffer.{name}"] = sample(b, False)
+                    out[f"buffer.{name}"] = sample(b, False).clone()
         opt.step()
     out["losses"] = torch.stack(losses)
     for name, t in model.state_dict().items():
