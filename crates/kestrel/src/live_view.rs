@@ -13,6 +13,7 @@ const HEADER: &str = "  epoch      loss  accuracy  val loss   val acc        lr 
 
 /// A small table that is drawn again after each epoch.
 pub(crate) struct LiveView {
+    bars: MultiProgress,
     area: ProgressBar,
     rows: VecDeque<String>,
     losses: Losses,
@@ -31,6 +32,7 @@ impl LiveView {
             area.set_style(style);
         }
         Some(Self {
+            bars: bars.clone(),
             area,
             rows: VecDeque::new(),
             losses: Losses::default(),
@@ -61,8 +63,14 @@ impl LiveView {
 
 impl Drop for LiveView {
     fn drop(&mut self) {
-        // The table stays where it is.
-        self.area.finish();
+        // What was drawn is taken away, and the table stays as text above what comes.
+        let table = self.area.message();
+        self.area.finish_and_clear();
+        self.bars.remove(&self.area);
+        if !table.is_empty() {
+            // A terminal that is gone reads nothing.
+            let _ = self.bars.println(table);
+        }
     }
 }
 

@@ -130,8 +130,9 @@ impl Soak {
         let mut endings = 0;
         loop {
             let mut child = self.start(folder, 1 << random.below(3))?;
-            // Some come before the first step, and some after the last.
-            let delay = length.mul_f64(random.below(1000) as f64 / 1000.0);
+            // Most come early, so that a run is ended many times; some before the first step, and some after the last.
+            let part = random.below(1000) as f64 / 1000.0 / [1.0, 2.0, 4.0, 8.0][random.below(4) as usize];
+            let delay = length.mul_f64(part);
             std::thread::sleep(delay);
             // Half of them leave it no time for anything.
             let which = [0, 0, 1, 2][random.below(4) as usize];

@@ -222,7 +222,6 @@ fn a_residual_network_has_its_strides_and_sums() {
     for (config, side) in [
         (ResNetConfig::new(Depth::ResNet18, 2), 224),
         (ResNetConfig::cifar(Depth::ResNet18, 2), 32),
-        (ResNetConfig::new(Depth::ResNet50, 2), 224),
     ] {
         let (model, file) = exported(ModelConfig::ResNet(config));
         let graph = file.messages(7).pop().unwrap();

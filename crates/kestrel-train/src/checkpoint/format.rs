@@ -9,7 +9,7 @@ use std::path::Path;
 use candle_core::Device;
 use kestrel_kernels::update::squared_norm;
 use kestrel_models::weights::{ModelInfo, parse, read, serialise};
-use kestrel_models::{Params, StateDict};
+use kestrel_models::{Model, Params, StateDict};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -240,6 +240,14 @@ impl Checkpoint {
     /// The program's configuration, as given to [`Checkpoint::capture`].
     pub fn config(&self) -> &serde_json::Value {
         &self.body.config
+    }
+
+    /// Sets a model to the weights of this state, for what must be known of them before there is a trainer to restore.
+    ///
+    /// # Errors
+    /// A model error that lists every tensor that does not fit; nothing was changed.
+    pub fn restore_weights(&self, model: &dyn Model) -> Result<()> {
+        Ok(model.params().load_state_dict(&strip(&self.tensors, MODEL))?)
     }
 
     /// Sets a trainer to this state, so that it continues as though it had never stopped.

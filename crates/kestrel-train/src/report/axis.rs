@@ -45,13 +45,11 @@ impl Axis {
         self.from + if share.is_nan() { 0.0 } else { share } * (self.to - self.from)
     }
 
-    /// About `count` round numbers along the axis, as text; powers of ten along a logarithmic one.
+    /// About `count` round numbers along the axis, as text; powers of ten along a logarithmic one, or once, twice and five times
+    /// these where there are few.
     pub(super) fn ticks(&self, count: usize) -> Vec<(f64, String)> {
         if self.logarithmic {
-            let powers = self.low.ceil() as i32..=self.high.floor() as i32;
-            let every = powers.clone().count().div_ceil(count.max(1)).max(1);
-            let tick = |power: i32| (10f64.powi(power), format!("1e{power}"));
-            return powers.step_by(every).map(tick).collect();
+            return self.powers(count.max(1));
         }
         let step = round_step((self.high - self.low) / count.max(1) as f64);
         let decimals = (-step.log10().floor()).max(0.0) as usize;
@@ -59,6 +57,22 @@ impl Axis {
         let last = (self.high / step + 1e-9).floor() as i64;
         let tick = |n: i64| (n as f64 * step, format!("{:.decimals$}", n as f64 * step));
         (first..=last).map(tick).collect()
+    }
+
+    fn powers(&self, count: usize) -> Vec<(f64, String)> {
+        let powers = self.low.ceil() as i32..=self.high.floor() as i32;
+        let all = powers.clone().count();
+        if all > 2 {
+            let tick = |power: i32| (10f64.powi(power), format!("1e{power}"));
+            return powers.step_by(all.div_ceil(count)).map(tick).collect();
+        }
+        let within = |value: &f64| (self.low - 1e-9..=self.high + 1e-9).contains(&value.log10());
+        let around = self.low.floor() as i32..=self.high.floor() as i32;
+        around
+            .flat_map(|power| [1, 2, 5].map(|factor| (factor, power)))
+            .map(|(factor, power)| (f64::from(factor) * 10f64.powi(power), format!("{factor}e{power}")))
+            .filter(|(value, _)| within(value))
+            .collect()
     }
 }
 
@@ -114,6 +128,11 @@ mod tests {
         assert_eq!(texts(&axis, 9), ["1e-5", "1e-4", "1e-3", "1e-2"]);
         assert!((axis.at(1e-4) - 1.0).abs() < 1e-9);
         assert_eq!(texts(&axis, 2), ["1e-5", "1e-3"]);
+        let decade = Axis::logarithmic([1e-3, 1e-2].into_iter(), 0.0, 3.0);
+        assert_eq!(texts(&decade, 9), ["1e-3", "2e-3", "5e-3", "1e-2"]);
+        // A rate that never changes still says what it is.
+        let constant = Axis::logarithmic([2e-3].into_iter(), 0.0, 3.0);
+        assert!(texts(&constant, 9).contains(&"2e-3".to_owned()));
     }
 
     #[test]

@@ -76,6 +76,10 @@ impl Run<'_> {
             }
             stage.prepare(self.model.as_ref())?;
             self.say(i, stage);
+            if let Some(checkpoint) = resumed {
+                // Features are computed before there is a trainer to restore, and must be those of these weights.
+                checkpoint.restore_weights(self.model.as_ref()).context("resuming")?;
+            }
             let batches = self.batches(stage, loaders)?;
             let mut trainer = trainer(stage, Arc::clone(self.model), &batches, self.info)?.with_progress(done);
             if let Some(checkpoint) = resumed.take() {

@@ -219,7 +219,8 @@ fn tensors(heap: &Heap, value: Id) -> std::result::Result<BTreeMap<String, &Stor
 
 /// The key of the first dict of tensors among a dict's items, as training programs save one beside an epoch or an optimiser.
 fn state_dict_within<'a>(heap: &'a Heap, items: &[(Id, Id)]) -> std::result::Result<Option<&'a str>, Fault> {
-    for (key, value) in items {
+    // Such a dict has a few items. One made to do harm could name another dict a million times, each to be looked through.
+    for (key, value) in items.iter().take(64) {
         if let (Object::Text(key), Object::Dict(inner)) = (heap.get(*key)?, heap.get(*value)?) {
             let is_tensor = |(_, value): &(Id, Id)| matches!(heap.get(*value), Ok(Object::Tensor(_)));
             if !inner.is_empty() && inner.iter().all(is_tensor) {
