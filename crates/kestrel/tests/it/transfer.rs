@@ -47,7 +47,11 @@ const CHECKPOINT: &str = "";
 /// The values of every tensor of a file of a run, by name.
 fn run_file(folder: &Path, run: &str, file: &str) -> BTreeMap<String, Vec<f32>> {
     let run = folder.join("runs").join(run);
-    let path = if file == CHECKPOINT { newest(&run) } else { run.join(file) };
+    let path = if file == CHECKPOINT {
+        newest(&run)
+    } else {
+        run.join(file)
+    };
     values(&Weights::load(&path).unwrap().tensors)
 }
 
