@@ -7,8 +7,8 @@ use kestrel_kernels::Conv2dConfig;
 use kestrel_models::graph::{Graph, Op, Summary};
 use kestrel_models::layers::Linear;
 use kestrel_models::{
-    Cnn, CnnConfig, Depth, Error, Mode, Model, ModelConfig, Params, ResNet, ResNetConfig, StateDict, Stem,
-    WhitenedCnn, WhitenedCnnConfig,
+    Cnn, CnnConfig, Depth, Error, Mode, Model, ModelConfig, Params, ResNet, ResNetConfig, StateDict, Stem, WhitenedCnn,
+    WhitenedCnnConfig,
 };
 
 use crate::cnn_golden::{error, values};
