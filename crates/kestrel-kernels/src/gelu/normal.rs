@@ -28,7 +28,7 @@ const P: [f32; 10] = [
 ];
 
 /// `1 / √(2π)`.
-const PHI_0: f32 = 0.398_942_28;
+const PHI_0: f32 = 0.398_942_3;
 
 /// Below this, `exp` is too small for a normal number.
 const LEAST: f32 = -87.0;
