@@ -55,7 +55,7 @@ fn pool(x: &Tensor) -> Result<Tensor> {
 /// Pictures of stripes, upright or lying: `[N, 1, 16, 16]` and the class of each.
 fn stripes(n: usize) -> Result<(Tensor, Tensor)> {
     let pixel = |i: usize, at: usize| {
-        let along = if i % 2 == 0 { at % 16 } else { at / 16 };
+        let along = if i.is_multiple_of(2) { at % 16 } else { at / 16 };
         if (along + i / 2) % 4 < 2 { 1f32 } else { -1f32 }
     };
     let pixels: Vec<f32> = (0..n).flat_map(|i| (0..256).map(move |at| pixel(i, at))).collect();

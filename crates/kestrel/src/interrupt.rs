@@ -94,6 +94,8 @@ impl Callback for Listener {
 
 #[cfg(all(test, unix))]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::process::Command;
 
     use signal_hook::low_level::raise;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
-use indicatif::MultiProgress;
+use indicatif::{MultiProgress, ProgressDrawTarget};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_chrome::{ChromeLayerBuilder, FlushGuard};
@@ -51,8 +51,13 @@ pub(crate) fn init(args: &LoggingArgs, bars: &MultiProgress) -> Result<Guard> {
         }
         _ => EnvFilter::try_new(format!("error,{default}")).context("the log filter")?,
     };
+    let format = args.log_format.unwrap_or_default();
+    if format == LogFormat::Json || args.quiet > 0 {
+        // A program reads the lines, or nobody wants to look.
+        bars.set_draw_target(ProgressDrawTarget::hidden());
+    }
     let writer = AboveBars(bars.clone());
-    let lines = match args.log_format.unwrap_or_default() {
+    let lines = match format {
         LogFormat::Text => tracing_subscriber::fmt::layer()
             .event_format(Plain)
             .with_writer(writer)

@@ -7,8 +7,8 @@ use kestrel_kernels::Conv2dConfig;
 use kestrel_models::graph::{Graph, Op, Summary};
 use kestrel_models::layers::Linear;
 use kestrel_models::{
-    Cnn, CnnConfig, Depth, Error, Mode, Model, ModelConfig, Params, ResNet, ResNetConfig, StateDict, Stem,
-    WhitenedCnn, WhitenedCnnConfig,
+    Cnn, CnnConfig, Depth, Error, Mode, Model, ModelConfig, Params, ResNet, ResNetConfig, StateDict, Stem, WhitenedCnn,
+    WhitenedCnnConfig,
 };
 
 use crate::cnn_golden::{error, values};
@@ -209,7 +209,9 @@ fn a_graph_that_is_not_the_models_is_told_by_its_layer() {
     });
     agrees(&good, 4);
     assert_eq!(Summary::of(&good, 4, 4).unwrap().macs, 96);
-    let wrong: [(&dyn Fn(&mut Graph), &str); 5] = [
+    /// What makes a graph wrong, and a word of the error.
+    type Wrong<'a> = (&'a dyn Fn(&mut Graph), &'a str);
+    let wrong: [Wrong<'_>; 5] = [
         (
             &|graph| {
                 graph.input();

@@ -212,6 +212,7 @@ fn a_cnn_is_its_layers_and_its_record() {
             ("image_size", "32"),
             ("mean", "[0.5,0.25,0.125]"),
             ("std", "[1.0,2.0,4.0]"),
+            ("temperature", "1.5"),
             ("transforms", r#"[{"name":"ToTensor"}]"#),
         ]
     );

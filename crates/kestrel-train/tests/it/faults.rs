@@ -150,11 +150,11 @@ fn killed_at_any_instant_of_a_save_the_run_goes_on_exactly() {
         assert!(operations.iter().any(|operation| operation == kind), "no {kind}");
     }
     let mut committed = false;
-    for n in 0..operations.len() {
+    for (n, operation) in operations.iter().enumerate() {
         let dir = tempfile::tempdir().unwrap();
         let disk = Arc::new(Dying::after(n));
         let died = go_on(dir.path(), &two_epochs, |c| often(c).on_disk(disk), &mut Nothing);
-        let what = format!("killed at operation {n}, {}", operations[n]);
+        let what = format!("killed at operation {n}, {operation}");
         assert!(matches!(died, Err(Error::Write { .. })), "{what}");
         let folder = CheckpointFolder::of_run(dir.path());
         let newest = folder.newest().unwrap();
@@ -243,7 +243,7 @@ impl Loss for Broken {
         }
         // The slope of the root at 0 is infinite.
         let sum = logits.sum_all()?;
-        let zero = (&sum - &sum)?;
+        let zero = sum.sub(&sum)?;
         Ok(if self.gradient_alone {
             (loss + zero.sqrt()?)?
         } else {

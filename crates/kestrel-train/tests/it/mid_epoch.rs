@@ -38,7 +38,11 @@ pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 pub(crate) fn same(got: &[(String, Vec<u8>)], want: &[(String, Vec<u8>)], what: &str) {
     for ((name, got), (_, want)) in got.iter().zip(want) {
         if name.starts_with("metrics") {
-            assert_eq!(String::from_utf8_lossy(got), String::from_utf8_lossy(want), "{what}: {name}");
+            assert_eq!(
+                String::from_utf8_lossy(got),
+                String::from_utf8_lossy(want),
+                "{what}: {name}"
+            );
         }
         assert!(got == want, "{what}: {name} differs");
     }

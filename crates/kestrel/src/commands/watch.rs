@@ -129,7 +129,7 @@ fn state(folder: &Path) -> String {
             let metadata = entry.metadata().ok()?;
             let told = [".json", ".jsonl", ".toml"].iter().any(|end| name.ends_with(end));
             let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-            told.then(|| (name, metadata.len(), modified.as_nanos()))
+            told.then_some((name, metadata.len(), modified.as_nanos()))
         })
         .collect();
     files.sort();

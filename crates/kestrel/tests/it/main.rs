@@ -6,18 +6,18 @@ mod bad_input;
 mod bad_samples;
 mod cpu_features;
 mod guide;
-mod manners;
 mod interrupted;
+mod manners;
 mod methods;
 mod models;
 mod pictures;
+mod predict;
 mod pretrained;
+mod report;
+mod run_files;
 #[path = "../../../kestrel-data/tests/it/server.rs"]
 #[expect(dead_code, reason = "its users elsewhere need more of it")]
 mod server;
-mod predict;
-mod report;
-mod run_files;
 mod train;
 mod transfer;
 mod weight_files;

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use kestrel_models::{StateDict, weights};
 use kestrel_train::checkpoint::Weights;
@@ -47,7 +48,11 @@ const CHECKPOINT: &str = "";
 /// The values of every tensor of a file of a run, by name.
 fn run_file(folder: &Path, run: &str, file: &str) -> BTreeMap<String, Vec<f32>> {
     let run = folder.join("runs").join(run);
-    let path = if file == CHECKPOINT { newest(&run) } else { run.join(file) };
+    let path = if file == CHECKPOINT {
+        newest(&run)
+    } else {
+        run.join(file)
+    };
     values(&Weights::load(&path).unwrap().tensors)
 }
 
@@ -240,6 +245,21 @@ fn a_stopped_run_goes_on_in_either_stage() {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let wanted = format!("Epoch [{last}/3] done");
         assert!(lines.any(|line| line.unwrap().contains(&wanted)));
+        // It is written beside the training. An epoch has two steps.
+        let folder = dir.path().join("runs").join(name).join("checkpoints");
+        let file = format!("step-{:08}.safetensors", 2 * last);
+        let is_there = || {
+            let mut names = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name());
+            names.any(|name| {
+                name.to_str()
+                    .is_some_and(|name| name.starts_with("step-") && name >= file.as_str())
+            })
+        };
+        let started = Instant::now();
+        while !is_there() {
+            assert!(started.elapsed() < Duration::from_secs(120), "no {file}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         succeed(dir.path(), &["finetune-resnet", "--resume", &format!("runs/{name}")]);

@@ -73,8 +73,8 @@ fn a_whole_file_is_read() {
 #[test]
 fn hostile_headers_are_typed_errors() {
     let sealed = r#""__metadata__":{"kestrel":"{}"}"#;
-    refused(&[], "HeaderTooSmall");
-    refused(&100_000_001u64.to_le_bytes(), "HeaderTooLarge");
+    refused(&[], "header too small");
+    refused(&100_000_001u64.to_le_bytes(), "header too large");
     refused(&u64::MAX.to_le_bytes(), "");
     refused(&99_999_999u64.to_le_bytes(), "");
     refused(&raw("{", 0), "");
