@@ -73,7 +73,8 @@ fn take(tensor: &Tensor) -> Result<Vec<f32>> {
             Ok(())
         }
     }
-    if tensor.layout().start_offset() != 0 {
+    // candle takes an empty tensor's strides of 0 for a tensor that repeats an element, and would not hand it out.
+    if tensor.layout().start_offset() != 0 || tensor.elem_count() == 0 {
         return Elements::Shared(tensor.clone()).into_vec();
     }
     let taken = Take(Mutex::default());
