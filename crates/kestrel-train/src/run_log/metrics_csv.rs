@@ -22,12 +22,14 @@ impl MetricsCsv {
 }
 
 fn table(history: &[EpochReport]) -> String {
-    let mut text = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,best\n".to_owned();
+    let mut text = "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,best\n".to_owned();
     for report in history {
+        // Empty where there are no more than five classes.
+        let top5 = report.val_top5.map_or_else(String::new, |top5| top5.to_string());
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "{},{},{},{},{},{},{},{}",
+            "{},{},{},{},{},{},{},{top5},{}",
             report.epoch,
             report.step,
             report.lr,
@@ -66,10 +68,15 @@ mod tests {
             val_top5: None,
             temperature: None,
         };
-        let text = table(&[report]);
-        assert_eq!(
-            text,
-            "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,best\n1,40,0.001,0.5,0.25,0.000000001,1,true\n"
-        );
+        let more = EpochReport {
+            val_top5: Some(0.75),
+            ..report.clone()
+        };
+        let lines = [
+            "epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,best\n",
+            "1,40,0.001,0.5,0.25,0.000000001,1,,true\n",
+            "1,40,0.001,0.5,0.25,0.000000001,1,0.75,true\n",
+        ];
+        assert_eq!(table(&[report, more]), lines.concat());
     }
 }
