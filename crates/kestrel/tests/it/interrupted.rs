@@ -164,7 +164,8 @@ fn a_killed_run_goes_on_exactly() {
 fn the_second_run_in_a_folder_is_refused_and_told_of_the_first() {
     let dir = folder();
     let mut first = Running::start(dir.path(), &train(&["--epochs", "100000", "--name", "a"]));
-    first.wait_for("Epoch [2/");
+    // An epoch's checkpoint is written beside the next epoch, and is on the disk before that one's is begun.
+    first.wait_for("Epoch [3/");
     let pid = format!("process {} on ", first.child.id());
     let attempts = [
         train(&["--name", "a"]),

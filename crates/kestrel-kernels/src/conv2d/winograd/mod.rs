@@ -10,6 +10,10 @@
 //! backward-weights  dU = Vᵀ Z        Z = A dY Aᵀ,               dg = Gᵀ dU G
 //! ```
 //!
+//! With stride 2 (and padding 1) a tile has 2x2 outputs over a 5x5 patch and 25 points; its gradient goes back by transforms of its own,
+//! from 3x3 patches of `dY` to 4x4 tiles of `dX`. At an edge where only the first half of a tile is wanted, the points that the second
+//! half alone needs are left out. `transform` has the matrices of each.
+//!
 //! Tiles are worked on in blocks small enough that `V`, `M` and `Z` stay in a core's cache from the transform to its
 //! use. Which tiles form a block, and in which order blocks are summed, depends on the shape and the instruction set
 //! alone, never on the threads, so results are bit-equal for any number of threads.

@@ -11,7 +11,7 @@ mod outputs;
 pub use affine::{Affine, AffineRelu, Identity, Normalize, NormalizeAddRelu};
 pub use gelu::{Gelu, ThroughGelu};
 pub use mask::{OutputMask, ReluMask, Statistics, ThroughStatistics};
-pub use outputs::{Add, Bias, Relu, Store, Then};
+pub use outputs::{Bias, Store, Then};
 
 use crate::simd::Simd;
 

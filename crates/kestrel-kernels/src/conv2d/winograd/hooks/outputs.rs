@@ -1,6 +1,5 @@
 //! Functions of a convolution's outputs.
 
-use super::affine::relu;
 use super::{Epilogue, Sums, load_channels};
 use crate::simd::Simd;
 
@@ -53,55 +52,6 @@ impl Epilogue for Bias<'_> {
 
     #[inline(always)]
     fn finish<S: Simd>(_s: S, _bias: S::V, _sums: Sums<'_>) {}
-}
-
-/// `y + addend` for each output.
-#[derive(Clone, Copy, Debug)]
-pub struct Add<'a> {
-    /// Laid out like the output.
-    pub addend: &'a [f32],
-}
-
-impl Epilogue for Add<'_> {
-    const SUMS: usize = 0;
-    type Channels<S: Simd> = ();
-
-    fn check(&self, _k: usize, len: usize) {
-        assert_eq!(self.addend.len(), len, "expected an addend for each output");
-    }
-
-    #[inline(always)]
-    fn channels<S: Simd>(&self, _s: S, _channel: usize, _lanes: usize) {}
-
-    #[inline(always)]
-    fn apply<S: Simd>(&self, s: S, _channels: &mut (), y: S::V, index: usize, lanes: usize) -> S::V {
-        s.add(y, load_channels(s, self.addend, index, lanes))
-    }
-
-    #[inline(always)]
-    fn finish<S: Simd>(_s: S, _channels: (), _sums: Sums<'_>) {}
-}
-
-/// `max(0, y)`; NaN stays NaN.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Relu;
-
-impl Epilogue for Relu {
-    const SUMS: usize = 0;
-    type Channels<S: Simd> = ();
-
-    fn check(&self, _k: usize, _len: usize) {}
-
-    #[inline(always)]
-    fn channels<S: Simd>(&self, _s: S, _channel: usize, _lanes: usize) {}
-
-    #[inline(always)]
-    fn apply<S: Simd>(&self, s: S, _channels: &mut (), y: S::V, _index: usize, _lanes: usize) -> S::V {
-        relu(s, y)
-    }
-
-    #[inline(always)]
-    fn finish<S: Simd>(_s: S, _channels: (), _sums: Sums<'_>) {}
 }
 
 /// `first`, then `second` of what `first` stores; the sums of `first`, then those of `second`.
