@@ -3,6 +3,7 @@
 
 Usage: torch_cifar94.py [--steps N] [--batch N] [--threads N] [--seed N]
        torch_cifar94.py --folder FOLDER [--limit N] [--epochs N] [--batch N] [--threads N] [--seed N]
+                         [--device cuda]
 Without a folder, a step is forward, backward and update on random images that are ready in memory: nothing is loaded or
 augmented. One step in warm-up, then the median of --steps. Both parts of the recipe are timed: with the whitening layer's bias
 trained, and frozen. With a folder (train/<class>/*, test/<class>/*) the recipe of configs/cifar-94.toml is trained to its end on
@@ -95,7 +96,9 @@ def augmented(x, mirrored, odd):
     rows = (top[:, None] + torch.arange(32))[:, None, :, None]
     columns = left[:, None] + torch.arange(32)
     columns = torch.where((mirrored ^ odd)[:, None], columns.flip(1), columns)[:, None, None, :]
-    return padded[torch.arange(len(x))[:, None, None, None], torch.arange(3)[None, :, None, None], rows, columns]
+    rows, columns = rows.to(x.device), columns.to(x.device)
+    at = torch.arange(len(x), device=x.device)[:, None, None, None]
+    return padded[at, torch.arange(3, device=x.device)[None, :, None, None], rows, columns]
 
 
 def logits(model, x, tta):
@@ -117,6 +120,8 @@ def train(a, model):
     x, y = load(os.path.join(a.folder, "train"), a.limit)
     test = load(os.path.join(a.folder, "test"))
     initialise(model, x[torch.arange(0, len(x), max(len(x) // 5000, 1))][:5000])
+    model, x, y = model.to(a.device), x.to(a.device), y.to(a.device)
+    test = [t.to(a.device) for t in test]
     optimizer = optimizer_of(model)
     total = a.epochs * -(-len(x) // a.batch)
     # OneCycleLR with straight lines: from a fifth of the rate up to it and down to 7%.
@@ -139,15 +144,15 @@ def train(a, model):
             optimizer.step()
             scheduler.step()
             step += 1
-            losses.append(loss.item())
-            hits += (out.argmax(1) == y[batch]).sum().item()
+            losses.append(loss.detach())
+            hits += (out.argmax(1) == y[batch]).sum()
             if step % 5 == 0:
                 alpha = 1 - (1 - 0.226) * (step / total) ** 3
                 with torch.no_grad():
                     for fast, kept in zip(floats, slow):
                         kept.lerp_(fast, alpha)
                         fast.copy_(kept)
-        print(f"Epoch [{epoch + 1}/{a.epochs}]: Loss: {statistics.mean(losses):.4f}, Acc: {100 * hits / len(x):.2f}%, "
+        print(f"Epoch [{epoch + 1}/{a.epochs}]: Loss: {torch.stack(losses).mean().item():.4f}, Acc: {100 * hits / len(x):.2f}%, "
               f"Val Acc: {accuracy(model, *test, False):.2f}%, {time.perf_counter() - started:.0f} s", flush=True)
     print(f"with flips and shifts: {accuracy(model, *test, True):.2f}%")
 
@@ -161,6 +166,7 @@ def main():
     a.add_argument("--folder")
     a.add_argument("--limit", type=int)
     a.add_argument("--epochs", type=int, default=10)
+    a.add_argument("--device", default="cpu")
     a = a.parse_args()
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)

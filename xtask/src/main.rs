@@ -4,6 +4,7 @@
 
 mod cargo;
 mod commands;
+mod cuda_toolkit;
 #[cfg(test)]
 mod layering;
 mod nightly;
@@ -22,14 +23,18 @@ Usage: cargo xtask [--features FEATURES] COMMAND [ARGUMENTS]
 
 The developers' commands:
   test [ARGUMENTS]        cargo test --release --workspace
-  ci                      formatting, clippy, tests, docs, licences, typos: what the CI runs
+  ci                      formatting, clippy, tests, docs, licences, typos, CUDA where it can be built: what the CI runs
   golden --python PYTHON  make the golden test data again with PyTorch
   fuzz [TARGET] [--minutes M] [--seed N] [--coverage]
                           kestrel-data's readers on mutated inputs, ten minutes a target; with --coverage by cargo-fuzz (nightly)
-  soak [--minutes M] [--seed N]
+  soak [--minutes M] [--seed N] [--precision P]
                           a small run, ended at random instants and gone on with: must equal the straight run
   miri [TESTS]            the kernels' small tests under Miri (nightly)
   sanitize [TESTS]        the kernels' tests under AddressSanitizer (nightly); with --valgrind first, under valgrind
+  cuda-toolkit DIR [--compute-cap N] [--python PYTHON]
+                          what --features cuda needs to build, on a machine without a GPU; prints the environment to set
+  test-cuda [-p CRATE]... [FILTER]... [--no-run --out DIR [--trainer]]
+                          the tests that need a GPU; with --out, as a folder for a machine that has one, and no Rust
 
 Every other command is the trainer's: it is built in release mode and started in the working directory.
   cargo xtask --features cuda train --help
@@ -64,11 +69,13 @@ fn dispatch(args: Vec<OsString>) -> Result<ExitCode> {
         }
         Some("test") => commands::test::run(features, rest),
         Some("ci") => commands::ci::run(features, rest),
+        Some("cuda-toolkit") => commands::cuda_toolkit::run(rest),
         Some("fuzz") => commands::fuzz::run(rest),
         Some("golden") => commands::golden::run(rest),
         Some("miri") => commands::miri::run(rest),
         Some("soak") => commands::soak::run(features, rest),
         Some("sanitize") => commands::sanitize::run(rest),
+        Some("test-cuda") => commands::test_cuda::run(features, rest),
         _ => commands::trainer::run(features, &args),
     }
 }

@@ -126,13 +126,25 @@ pub fn decode(bytes: &[u8], path: &Path) -> Result<Image<'static>> {
 /// # Errors
 /// Those of [`decode`].
 pub fn decode_part(bytes: &[u8], path: &Path, choose: Choose<'_>) -> Result<Image<'static>> {
+    decode_within(bytes, path, MAX_PIXELS, choose)
+}
+
+/// [`decode_part`] of an image of at most `max_pixels` pixels, for bytes from strangers; [`MAX_PIXELS`] stays the limit above it.
+///
+/// # Errors
+/// Those of [`decode`].
+pub fn decode_within(bytes: &[u8], path: &Path, max_pixels: u64, choose: Choose<'_>) -> Result<Image<'static>> {
     let unsupported = |found| {
         Err(Error::UnsupportedFormat {
             path: path.to_path_buf(),
             found,
         })
     };
-    let source = Source { bytes, path };
+    let source = Source {
+        bytes,
+        path,
+        max_pixels: max_pixels.min(MAX_PIXELS),
+    };
     let decoder = match Format::sniff(bytes) {
         Some(Format::Jpeg) => return jpeg::decode(&source, choose),
         Some(Format::Png) => png::decode,
@@ -159,6 +171,7 @@ pub fn decode_file(path: &Path) -> Result<Image<'static>> {
 struct Source<'a> {
     bytes: &'a [u8],
     path: &'a Path,
+    max_pixels: u64,
 }
 
 impl Source<'_> {
@@ -192,14 +205,19 @@ impl Source<'_> {
         }
     }
 
+    /// What a decoder may allocate: 16-bit RGBA, or what one needs for itself whatever the image.
+    fn max_bytes(&self) -> u64 {
+        (self.max_pixels * 8).max(1 << 20)
+    }
+
     /// Refuses sizes past the cap, and images without pixels; gives the size as `(height, width)`.
     fn checked_size(&self, width: u64, height: u64) -> Result<(usize, usize)> {
         let got = width.saturating_mul(height);
-        if got > MAX_PIXELS {
+        if got > self.max_pixels {
             return Err(Error::TooLarge {
                 path: self.path.to_path_buf(),
                 what: "the number of pixels",
-                limit: MAX_PIXELS,
+                limit: self.max_pixels,
                 got,
             });
         }

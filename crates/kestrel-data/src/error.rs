@@ -360,6 +360,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A data set's images cannot be kept on a device; they can be used from the host's memory.
+    #[error(transparent)]
+    NotResident(#[from] crate::loader::NotResident),
     /// A kernel refused its arguments.
     #[error("{context}: {source}")]
     Kernel {

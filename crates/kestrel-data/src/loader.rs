@@ -8,6 +8,7 @@
 
 mod epoch;
 mod make_batch;
+mod resident;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::transforms::Compose;
 pub use epoch::Epoch;
 use make_batch::BatchMaker;
 pub(crate) use make_batch::panic_message;
+pub use resident::NotResident;
 
 /// How batches are made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -163,6 +165,26 @@ impl DataLoader {
             maker: Arc::new(maker),
             ..self
         }
+    }
+
+    /// The same loader, with the data set's images kept on `device` as 8-bit pixels, and each batch made there of them: the same
+    /// batches, bit for bit. What depends on chance is drawn on the host.
+    ///
+    /// # Errors
+    /// [`Error::NotResident`] where the images or a transform do not allow it: then [`Self::to_device`] makes the batches on
+    /// the host. [`Error::Kernel`] where the device has no room.
+    pub fn resident_on(&self, device: &Device) -> Result<Self> {
+        let maker = self.maker.clone_resident(device)?;
+        Ok(Self {
+            maker: Arc::new(maker),
+            sampler: Arc::clone(&self.sampler),
+            config: self.config.clone(),
+        })
+    }
+
+    /// Whether the images are kept on the device of the batches: [`Self::resident_on`].
+    pub fn is_resident(&self) -> bool {
+        self.maker.is_resident()
     }
 
     /// The data set.

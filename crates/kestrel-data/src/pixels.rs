@@ -6,12 +6,21 @@
 //!
 //! Shapes: `H, W` are the window's height and width; pixels are `[H, W, 3]`, row by row, red, green, blue.
 
+mod axes;
+mod canvas;
+mod padding;
+
 use std::borrow::Cow;
 use std::path::Path;
 
 use kestrel_kernels::pixels::Window;
 
 use crate::error::{Error, Result};
+
+pub use axes::Axes;
+pub(crate) use canvas::Canvas;
+pub(crate) use padding::Padding;
+pub use padding::PaddingMode;
 
 /// Channels of every image: red, green, blue.
 pub const CHANNELS: usize = 3;

@@ -79,6 +79,10 @@ impl Tape {
         if p == 0.0 {
             return Ok(x.clone());
         }
+        #[cfg(feature = "cuda")]
+        if let Some(on_gpu) = x.on_gpu() {
+            return crate::cuda::dropout(self, on_gpu, p, key);
+        }
         let x = x.tensor()?;
         let mask = Mask::new(x.elem_count(), p, key);
         let y = elements(&x, |x| mask.apply(x))?;

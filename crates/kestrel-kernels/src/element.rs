@@ -154,12 +154,17 @@ pub(crate) fn require_float(op: &'static str, tensor: &Tensor) -> Result<()> {
 
 /// Errors unless `tensor` has the element type of `like`.
 pub(crate) fn require_same_dtype(op: &'static str, tensor: &Tensor, like: &Tensor) -> Result<()> {
-    if tensor.dtype() == like.dtype() {
+    require_dtype(op, tensor, like.dtype())
+}
+
+/// Errors unless `tensor` has an element type.
+pub(crate) fn require_dtype(op: &'static str, tensor: &Tensor, dtype: DType) -> Result<()> {
+    if tensor.dtype() == dtype {
         return Ok(());
     }
     Err(Error::DTypeMismatch {
         op,
-        expected: format!("{:?}", like.dtype()),
+        expected: format!("{dtype:?}"),
         got: tensor.dtype(),
     })
 }

@@ -36,13 +36,17 @@
 //!
 //! All `unsafe` of the workspace lives in this crate. It reads no files and knows no models.
 
+pub mod autocast;
 pub mod avg_pool2d;
 pub mod batch_norm;
 pub mod channels_last;
 pub mod conv2d;
 pub mod cross_entropy;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dropout;
 pub mod gelu;
+pub mod gpus;
 pub mod linear;
 pub mod max_pool2d;
 pub mod memory;
@@ -57,6 +61,7 @@ mod element;
 mod error;
 mod gemm;
 
+pub use autocast::{Precision, autocast};
 pub use avg_pool2d::{adaptive_avg_pool2d, avg_pool2d};
 pub use batch_norm::{BatchNormConfig, batch_norm_eval, batch_norm_train};
 pub use conv2d::{Conv2dConfig, conv2d};

@@ -10,11 +10,15 @@
 //!
 //! Shapes: pixels are `[rows, columns, 3]`, planes `[3, H, W]`.
 
+mod resident;
+
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::simd::{Isa, Kernel, Simd};
 use crate::{Error, Result};
+
+pub use resident::{Erasure, FIRST_FILL, MAX_FILLS, Placement, ResidentImages};
 
 /// Channels of a pixel: red, green, blue.
 const CHANNELS: usize = 3;

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use kestrel_kernels::Conv2dConfig;
 use kestrel_kernels::channels_last::Activation;
-use kestrel_kernels::tape::{Tape, Value};
+use kestrel_kernels::tape::{self, Tape, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::graph::Graph;
@@ -150,15 +150,21 @@ impl Cnn {
         }
     }
 
-    /// All but the last two steps: dropout and the last layer.
-    fn hidden(&self, tape: &mut Tape, images: &Tensor, mode: Mode) -> kestrel_kernels::Result<Value> {
+    /// The convolutions, up to the last pooling, which is [`hidden`](Self::hidden)'s.
+    fn map(&self, tape: &mut Tape, images: &Tensor, mode: Mode) -> kestrel_kernels::Result<Value> {
         let mut x = tape.leaf(images)?;
         for (i, (conv, bn)) in self.convs.iter().enumerate() {
-            x = conv.forward_batch_norm(tape, &x, bn, Activation::Relu, mode)?;
-            if i % 2 == 1 {
+            if i > 0 && i % 2 == 0 {
                 x = tape.max_pool2d(&x, 2, 2, 0)?;
             }
+            x = conv.forward_batch_norm(tape, &x, bn, Activation::Relu, mode)?;
         }
+        Ok(x)
+    }
+
+    /// From the map to what dropout and the last layer take.
+    fn hidden(&self, tape: &mut Tape, map: &Value) -> kestrel_kernels::Result<Value> {
+        let x = tape.max_pool2d(map, 2, 2, 0)?;
         let x = tape.flatten(&x)?;
         self.fc1.forward_relu(tape, &x)
     }
@@ -173,14 +179,18 @@ impl Model for Cnn {
     fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
         let images = self.enter(images)?;
         mode.section(|tape| {
-            let hidden = self.hidden(tape, &images, mode)?;
+            let map = self.map(tape, &images, mode)?;
+            let hidden = self.hidden(tape, &map)?;
             self.logits(tape, &hidden, mode)
         })
     }
 
     fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
         let images = self.enter(images)?;
-        mode.section(|tape| self.hidden(tape, &images, mode))
+        mode.section(|tape| {
+            let map = self.map(tape, &images, mode)?;
+            self.hidden(tape, &map)
+        })
     }
 
     fn classify(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
@@ -188,6 +198,19 @@ impl Model for Cnn {
             let hidden = tape.leaf(features)?;
             self.logits(tape, &hidden, mode)
         })
+    }
+
+    fn feature_map(&self, images: &Tensor) -> Result<Tensor> {
+        let images = self.enter(images)?;
+        Mode::Eval.section(|tape| self.map(tape, &images, Mode::Eval))
+    }
+
+    fn classify_map(&self, map: &Tensor) -> Result<Tensor> {
+        Ok(tape::section(|tape| {
+            let map = tape.leaf(map)?;
+            let hidden = self.hidden(tape, &map)?;
+            self.logits(tape, &hidden, Mode::Eval)
+        })?)
     }
 
     fn params(&self) -> &Params {

@@ -33,6 +33,9 @@ pub enum Error {
         /// The shape that came.
         got: Vec<usize>,
     },
+    /// A model does not say what its last feature map is.
+    #[error("the model does not give its last feature map; implement feature_map and classify_map of its Model")]
+    NoFeatureMap,
     /// A state dict does not fit the model. Nothing was changed.
     #[error("the weights do not fit the model (nothing was loaded): {0}")]
     StateDict(StateDictMismatch),

@@ -80,6 +80,30 @@ pub trait Model: Send + Sync {
         self.forward(features, mode)
     }
 
+    /// The last convolutional feature map, after its activation, in evaluation: the last place where what is seen still has a
+    /// place in the image. `classify_map(feature_map(x)) = forward(x)`.
+    ///
+    /// # Shapes
+    /// `images [N, 3, H, W]`, normalised → `[N, h, w, C]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoFeatureMap`] where a model does not say, and those of [`forward`](Self::forward).
+    fn feature_map(&self, _images: &Tensor) -> Result<Tensor> {
+        Err(crate::Error::NoFeatureMap)
+    }
+
+    /// The logits from a [`feature_map`](Self::feature_map), in evaluation, but with a graph back to the map: `backward` gives
+    /// the gradient of a logit at it where the map is a variable. Parameters that are not frozen get theirs too.
+    ///
+    /// # Shapes
+    /// `map [N, h, w, C]` → `[N, num_classes]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoFeatureMap`] where a model does not say, and where there is another map.
+    fn classify_map(&self, _map: &Tensor) -> Result<Tensor> {
+        Err(crate::Error::NoFeatureMap)
+    }
+
     /// Parameters and buffers, by PyTorch's names.
     fn params(&self) -> &Params;
 
@@ -165,6 +189,14 @@ impl<M: Model + ?Sized> Model for Arc<M> {
 
     fn classify(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
         M::classify(self, features, mode)
+    }
+
+    fn feature_map(&self, images: &Tensor) -> Result<Tensor> {
+        M::feature_map(self, images)
+    }
+
+    fn classify_map(&self, map: &Tensor) -> Result<Tensor> {
+        M::classify_map(self, map)
     }
 
     fn params(&self) -> &Params {

@@ -51,17 +51,33 @@ pub struct StepReport {
     pub num_steps: usize,
     /// Images in this batch.
     pub batch_size: usize,
-    /// This batch's loss.
+    /// This batch's loss; where numbers are not `settled`, that of a batch some steps before.
     pub loss: f64,
-    /// Accuracy in `[0, 1]` since the epoch's start.
+    /// Accuracy in `[0, 1]` since the epoch's start; of the batches that were read, where numbers are not `settled`.
     pub running_accuracy: f64,
     /// The learning rate of this batch's step.
     pub lr: f64,
     /// The Euclidean norm of all gradients together, before clipping, where this batch completed an optimiser's step; none
-    /// where gradients are accumulated and more batches are to come. Only where there is one can the run's state be saved.
+    /// where gradients are accumulated and more batches are to come, or the step was skipped. That of a step before, where
+    /// numbers are not `settled`.
     pub grad_norm: Option<f64>,
+    /// Whether this batch completed a step that was not made, because its scaled gradients overflowed `f16`; the run's state
+    /// can be saved then too.
+    pub skipped: bool,
     /// At each `log_every`th batch of the epoch: the loss averaged over the batches since the last such batch.
     pub mean_loss: Option<f64>,
+    /// Whether all numbers up to this batch have been read, and are in the trainer's progress. Always so on the CPU. On a GPU
+    /// to read is to wait for it: only every few steps, where there is a `mean_loss`, where a callback
+    /// [wants them](Callback::wants_numbers), and at the epoch's end. The state can be saved only then.
+    pub settled: bool,
+}
+
+impl StepReport {
+    /// Whether this batch ended a step of the optimiser, made or skipped: only then can the run's state be saved, once its numbers
+    /// are settled.
+    pub fn ends_step(&self) -> bool {
+        self.grad_norm.is_some() || self.skipped
+    }
 }
 
 /// What an epoch came to. These numbers are the same in every run of a seed.
@@ -130,6 +146,12 @@ pub trait Callback {
     /// Ends the run.
     fn on_epoch_start(&mut self, _start: &EpochStart) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether the next [`on_step_end`](Self::on_step_end) needs all numbers up to its batch, as one that saves the run does.
+    /// Asked only where they are on a device still.
+    fn wants_numbers(&self, _trainer: &Trainer) -> bool {
+        false
     }
 
     /// A batch is trained on, and the trainer's progress holds it.

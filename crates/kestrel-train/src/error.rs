@@ -85,6 +85,9 @@ pub enum Error {
         /// The cause.
         source: serde_json::Error,
     },
+    /// A model's logits lead back to no gradient at its feature map.
+    #[error("the logits give no gradient at the feature map; the model's classify_map must keep candle's graph")]
+    NoMapGradient,
     /// There is nothing to train on or to evaluate.
     #[error("the {split} split is empty; give a data set with at least one image")]
     EmptySplit {

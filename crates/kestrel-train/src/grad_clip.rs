@@ -1,8 +1,8 @@
 //! Clipping of gradients before the optimiser's step.
 
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor};
-use kestrel_kernels::update::squared_norm;
+use kestrel_kernels::update::{self, squared_norm};
 
 use crate::optim::NamedVars;
 use crate::{Error, Result};
@@ -54,29 +54,79 @@ impl GradClip {
     }
 }
 
+impl GradClip {
+    /// [`apply`](Self::apply) with a `norm` (`[]` of `f64`) that stays on its device, where nobody waits for it.
+    ///
+    /// # Errors
+    /// Where a device fails.
+    pub(crate) fn apply_on_device(self, grads: &mut GradStore, params: &NamedVars, norm: &Tensor) -> Result<()> {
+        if let Some(max_value) = self.max_value {
+            clip_grad_value(grads, params, max_value)?;
+        }
+        let Some(max_norm) = self.max_norm else {
+            return Ok(());
+        };
+        let clipped;
+        let norm = match self.max_value {
+            Some(_) => match squared_norms(grads, params)? {
+                Some((_, squares)) => {
+                    clipped = total_norm(&squares)?;
+                    &clipped
+                }
+                None => norm,
+            },
+            None => norm,
+        };
+        let max_norm = Tensor::full(max_norm, (), norm.device())?;
+        let coefficient = max_norm.div(&(norm + 1e-6)?)?.minimum(1.0)?;
+        replace(grads, params, |grad| {
+            grad.broadcast_mul(&coefficient.to_dtype(grad.dtype())?)
+        })
+    }
+}
+
+/// The parameters that have a gradient, and the squared norm of each as numbers on their device (`[P]` of `f64`); none of none.
+pub(crate) fn squared_norms(grads: &GradStore, params: &NamedVars) -> Result<Option<(Vec<String>, Tensor)>> {
+    let (mut names, mut found) = (Vec::with_capacity(params.len()), Vec::with_capacity(params.len()));
+    for (name, var) in params {
+        if let Some(grad) = grads.get(var) {
+            names.push(name.clone());
+            found.push(grad.clone());
+        }
+    }
+    if found.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some((names, update::squared_norms(&found)?)))
+}
+
+/// The root of the sum of squares (`[P]` of `f64`), on their device; on the CPU added up in their order, as [`grad_norm`] does.
+pub(crate) fn total_norm(squares: &Tensor) -> Result<Tensor> {
+    if squares.device().is_cpu() {
+        let sum: f64 = squares.to_vec1::<f64>()?.iter().sum();
+        return Ok(Tensor::new(sum.sqrt(), squares.device())?);
+    }
+    Ok(squares.sum_all()?.sqrt()?)
+}
+
 /// The Euclidean norm of all gradients of `params` together, the sum of squares kept in `f64`; not finite if one of their
 /// elements is not.
 ///
 /// # Errors
 /// Where a device fails.
 pub fn grad_norm(grads: &GradStore, params: &NamedVars) -> Result<f64> {
-    let grads = params.iter().filter_map(|(_, var)| grads.get(var));
     let mut sum = 0.0;
     // A number that is read back waits for the device, so there it is one number.
-    let mut on_device: Option<Tensor> = None;
-    for grad in grads {
+    let mut on_device = Vec::new();
+    for grad in params.iter().filter_map(|(_, var)| grads.get(var)) {
         if grad.device().is_cpu() {
             sum += squared_norm(grad)?;
-            continue;
+        } else {
+            on_device.push(grad.clone());
         }
-        let squares = grad.detach().to_dtype(DType::F64)?.sqr()?.sum_all()?;
-        on_device = Some(match on_device {
-            Some(sum) => (sum + squares)?,
-            None => squares,
-        });
     }
-    if let Some(squares) = on_device {
-        sum += squares.to_scalar::<f64>()?;
+    if !on_device.is_empty() {
+        sum += update::squared_norms(&on_device)?.sum_all()?.to_scalar::<f64>()?;
     }
     Ok(sum.sqrt())
 }
@@ -114,7 +164,7 @@ pub fn clip_grad_value(grads: &mut GradStore, params: &NamedVars, max_value: f64
 }
 
 /// Sets each gradient to another tensor: in place it could reach another parameter's, for they may share storage.
-fn replace(
+pub(crate) fn replace(
     grads: &mut GradStore,
     params: &NamedVars,
     f: impl Fn(&candle_core::Tensor) -> candle_core::Result<candle_core::Tensor>,

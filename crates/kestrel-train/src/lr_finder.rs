@@ -1,5 +1,6 @@
 //! The learning-rate range test: how the loss goes as the rate rises.
 
+use crate::grad_scaler::GradScaler;
 use crate::trainer::Pass;
 use crate::{BatchSource, Error, Result, Trainer};
 
@@ -50,7 +51,7 @@ const SMOOTHING: f64 = 0.9;
 
 /// Trains while the learning rate rises exponentially, and gives the model and the optimiser their state back.
 ///
-/// All parameter groups get the same rate. The scheduler, the average of the weights and gradient accumulation have no
+/// The precision is the trainer's. All parameter groups get the same rate. The scheduler, the average of the weights and gradient accumulation have no
 /// part in it.
 ///
 /// # Errors
@@ -65,11 +66,15 @@ pub fn find_lr(trainer: &mut Trainer, loader: &dyn BatchSource, config: &LrFinde
     }
     let weights = trainer.model().params().state_dict()?;
     let (state, lrs) = (trainer.optimizer().state_dict()?, trainer.optimizer().lrs());
+    let scaling = trainer.grad_scaler().map(GradScaler::state);
     let points = sweep(trainer, loader, config);
     let (model, optimizer) = trainer.model_and_optimizer();
     model.params().load_state_dict(&weights)?;
     optimizer.load_state_dict(&state)?;
     optimizer.set_lrs(&lrs);
+    if let (Some(scaler), Some(state)) = (trainer.grad_scaler_mut(), scaling) {
+        scaler.load_state(state);
+    }
     let points = points?;
     Ok(LrCurve {
         suggestion: steepest(&points),
@@ -109,7 +114,7 @@ fn sweep(trainer: &mut Trainer, loader: &dyn BatchSource, config: &LrFinderConfi
             batches = loader.epoch(epoch)?;
         };
         let lr = config.start_lr * ratio.powf(step as f64 / (config.num_steps - 1) as f64);
-        let Pass { loss, grads, .. } = match trainer.forward_backward(&batch, step + 1, step) {
+        let Pass { loss, mut grads, .. } = match trainer.forward_backward(&batch, step + 1, step, true) {
             Err(Error::NonFinite(_)) => break,
             other => other?,
         };
@@ -120,6 +125,16 @@ fn sweep(trainer: &mut Trainer, loader: &dyn BatchSource, config: &LrFinderConfi
         points.push(LrPoint { lr, loss });
         if loss > config.diverged * lowest {
             break;
+        }
+        if trainer.grad_scaler().is_some() {
+            let params = trainer.optimizer().params();
+            if !trainer.unscale(&mut grads, &params)?.is_finite() {
+                if trainer.grad_scaler().is_some_and(GradScaler::is_lost) {
+                    break;
+                }
+                // Skipped, as a run would.
+                continue;
+            }
         }
         let (_, optimizer) = trainer.model_and_optimizer();
         optimizer.set_lr(lr);

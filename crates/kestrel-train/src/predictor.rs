@@ -8,7 +8,7 @@ use kestrel_models::weights::ModelInfo;
 use kestrel_models::{Mode, Model};
 
 use crate::checkpoint::Weights;
-use crate::{Error, Result};
+use crate::{Error, GradCam, Result};
 
 /// A network with its weights, classes, preprocessing and temperature, as one file holds them.
 pub struct Predictor {
@@ -33,6 +33,8 @@ impl Predictor {
         let Weights { info, tensors } = weights;
         let model = info.model.build(0, DType::F32, device)?;
         model.params().load_state_dict(&tensors)?;
+        // Nothing of it is trained: a heatmap's backward need not reach the weights.
+        model.params().freeze("")?;
         Ok(Self { model, info })
     }
 
@@ -88,6 +90,17 @@ impl Predictor {
     /// Where the model fails.
     pub fn probabilities(&self, images: &Tensor) -> Result<Vec<Vec<f32>>> {
         probabilities(self.model(), images, temperature(&self.info))
+    }
+
+    /// Where in an image that went through [`transforms`](Self::transforms) the network finds the evidence for its classes.
+    ///
+    /// # Shapes
+    /// `image [1, 3, H, W]`.
+    ///
+    /// # Errors
+    /// Those of [`GradCam::new`].
+    pub fn grad_cam(&self, image: &Tensor) -> Result<GradCam> {
+        GradCam::new(self.model(), image)
     }
 }
 

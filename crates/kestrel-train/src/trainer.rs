@@ -1,16 +1,21 @@
 //! A run: a model, what moves it, and how far it has come. Its loop is in `fit`, one step of it in `step`.
 
 mod fit;
+mod pending;
 mod step;
 
+use std::sync::Mutex;
+
+use kestrel_kernels::autocast::Precision;
 use kestrel_models::{Model, StateDict};
 
 use crate::grad_clip::GradClip;
+use crate::grad_scaler::GradScaler;
 use crate::loss::{CrossEntropyLoss, Loss};
 use crate::lr_scheduler::{Event, LrScheduler};
 use crate::optim::Optimizer;
 use crate::weight_average::WeightAverage;
-use crate::{Progress, Result};
+use crate::{Progress, Recorder, Result};
 
 pub use fit::TrainedEpoch;
 pub(crate) use step::Pass;
@@ -34,7 +39,13 @@ pub struct Trainer {
     loss: Box<dyn Loss>,
     grad_clip: GradClip,
     accumulation: usize,
+    precision: Precision,
+    grad_scaler: Option<GradScaler>,
+    /// Whether numbers are read later than in their step; none for where that saves waiting.
+    deferred_reads: Option<bool>,
     average: Option<WeightAverage>,
+    /// Locked by whoever makes a pass, for passes only borrow the run.
+    recorder: Mutex<Recorder>,
     config: TrainerConfig,
     progress: Progress,
 }
@@ -59,7 +70,11 @@ impl Trainer {
             loss: Box::new(CrossEntropyLoss::default()),
             grad_clip: GradClip::default(),
             accumulation: 1,
+            precision: Precision::F32,
+            grad_scaler: None,
+            deferred_reads: None,
             average: None,
+            recorder: Mutex::default(),
             config,
             progress: Progress::default(),
         }
@@ -84,6 +99,33 @@ impl Trainer {
     #[must_use]
     pub fn with_accumulation(mut self, batches: usize) -> Self {
         self.accumulation = batches.max(1);
+        self
+    }
+
+    /// Runs the model and the loss under [`autocast`](kestrel_kernels::autocast::autocast), in training and in validation.
+    /// Weights, their average and the optimiser's state stay `f32`. In `f16` the loss is scaled as PyTorch's defaults say.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self.grad_scaler = (precision == Precision::F16).then(GradScaler::default);
+        self
+    }
+
+    /// Scales the loss for its gradients; a step whose gradients are not finite is skipped, and not an error, while a smaller
+    /// scale may mend it. A loss that is not finite is an error still: batch norm's statistics have seen what it came from.
+    #[must_use]
+    pub fn with_grad_scaler(mut self, grad_scaler: GradScaler) -> Self {
+        self.grad_scaler = Some(grad_scaler);
+        self
+    }
+
+    /// Whether losses and norms are read from the device some steps after their own, so that the host never waits for the step
+    /// that it has just begun; by default on every device but the CPU. Weights and logs are the same. A step of numbers that
+    /// are none moves nothing, nor does any step after it, but the run ends some steps later. Where the loss is scaled, each step is
+    /// waited for: the next scale depends on it.
+    #[must_use]
+    pub fn with_deferred_reads(mut self, deferred: bool) -> Self {
+        self.deferred_reads = Some(deferred);
         self
     }
 
@@ -123,6 +165,16 @@ impl Trainer {
         self.scheduler.as_deref()
     }
 
+    /// The precision of the model and the loss.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// What scales the loss, if it is scaled.
+    pub fn grad_scaler(&self) -> Option<&GradScaler> {
+        self.grad_scaler.as_ref()
+    }
+
     /// The average of the weights, if one is taken.
     pub fn average(&self) -> Option<&WeightAverage> {
         self.average.as_ref()
@@ -153,6 +205,10 @@ impl Trainer {
     /// What a checkpoint sets; see [`crate::checkpoint::Checkpoint::restore`].
     pub(crate) fn restore_parts(&mut self) -> (&dyn Model, &mut dyn Optimizer, Option<&mut Box<dyn LrScheduler>>) {
         (self.model.as_ref(), self.optimizer.as_mut(), self.scheduler.as_mut())
+    }
+
+    pub(crate) fn grad_scaler_mut(&mut self) -> Option<&mut GradScaler> {
+        self.grad_scaler.as_mut()
     }
 
     pub(crate) fn average_mut(&mut self) -> Option<&mut WeightAverage> {

@@ -1,12 +1,13 @@
 //! The arguments.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kestrel_data::{BadSamplePolicy, OnBadSample};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{DatasetName, ModelName, StemName, TrainOptions};
+use crate::config::{DatasetName, ModelName, PrecisionName, StemName, TrainOptions};
 use crate::device::{CpuFeatures, DeviceChoice};
 use crate::methods::TtaName;
 
@@ -79,6 +80,17 @@ const REPORT_EXAMPLES: &str = "Examples:
 
 The path of the page goes to stdout. A page needs no network, and opens from the disk.";
 
+const SERVE_EXAMPLES: &str = "Examples:
+  kestrel serve --weights runs/cifar10-cnn-1/best.safetensors     the page; its address goes to stdout
+  curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:7879/predict
+  curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg' 'http://127.0.0.1:7879/predict?top=3&cam=top'
+  kestrel serve --weights best.safetensors --host 0.0.0.0         for the network: no password, no encryption
+
+POST /predict takes the bytes of an image file, of type image/* or application/octet-stream. ?top=N asks for the N likeliest
+classes (5), ?cam=CLASS or ?cam=top for a heatmap of the evidence for a class. GET /model names the classes. Answers are JSON;
+where something is wrong, with a sentence as `error`: 400 not a picture, 408 too slow, 413 too large, 415 another type,
+503 busy, to be tried again. Ctrl-C ends it after what is asked already, with exit code 0.";
+
 const INSPECT_EXAMPLES: &str = "Examples:
   kestrel data inspect pictures                  a folder of train/<class>/* and test/<class>/*, or of <class>/*
   kestrel data inspect table.csv --format json
@@ -94,6 +106,12 @@ const SUMMARY_EXAMPLES: &str = "Examples:
   kestrel model summary --model resnet18
   kestrel model summary --model resnet18 --stem cifar --image-size 32 --num-classes 10
   kestrel model summary --weights runs/cifar10-cnn-1/best.safetensors --format json";
+
+const DOCTOR_EXAMPLES: &str = "Examples:
+  kestrel doctor
+  kestrel doctor --format json | jq .cuda.gpus
+
+That something is missing is no failure.";
 
 const COMPLETIONS_EXAMPLES: &str = "Examples:
   kestrel completions bash > ~/.local/share/bash-completion/completions/kestrel
@@ -133,6 +151,9 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Serve a run's report to this machine's browser while the run goes on.
     Watch(WatchArgs),
+    /// Serve saved weights to this machine: a page on which pictures are dropped, and POST /predict for programs.
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
     /// Write weights for other programs: safetensors under PyTorch's names, or ONNX.
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
@@ -140,6 +161,9 @@ pub(crate) enum Command {
     Model(ModelArgs),
     /// Look into data sets.
     Data(DataArgs),
+    /// What there is to work with: processor, memory, GPUs and their software; what is missing, and what to do next.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Measure speed.
     #[command(after_help = BENCH_CASES)]
     Bench(BenchArgs),
@@ -220,6 +244,9 @@ pub(crate) struct EvaluateArgs {
     /// Which images: another seed, other images.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
+    /// In what convolutions and linear layers are computed: f32, bf16 or f16.
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = PrecisionName::F32, hide_possible_values = true)]
+    pub(crate) precision: PrecisionName,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
@@ -248,6 +275,9 @@ pub(crate) struct PredictArgs {
     /// Images in a batch.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) batch_size: u64,
+    /// In what convolutions and linear layers are computed: f32, bf16 or f16.
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = PrecisionName::F32, hide_possible_values = true)]
+    pub(crate) precision: PrecisionName,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
@@ -287,6 +317,38 @@ pub(crate) struct WatchArgs {
     /// The port on this machine; 0 for any that is free.
     #[arg(long, value_name = "N", default_value_t = 7878)]
     pub(crate) port: u16,
+}
+
+/// Arguments of `serve`.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// Weights that Kestrel wrote: best.safetensors or a checkpoint.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: PathBuf,
+    /// The address to listen at; another than the loopback lets the network in, without a password.
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub(crate) host: IpAddr,
+    /// The port; 0 for any that is free.
+    #[arg(long, value_name = "N", default_value_t = 7879)]
+    pub(crate) port: u16,
+    /// The largest file that is taken, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4095))]
+    pub(crate) max_body: u32,
+    /// The largest picture that is decoded, in millions of pixels.
+    #[arg(long, value_name = "MP", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=178))]
+    pub(crate) max_pixels: u32,
+    /// Requests that are worked on or wait at once; one more is told 503 and may come again.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) concurrency: u32,
+    /// How long a client may take to send a request, and the server to answer it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) timeout: u32,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// CPU threads; 0 for one a core. They change no result.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
 }
 
 /// Arguments of `export`.
@@ -349,6 +411,14 @@ pub(crate) struct SummaryArgs {
     #[arg(long, value_name = "N")]
     pub(crate) image_size: Option<usize>,
     /// A table for people, or one JSON object.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) format: ReportFormat,
+}
+
+/// Arguments of `doctor`.
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Lines for people, or one JSON object.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub(crate) format: ReportFormat,
 }
@@ -417,6 +487,15 @@ pub(crate) struct BenchArgs {
     /// Times each case is measured, after one warm-up; the median is printed.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) repeats: u64,
+    /// Images of a batch of cnn-train and resnet-full; those of the published comparisons if it is not given: 128 and 16.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) batch_size: Option<u64>,
+    /// Steps of cnn-train and resnet-full in each measurement, the loss read back after the last.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) steps: u64,
+    /// f32, bf16 or f16: the precision of cnn-train and resnet-full.
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = PrecisionName::F32, hide_possible_values = true)]
+    pub(crate) precision: PrecisionName,
     /// CPU threads; 0 for one a core.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,

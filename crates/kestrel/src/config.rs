@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use kestrel_data::transforms::{Compose, TransformSpec};
 use kestrel_data::{BadSamplePolicy, Fingerprint, OnBadSample};
 use kestrel_kernels::AdamConfig;
+use kestrel_train::GradScalerConfig;
 use kestrel_train::checkpoint::Every;
 use kestrel_train::lr_scheduler::ReduceLROnPlateauConfig;
 use serde::{Deserialize, Serialize};
@@ -25,8 +26,8 @@ use crate::cli::LogFormat;
 use crate::device::{CpuFeatures, DeviceChoice};
 
 pub(crate) use names::{
-    AnnealName, DatasetName, LossName, LrInterval, ModelName, OptimizerName, PreprocessingName, PretrainedName,
-    SamplerName, SchedulerName, StemName, WatchedName,
+    AnnealName, DatasetName, LossName, LrInterval, ModelName, OptimizerName, PrecisionName, PreprocessingName,
+    PretrainedName, SamplerName, SchedulerName, StemName, WatchedName,
 };
 pub(crate) use options::TrainOptions;
 pub(crate) use spans::{CheckpointEvery, TimeSpan};
@@ -107,6 +108,9 @@ pub(crate) struct TrainConfig {
     pub(crate) clip_grad_norm: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) clip_grad_value: Option<f64>,
+    pub(crate) precision: PrecisionName,
+    pub(crate) loss_scale: f64,
+    pub(crate) loss_scale_interval: u64,
     pub(crate) accumulate: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ema: Option<f64>,
@@ -163,6 +167,7 @@ impl Default for TrainConfig {
     fn default() -> Self {
         let adam = AdamConfig::default();
         let plateau = ReduceLROnPlateauConfig::default();
+        let scaler = GradScalerConfig::default();
         Self {
             dataset: DatasetName::Auto,
             data: None,
@@ -223,6 +228,9 @@ impl Default for TrainConfig {
             loss_class_weights: None,
             clip_grad_norm: None,
             clip_grad_value: None,
+            precision: PrecisionName::F32,
+            loss_scale: scaler.init_scale,
+            loss_scale_interval: scaler.growth_interval,
             accumulate: 1,
             ema: None,
             swa_start: None,

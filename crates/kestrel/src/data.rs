@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use candle_core::Device;
 use indicatif::MultiProgress;
 use kestrel_data::datasets::{self, Opened, cifar10, cifar100, idx, sample};
 use kestrel_data::download::{Options, Progress};
@@ -230,6 +231,41 @@ pub(crate) fn eval_loader(images: EvalImages, batch_size: usize, prefetch: usize
         ..LoaderConfig::default()
     };
     Ok(DataLoader::new(dataset, transforms, config)?)
+}
+
+/// The loader with its batches on `device`. On a GPU the images, which `what` names, are kept there where they can be, and
+/// batches are made there of them: once the first is the host's to the bit.
+pub(crate) fn on_device(loader: DataLoader, what: &str, device: &Device) -> Result<DataLoader> {
+    if device.is_cpu() {
+        return Ok(loader);
+    }
+    match loader.resident_on(device) {
+        Ok(resident) if first_batch(&resident)? == first_batch(&loader)? => {
+            tracing::info!("The {what} images are kept on the GPU");
+            Ok(resident)
+        }
+        Ok(_) => {
+            tracing::warn!(
+                "The {what} images stay in the host's memory: the GPU makes other numbers of them than the host. That is a fault, of \
+                 the program or of the GPU; please report it"
+            );
+            Ok(loader.to_device(device))
+        }
+        Err(kestrel_data::Error::NotResident(reason)) => {
+            tracing::info!("The {what} images stay in the host's memory: {reason}");
+            Ok(loader.to_device(device))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The bits of the images of a loader's first batch; none of no images.
+fn first_batch(loader: &DataLoader) -> Result<Option<Vec<u32>>> {
+    let Some(batch) = loader.epoch(0).next().transpose()? else {
+        return Ok(None);
+    };
+    let values = batch.images.flatten_all()?.to_vec1::<f32>()?;
+    Ok(Some(values.into_iter().map(f32::to_bits).collect()))
 }
 
 /// The sampler of the training images that the configuration asks for; none for plain shuffling.

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::ValueEnum;
+use kestrel_kernels::autocast::Precision;
+use kestrel_kernels::gpus::{self, HAS_CUDA};
 use kestrel_kernels::simd::Isa;
 use serde::{Deserialize, Serialize};
 
@@ -60,14 +62,37 @@ impl DeviceChoice {
     pub(crate) fn open(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Auto => Device::cuda_if_available(0).context("opening the GPU; use --device cpu to go without it"),
-            Self::Cuda(_) if !candle_core::utils::cuda_is_available() => bail!(
+            Self::Auto => match gpus::count() {
+                Ok(0) => Ok(Device::Cpu),
+                Ok(_) => open_gpu(0).context("use --device cpu to go without it"),
+                Err(reason) => {
+                    // The build is for a machine with a GPU, so this may not be what was meant.
+                    tracing::warn!("No GPU is used: NVIDIA's driver does not start ({reason})");
+                    Ok(Device::Cpu)
+                }
+            },
+            Self::Cuda(_) if !HAS_CUDA => bail!(
                 "this build has no CUDA support; build it with `--features cuda` on a machine with the CUDA toolkit, \
                  or use --device cpu"
             ),
-            Self::Cuda(n) => Device::new_cuda(n).with_context(|| format!("opening GPU {n}")),
+            Self::Cuda(n) => match gpus::count() {
+                Ok(0) => bail!(
+                    "there is no GPU that CUDA can use; see that `nvidia-smi` lists one and that CUDA_VISIBLE_DEVICES does \
+                     not hide it, or use --device cpu"
+                ),
+                Ok(1) if n > 0 => bail!("there is no GPU {n}, only one: --device cuda:0"),
+                Ok(count) if n >= count => bail!("there is no GPU {n}; there are cuda:0 to cuda:{}", count - 1),
+                Ok(_) => open_gpu(n),
+                Err(reason) => bail!(
+                    "NVIDIA's driver does not start ({reason}); `kestrel doctor` says more, --device cpu goes without it"
+                ),
+            },
         }
     }
+}
+
+fn open_gpu(ordinal: usize) -> Result<Device> {
+    gpus::open(ordinal).with_context(|| format!("opening GPU {ordinal}"))
 }
 
 /// The instruction set of the CPU's kernels.
@@ -112,13 +137,26 @@ pub(crate) fn set_threads(threads: usize) -> Result<()> {
     Ok(())
 }
 
+/// Says once what another precision than `f32` means on the CPU.
+pub(crate) fn say_precision(precision: Precision, device: &Device) {
+    if precision != Precision::F32 && device.is_cpu() {
+        tracing::info!(
+            "Precision: {precision}, on the CPU computed in f32 and rounded: right, but slower; meant for checking what a GPU \
+             will do"
+        );
+    }
+}
+
 /// The device in words, for the log.
 pub(crate) fn describe(device: &Device) -> String {
     match device.location() {
         candle_core::DeviceLocation::Cpu => {
             format!("CPU, {} threads, {}", rayon::current_num_threads(), Isa::current())
         }
-        candle_core::DeviceLocation::Cuda { gpu_id } => format!("CUDA device {gpu_id}"),
+        candle_core::DeviceLocation::Cuda { gpu_id } => match gpus::gpu(gpu_id) {
+            Ok(gpu) => format!("GPU {gpu_id}, {}", gpu.name),
+            Err(_) => format!("GPU {gpu_id}"),
+        },
         candle_core::DeviceLocation::Metal { gpu_id } => format!("Metal device {gpu_id}"),
     }
 }

@@ -1,15 +1,20 @@
-//! Where and with what a run was made: `environment.json`, in its folder.
+//! Where and with what a run was made: `environment.json`, in its folder. `doctor` tells the same of this process.
+
+mod cuda;
+mod machine;
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use candle_core::Device;
-use kestrel_kernels::simd::Isa;
 use kestrel_train::checkpoint::write_atomic;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::device;
+
+pub(crate) use cuda::{Cuda, Gpu};
+pub(crate) use machine::Machine;
 
 /// The file, in a run's folder.
 const ENVIRONMENT_FILE: &str = "environment.json";
@@ -18,23 +23,20 @@ const COMMIT: &str = "KESTREL_COMMIT";
 
 /// Writes the environment of this process. A run that goes on elsewhere has that of its last process.
 pub(crate) fn save(folder: &Path, device: &Device, seed: u64) -> Result<()> {
-    let environment = json!({
-        "kestrel": env!("CARGO_PKG_VERSION"),
-        "commit": commit(),
-        "features": features(),
-        "os": std::env::consts::OS,
-        "arch": std::env::consts::ARCH,
-        "cpu": cpu(),
-        "cores": std::thread::available_parallelism().map_or(0, usize::from),
-        "threads": rayon::current_num_threads(),
-        "instructions": Isa::current().name(),
+    let of_run = json!({
         "device": device::describe(device),
+        // Asked only where it is used: the answer takes a GPU's time and memory.
+        "gpu": Gpu::of(device)?,
         "host": host(),
         "pid": std::process::id(),
         "started": utc(SystemTime::now()),
         "command": std::env::args().collect::<Vec<_>>(),
         "seed": seed,
     });
+    let mut environment = serde_json::to_value(Machine::here())?;
+    if let (Value::Object(environment), Value::Object(of_run)) = (&mut environment, of_run) {
+        environment.extend(of_run);
+    }
     let path = folder.join(ENVIRONMENT_FILE);
     write_atomic(&path, format!("{environment:#}\n").as_bytes()).context("the environment")
 }
@@ -42,18 +44,6 @@ pub(crate) fn save(folder: &Path, device: &Device, seed: u64) -> Result<()> {
 /// The commit that the program was built from, where `cargo xtask` has started it.
 pub(crate) fn commit() -> Option<String> {
     std::env::var(COMMIT).ok().filter(|commit| !commit.is_empty())
-}
-
-fn features() -> Vec<&'static str> {
-    let all = [("cuda", cfg!(feature = "cuda")), ("cudnn", cfg!(feature = "cudnn"))];
-    all.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect()
-}
-
-/// The processor's name, where the system tells it.
-fn cpu() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 /// The machine's name.

@@ -1,4 +1,4 @@
-//! Signals that ask for the end of a run: it ends after the step, and can be gone on with.
+//! Signals that ask for the end: a run ends after the step, and can be gone on with; a server after what it is asked already.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use signal_hook::flag;
 
 use crate::exit::Exit;
 
-/// Stops a run on SIGINT or SIGTERM. A second signal ends the program at once, and so does the first one while nothing
-/// trains: what is on the disk is whole at any instant.
+/// Stops a run or a server on SIGINT or SIGTERM. A second signal ends the program at once, and so does the first one while
+/// neither runs: what is on the disk is whole at any instant.
 pub(crate) struct Interrupt {
     /// The next signal ends the program.
     at_once: Arc<AtomicBool>,
@@ -36,10 +36,10 @@ impl Interrupt {
         Ok(Self { at_once, signal })
     }
 
-    /// Runs a training, which the first signal ends well.
-    pub(crate) fn during<T>(&self, train: impl FnOnce() -> T) -> T {
+    /// Runs what the first signal ends well: a training, a server.
+    pub(crate) fn during<T>(&self, work: impl FnOnce() -> T) -> T {
         self.at_once.store(false, Ordering::SeqCst);
-        let result = train();
+        let result = work();
         self.at_once.store(true, Ordering::SeqCst);
         result
     }
@@ -49,14 +49,18 @@ impl Interrupt {
         Listener(Arc::clone(&self.signal))
     }
 
+    /// The signal that has come, if one has.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        match self.signal.load(Ordering::SeqCst) as i32 {
+            0 => None,
+            signal => Some(signal),
+        }
+    }
+
     /// The end that a signal has asked for, if one has.
     pub(crate) fn asked(&self, folder: &Path, step: u64) -> Option<Exit> {
-        let signal = self.signal.load(Ordering::SeqCst) as i32;
-        let name = match signal {
-            0 => return None,
-            SIGINT => "SIGINT",
-            _ => "SIGTERM",
-        };
+        let signal = self.signal()?;
+        let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
         let folder = folder.display();
         let message = format!("Stopped by {name} after step {step}; go on with --resume {folder}");
         Some(Exit::by_signal(signal, message))

@@ -7,6 +7,7 @@ mod data;
 mod device;
 mod environment;
 mod exit;
+mod http;
 mod initial_weights;
 mod interrupt;
 mod live_view;
@@ -73,9 +74,11 @@ fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
         Command::Predict(args) => commands::predict::run(args, bars),
         Command::Report(args) => commands::report::run(args),
         Command::Watch(args) => commands::watch::run(args),
+        Command::Serve(args) => commands::serve::run(args),
         Command::Data(args) => commands::data::run(args, bars),
         Command::Model(args) => commands::model::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
         Command::Completions(args) => commands::completions::run(args),
     }
 }

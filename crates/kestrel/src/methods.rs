@@ -13,11 +13,11 @@ use kestrel_train::optim::{
     Adam, AlphaDecay, Combined, Lion, Lookahead, LookaheadConfig, Muon, NamedVars, Optimizer, ParamGroup, PerParameter,
     RmsProp, Sgd, UpdateRule, no_decay_on_biases_and_norms, norm_biases,
 };
-use kestrel_train::{AverageKind, GradClip, Tta, WeightAverage};
+use kestrel_train::{AverageKind, GradClip, GradScaler, GradScalerConfig, Tta, WeightAverage};
 use serde::Serialize;
 use toml::Table;
 
-use crate::config::{AnnealName, LossName, LrInterval, OptimizerName, SchedulerName, TrainConfig};
+use crate::config::{AnnealName, LossName, LrInterval, OptimizerName, PrecisionName, SchedulerName, TrainConfig};
 use crate::data::class_weights;
 
 /// Test-time augmentation by name.
@@ -65,6 +65,7 @@ impl TrainConfig {
         self.optimizer_of(vec![none], NamedVars::new(), ANY_EPOCH)?;
         self.scheduler(ANY_EPOCH)?;
         self.grad_clip()?;
+        self.grad_scaler()?;
         self.average()?;
         let unweighted = Self {
             loss_class_weights: None,
@@ -77,7 +78,7 @@ impl TrainConfig {
         use SchedulerName::{Constant, Cosine, CosineRestarts, MultiStep, OneCycle, Plateau, Step};
         let optimizer = |name| self.optimizer == name;
         let scheduler = |names: &[SchedulerName]| names.contains(&self.scheduler);
-        let methods: [(&[&str], &str, bool); 15] = [
+        let methods: [(&[&str], &str, bool); 16] = [
             (
                 &["nesterov", "dampening"],
                 "optimizer sgd",
@@ -124,6 +125,11 @@ impl TrainConfig {
                 &["label-smoothing"],
                 "loss cross-entropy",
                 self.loss == LossName::CrossEntropy,
+            ),
+            (
+                &["loss-scale", "loss-scale-interval"],
+                "precision f16",
+                self.precision == PrecisionName::F16,
             ),
         ];
         let (own, standard) = (Table::try_from(self)?, Table::try_from(Self::default())?);
@@ -400,6 +406,20 @@ impl TrainConfig {
         };
         let named = options(&[("max_value", "clip-grad-value"), ("max_norm", "clip-grad-norm")]);
         clip.checked().map_err(named)
+    }
+
+    /// What scales the loss, if it is scaled.
+    pub(crate) fn grad_scaler(&self) -> Result<Option<GradScaler>> {
+        if self.precision != PrecisionName::F16 {
+            return Ok(None);
+        }
+        let config = GradScalerConfig {
+            init_scale: self.loss_scale,
+            growth_interval: self.loss_scale_interval,
+            ..GradScalerConfig::default()
+        };
+        let named = options(&[("init_scale", "loss-scale"), ("growth_interval", "loss-scale-interval")]);
+        GradScaler::new(config).map(Some).map_err(named)
     }
 
     /// The average of the weights, if one is taken.

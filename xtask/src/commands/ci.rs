@@ -1,5 +1,6 @@
 //! `cargo xtask ci`: every check that a change must pass, in order, until the first that fails.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -7,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo;
+use crate::cuda_toolkit::{self, Toolkit};
 
 struct Step {
     name: &'static str,
@@ -27,6 +29,10 @@ pub(crate) fn run(features: Option<&OsStr>, args: &[OsString]) -> Result<ExitCod
     let start = Instant::now();
     for step in steps(features) {
         run_step(step)?;
+    }
+    match cuda(features) {
+        Ok(step) => run_step(step)?,
+        Err(reason) => eprintln!("ci: cuda: skipped, {reason:#}"),
     }
     eprintln!("ci: passed in {:.1} s", start.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
@@ -106,6 +112,38 @@ fn steps(features: Option<&OsStr>) -> Vec<Step> {
             }),
         },
     ]
+}
+
+/// Clippy on what is compiled for CUDA alone, and nvcc on the kernels. Needs no GPU, but a toolkit: the machine's own, or one
+/// from pip.
+fn cuda(features: Option<&OsStr>) -> Result<Step> {
+    let words = features.unwrap_or_default().to_string_lossy();
+    ensure!(
+        !words.split([',', ' ']).any(|feature| feature == "cuda"),
+        "all was checked with the feature already"
+    );
+    let mut clippy = cargo::release("clippy", Some(OsStr::new("cuda,cudnn")));
+    if cuda_toolkit::is_installed() {
+        if env::var_os("CUDA_COMPUTE_CAP").is_none() {
+            // Else it is the GPU's, and there may be none.
+            clippy.env("CUDA_COMPUTE_CAP", cuda_toolkit::COMPUTE_CAP);
+        }
+    } else {
+        let folder = cargo::target().join("cuda-toolkit");
+        let toolkit = Toolkit::in_folder(&folder, OsStr::new("python3"))
+            .context("no nvcc on the PATH, and none to be had from pip")?;
+        clippy.envs(toolkit.environment(OsStr::new(cuda_toolkit::COMPUTE_CAP))?);
+    }
+    // Whether it compiles is asked, not how fast it is: candle's kernels take 40 s a file otherwise, and 12 so. In a folder of its own,
+    // so that no build that is meant to run finds what was compiled like this.
+    clippy.env("NVCC_APPEND_FLAGS", "-Xcicc -O0 -Xptxas -O0");
+    clippy.env("CARGO_TARGET_DIR", cargo::target().join("cuda-check"));
+    clippy.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
+    Ok(Step {
+        name: "cuda",
+        command: clippy,
+        needs: None,
+    })
 }
 
 fn succeeds(mut probe: Command) -> bool {

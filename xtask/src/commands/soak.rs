@@ -14,7 +14,14 @@ use anyhow::{Context, Result, bail, ensure};
 use super::trainer;
 use crate::process;
 
-const USAGE: &str = "usage: cargo xtask soak [--minutes M] [--seed N]";
+const USAGE: &str = "usage: cargo xtask soak [--minutes M] [--seed N] [--precision f32|bf16|f16]";
+
+/// The precisions by what each adds to the run: in f16, a scale of the loss that is found by skipping steps, and grows again.
+const PRECISIONS: [(&str, &str); 3] = [
+    ("f32", ""),
+    ("bf16", "--precision bf16"),
+    ("f16", "--precision f16 --loss-scale 4194304 --loss-scale-interval 7"),
+];
 
 /// The run: 80 steps, with a state of everything that a step moves.
 const RUN: &str = "train --resume auto --name toy --dataset fashion-mnist-sample --limit 640 --width 2 --batch-size 32 \
@@ -30,6 +37,8 @@ const SIGNALS: [(&str, i32); 3] = [("KILL", 137), ("TERM", 143), ("INT", 130)];
 struct Plan {
     minutes: u64,
     seed: u64,
+    /// What the precision adds to the run.
+    precision: &'static str,
 }
 
 /// Runs until the time is over; ends at the first difference and leaves its folder.
@@ -44,6 +53,7 @@ pub(crate) fn run(features: Option<&OsStr>, args: &[OsString]) -> Result<ExitCod
     let soak = Soak {
         kestrel: trainer::path()?,
         folder: folder.clone(),
+        precision: plan.precision,
     };
     let started = Instant::now();
     let straight = soak.folder("straight")?;
@@ -100,6 +110,7 @@ pub(crate) fn run(features: Option<&OsStr>, args: &[OsString]) -> Result<ExitCod
 struct Soak {
     kestrel: PathBuf,
     folder: PathBuf,
+    precision: &'static str,
 }
 
 impl Soak {
@@ -116,6 +127,7 @@ impl Soak {
         let mut command = Command::new(&self.kestrel);
         command
             .args(RUN.split_whitespace())
+            .args(self.precision.split_whitespace())
             .current_dir(folder)
             // Not an option: those are in the checkpoint.
             .env("RAYON_NUM_THREADS", threads.to_string())
@@ -195,13 +207,23 @@ impl Random {
 
 impl Plan {
     fn parse(args: &[OsString]) -> Result<Self> {
-        let mut plan = Self { minutes: 30, seed: 0 };
+        let mut plan = Self {
+            minutes: 30,
+            seed: 0,
+            precision: "",
+        };
         let mut args = args.iter().map(|arg| arg.to_string_lossy());
         while let Some(arg) = args.next() {
+            if arg == "--precision" {
+                let name = args.next().unwrap_or_default();
+                let found = PRECISIONS.iter().find(|(precision, _)| *precision == name);
+                plan.precision = found.with_context(|| format!("{USAGE}; {name:?} is no precision"))?.1;
+                continue;
+            }
             let (slot, least) = match arg.as_ref() {
                 "--minutes" => (&mut plan.minutes, 1),
                 "--seed" => (&mut plan.seed, 0),
-                other => bail!("{USAGE}; {other:?} is neither"),
+                other => bail!("{USAGE}; {other:?} is none of them"),
             };
             let value = args.next().unwrap_or_default();
             let number = value.parse().ok().filter(|number| *number >= least);
@@ -227,11 +249,18 @@ mod tests {
         assert_eq!((plan.minutes, plan.seed), (30, 0));
         let plan = parse(&["--seed", "7", "--minutes", "1"]).unwrap();
         assert_eq!((plan.minutes, plan.seed), (1, 7));
+        assert!(
+            parse(&["--precision", "f16"])
+                .unwrap()
+                .precision
+                .starts_with("--precision f16")
+        );
         for (args, word) in [
             (&["--hours", "1"][..], "usage"),
             (&["--minutes"], "--minutes"),
             (&["--minutes", "0"], "at least 1"),
             (&["--seed", "x"], "\"x\""),
+            (&["--precision", "f64"], "\"f64\""),
         ] {
             let error = parse(args).err().map(|e| e.to_string()).unwrap_or_default();
             assert!(error.contains(word), "{error}");

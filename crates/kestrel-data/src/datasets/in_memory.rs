@@ -205,6 +205,10 @@ impl Dataset for InMemory {
         Image::new(&self.pixels[index * size..(index + 1) * size], self.height, self.width)
     }
 
+    fn size_in_memory(&self) -> Option<(usize, usize)> {
+        Some((self.height, self.width))
+    }
+
     fn prefetch(&self, index: usize) {
         let size = self.height * self.width * CHANNELS;
         // A large image is read in order, which the processor notices itself.

@@ -84,6 +84,12 @@ pub trait Dataset: Send + Sync {
         self.image(index)
     }
 
+    /// Height and width of the images where all have one size and lie in memory, so that they may be copied to a device. None
+    /// by default.
+    fn size_in_memory(&self) -> Option<(usize, usize)> {
+        None
+    }
+
     /// Says that a sample will be asked for soon; a data set whose pixels lie in memory fetches them into the cache. Nothing
     /// by default.
     fn prefetch(&self, _index: usize) {}

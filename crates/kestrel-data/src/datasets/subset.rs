@@ -74,6 +74,10 @@ impl Dataset for Subset {
         self.dataset.image_part(self.indices[index], choose)
     }
 
+    fn size_in_memory(&self) -> Option<(usize, usize)> {
+        self.dataset.size_in_memory()
+    }
+
     fn prefetch(&self, index: usize) {
         if let Some(&index) = self.indices.get(index) {
             self.dataset.prefetch(index);

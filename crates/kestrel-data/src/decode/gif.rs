@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use gif::{ColorOutput, DecodeOptions, MemoryLimit};
 
-use super::{MAX_PIXELS, Source, color};
+use super::{Source, color};
 use crate::error::Result;
 use crate::pixels::Image;
 
@@ -13,7 +13,7 @@ pub(super) fn decode(source: &Source<'_>) -> Result<Image<'static>> {
     source.checked_size(width, height)?;
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
-    if let Some(limit) = std::num::NonZeroU64::new(MAX_PIXELS) {
+    if let Some(limit) = std::num::NonZeroU64::new(source.max_pixels) {
         options.set_memory_limit(MemoryLimit::Bytes(limit));
     }
     let corrupt = |e: gif::DecodingError| source.corrupt(e.to_string());

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::codecs::png::PngDecoder;
 use image::{ColorType, ImageDecoder, Limits};
 
-use super::{MAX_PIXELS, Source, color};
+use super::{Source, color};
 use crate::error::Result;
 use crate::pixels::Image;
 
@@ -25,7 +25,7 @@ pub(super) fn decode(source: &Source<'_>) -> Result<Image<'static>> {
         source.checked_size(width.into(), height.into())?;
     }
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_PIXELS * 8);
+    limits.max_alloc = Some(source.max_bytes());
     let decoder = PngDecoder::with_limits(Cursor::new(source.bytes), limits).map_err(corrupt)?;
     let (width, height) = decoder.dimensions();
     let (height, width) = source.checked_size(width.into(), height.into())?;

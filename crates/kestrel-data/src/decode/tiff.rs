@@ -7,7 +7,7 @@ use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 use tiff::{ColorType, TiffError};
 
-use super::{MAX_PIXELS, Source, color};
+use super::{Source, color};
 use crate::error::{Error, Result};
 use crate::pixels::Image;
 
@@ -24,8 +24,8 @@ pub(super) fn decode(source: &Source<'_>) -> Result<Image<'static>> {
         e => source.corrupt(e.to_string()),
     };
     let mut limits = Limits::default();
-    limits.decoding_buffer_size = (MAX_PIXELS * 8) as usize;
-    limits.intermediate_buffer_size = (MAX_PIXELS * 8) as usize;
+    limits.decoding_buffer_size = source.max_bytes() as usize;
+    limits.intermediate_buffer_size = source.max_bytes() as usize;
     let directory = Directory::first(source.bytes).filter(Directory::fits);
     let directory =
         directory.ok_or_else(|| source.truncated("it ends within its directory, or before a value of it"))?;

@@ -133,7 +133,7 @@ impl Iterator for Epoch {
                 for (index, error) in bad {
                     self.maker.bad.admit(index, error)?;
                 }
-                Ok(batch)
+                batch.map(|batch| self.maker.finish(batch)).transpose()
             });
             match batch {
                 Ok(batch) => {

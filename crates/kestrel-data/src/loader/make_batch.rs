@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
 use kestrel_kernels::memory::fill_chunks;
+use kestrel_kernels::pixels::{Placement, ResidentImages};
 
-use super::Batch;
+use super::{Batch, resident};
 use crate::bad_samples::BadSamples;
 use crate::datasets::Dataset;
 use crate::error::{Error, Result};
@@ -26,14 +27,32 @@ pub(super) struct BatchMaker {
     device: Device,
     pool: Option<Arc<rayon::ThreadPool>>,
     pub(super) bad: Arc<BadSamples>,
+    /// The data set's images on the device, where they are kept there.
+    resident: Option<Arc<ResidentImages>>,
 }
 
 /// What became of the samples of one batch.
 pub(super) struct Made {
     /// The good ones; none if all are bad.
-    pub(super) batch: Option<Batch>,
+    pub(super) batch: Option<OnHost>,
     /// The bad ones that may be skipped, in the batch's order, with their faults.
     pub(super) bad: Vec<(usize, Error)>,
+}
+
+/// A batch before anything of it is on the device. What is put into a device's stream has to come from the thread that trains: it
+/// may be recording what it puts there, to replay it.
+pub(super) struct OnHost {
+    images: Images,
+    targets: Vec<u32>,
+    soft_targets: Option<Tensor>,
+    indices: Vec<usize>,
+}
+
+enum Images {
+    /// All pixels, `[N, C, H, W]`.
+    Written(Tensor),
+    /// Where the device finds them.
+    Placed(Arc<ResidentImages>, Vec<Placement>),
 }
 
 impl BatchMaker {
@@ -62,6 +81,7 @@ impl BatchMaker {
             device: Device::Cpu,
             pool,
             bad,
+            resident: None,
         };
         for index in 0..this.dataset.len() {
             let size = this.guarded(index, || {
@@ -90,7 +110,20 @@ impl BatchMaker {
             device: device.clone(),
             pool: self.pool.clone(),
             bad: Arc::clone(&self.bad),
+            resident: None,
         }
+    }
+
+    /// The same, with the images on `device`.
+    pub(super) fn clone_resident(&self, device: &Device) -> Result<Self> {
+        let images = resident::upload(self.dataset.as_ref(), &self.transforms, device)?;
+        let mut this = self.clone_to(device);
+        this.resident = Some(Arc::new(images));
+        Ok(this)
+    }
+
+    pub(super) fn is_resident(&self) -> bool {
+        self.resident.is_some()
     }
 
     /// Runs `work` on the loader's threads, some time.
@@ -105,6 +138,9 @@ impl BatchMaker {
     /// `number` is the batch's place in the epoch.
     pub(super) fn make(&self, epoch: u64, number: usize, mut indices: Vec<usize>) -> Result<Made> {
         let _span = tracing::debug_span!("load", epoch, images = indices.len()).entered();
+        if let Some(images) = &self.resident {
+            return self.place(images, epoch, indices);
+        }
         let (height, width) = self.size;
         let image_len = CHANNELS * height * width;
         let faults = Mutex::new(BTreeMap::new());
@@ -135,29 +171,72 @@ impl BatchMaker {
             return Ok(Made { batch: None, bad });
         }
         let shape = [indices.len(), CHANNELS, height, width];
-        let label = |&index: &usize| self.guarded(index, || Ok(self.dataset.label(index)));
-        let targets = indices.iter().map(label).collect::<Result<Vec<u32>>>()?;
+        let targets = self.targets(&indices)?;
         let soft_targets = if self.transforms.mixes_batches() {
             let classes = self.dataset.classes().len();
             let mut soft = one_hot(&targets, classes);
             let key = self.key(epoch, number);
             self.transforms.apply_to_batch(&mut data, shape, &mut soft, key)?;
-            let soft = Tensor::from_vec(soft, (targets.len(), classes), &self.device);
+            let soft = Tensor::from_vec(soft, (targets.len(), classes), &Device::Cpu);
             Some(soft.map_err(Error::candle("cannot make a batch's soft targets a tensor"))?)
         } else {
             None
         };
-        let images = Tensor::from_vec(data, shape.as_slice(), &self.device);
+        let images = Tensor::from_vec(data, shape.as_slice(), &Device::Cpu);
         let images = images.map_err(Error::candle("cannot make a batch's images a tensor"))?;
-        let targets = Tensor::from_vec(targets, indices.len(), &self.device)
-            .map_err(Error::candle("cannot make a batch's targets a tensor"))?;
-        let batch = Some(Batch {
-            images,
+        let batch = Some(OnHost {
+            images: Images::Written(images),
             targets,
             soft_targets,
             indices,
         });
         Ok(Made { batch, bad })
+    }
+
+    /// Brings a batch to the device, or makes it there.
+    pub(super) fn finish(&self, batch: OnHost) -> Result<Batch> {
+        let moved = || Error::candle("cannot bring a batch to its device");
+        let images = match batch.images {
+            Images::Written(images) => images.to_device(&self.device).map_err(moved())?,
+            Images::Placed(images, placements) => {
+                let made = images.batch(self.size, &placements);
+                made.map_err(Error::kernel("cannot make a batch on the device"))?
+            }
+        };
+        let soft_targets = batch.soft_targets.map(|soft| soft.to_device(&self.device)).transpose();
+        let targets = Tensor::from_vec(batch.targets, batch.indices.len(), &self.device);
+        Ok(Batch {
+            images,
+            targets: targets.map_err(moved())?,
+            soft_targets: soft_targets.map_err(moved())?,
+            indices: batch.indices,
+        })
+    }
+
+    /// The batch of these samples, of images that are on the device.
+    fn place(&self, images: &Arc<ResidentImages>, epoch: u64, indices: Vec<usize>) -> Result<Made> {
+        let place = |&index: &usize| {
+            self.guarded(index, || {
+                let (placement, _) = self.transforms.place(images.size(), index, self.key(epoch, index))?;
+                Ok(placement)
+            })
+        };
+        let placements = indices.iter().map(place).collect::<Result<Vec<_>>>()?;
+        let batch = OnHost {
+            images: Images::Placed(Arc::clone(images), placements),
+            targets: self.targets(&indices)?,
+            soft_targets: None,
+            indices,
+        };
+        Ok(Made {
+            batch: Some(batch),
+            bad: Vec::new(),
+        })
+    }
+
+    fn targets(&self, indices: &[usize]) -> Result<Vec<u32>> {
+        let label = |&index: &usize| self.guarded(index, || Ok(self.dataset.label(index)));
+        indices.iter().map(label).collect()
     }
 
     /// Reads and transforms one sample.

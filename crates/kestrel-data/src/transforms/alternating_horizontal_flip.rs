@@ -4,7 +4,7 @@ use kestrel_kernels::random::KeyedRng;
 
 use super::{Draws, Transform, TransformSpec};
 use crate::error::Result;
-use crate::pixels::Image;
+use crate::pixels::{Axes, Canvas, Image};
 
 /// Mirrors each image left to right in every second epoch; in which of two, is drawn for each image once, with even chances.
 ///
@@ -17,20 +17,37 @@ use crate::pixels::Image;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AlternatingHorizontalFlip;
 
+impl AlternatingHorizontalFlip {
+    /// The flip of an even epoch.
+    fn draw(canvas: &mut impl Canvas, rng: &mut KeyedRng) {
+        if rng.uniform() < 0.5 {
+            canvas.hflip();
+        }
+    }
+
+    fn draw_in_run(canvas: &mut impl Canvas, draws: Draws) {
+        if draws.epoch() % 2 == 1 {
+            canvas.hflip();
+        }
+        Self::draw(canvas, &mut draws.rng_of_epoch(0));
+    }
+}
+
 impl Transform for AlternatingHorizontalFlip {
     /// The flip of an even epoch.
     fn apply(&self, image: &mut Image<'_>, rng: &mut KeyedRng) -> Result<()> {
-        if rng.uniform() < 0.5 {
-            image.hflip();
-        }
+        Self::draw(image, rng);
         Ok(())
     }
 
     fn apply_in_run(&self, image: &mut Image<'_>, draws: Draws) -> Result<()> {
-        if draws.epoch() % 2 == 1 {
-            image.hflip();
-        }
-        self.apply(image, &mut draws.rng_of_epoch(0))
+        Self::draw_in_run(image, draws);
+        Ok(())
+    }
+
+    fn place(&self, axes: &mut Axes, draws: Draws) -> Option<Result<()>> {
+        Self::draw_in_run(axes, draws);
+        Some(Ok(()))
     }
 
     fn name(&self) -> &'static str {

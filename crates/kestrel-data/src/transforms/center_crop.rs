@@ -4,9 +4,9 @@ use kestrel_kernels::random::KeyedRng;
 use serde::{Deserialize, Serialize};
 
 use super::parameters::check_sides;
-use super::{Transform, TransformSpec};
+use super::{Draws, Transform, TransformSpec, View};
 use crate::error::Result;
-use crate::pixels::{Image, Region};
+use crate::pixels::{Axes, Image, Region};
 
 /// Keeps `size` x `size` pixels in the middle; an image that is smaller is first padded with black.
 ///
@@ -29,7 +29,7 @@ impl CenterCrop {
     }
 
     /// Pixels of padding before and after a side, and where the crop starts on the padded side.
-    fn place(&self, side: usize) -> (usize, usize, usize) {
+    fn along(&self, side: usize) -> (usize, usize, usize) {
         let missing = self.size.saturating_sub(side);
         let (before, after) = (missing / 2, missing.div_ceil(2));
         // Python rounds halves to even.
@@ -41,20 +41,36 @@ impl CenterCrop {
 impl Transform for CenterCrop {
     fn apply(&self, image: &mut Image<'_>, _rng: &mut KeyedRng) -> Result<()> {
         self.check()?;
-        let (above, below, top) = self.place(image.height());
-        let (left_of, right_of, left) = self.place(image.width());
+        let (above, below, top) = self.along(image.height());
+        let (left_of, right_of, left) = self.along(image.width());
         image.pad_sides(above, below, left_of, right_of);
         image.crop(top, left, self.size, self.size)
     }
 
+    /// Only where the image is large enough.
+    fn place(&self, axes: &mut Axes, _draws: Draws) -> Option<Result<()>> {
+        let (height, width) = axes.size();
+        let (top, left) = (self.along(height).2, self.along(width).2);
+        let crop = |()| axes.crop(top, left, self.size, self.size);
+        (self.size <= height && self.size <= width).then(|| self.check().and_then(crop))
+    }
+
     fn region(&self, height: usize, width: usize, _rng: &mut KeyedRng) -> Option<Region> {
-        let (top, left) = (self.place(height).2, self.place(width).2);
+        let (top, left) = (self.along(height).2, self.along(width).2);
         Some(Region {
             top,
             left,
             height: self.size.min(height),
             width: self.size.min(width),
         })
+    }
+
+    fn view(&self, view: View) -> View {
+        let start = |side| {
+            let (before, _, start) = self.along(side);
+            start as isize - before as isize
+        };
+        view.cropped((start(view.pixels.0), start(view.pixels.1)), self.size, self.size)
     }
 
     fn name(&self) -> &'static str {

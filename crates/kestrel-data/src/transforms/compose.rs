@@ -4,16 +4,17 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use kestrel_kernels::pixels::RgbToPlanes;
+use kestrel_kernels::pixels::{Placement, RgbToPlanes};
 
 use super::key::{SampleKey, StepKey};
 use super::mix::Mixture;
 use super::{
     AlternatingHorizontalFlip, BatchTransform, Normalize, RandomHorizontalFlip, TensorTransform, Transform,
-    TransformSpec,
+    TransformSpec, View,
 };
 use crate::error::{Error, Result};
-use crate::pixels::{CHANNELS, Image, Region};
+use crate::loader::NotResident;
+use crate::pixels::{Axes, CHANNELS, Image, Region};
 
 /// A stage's steps, each with what keys its generator.
 type Steps<T> = Vec<(StepKey, Arc<T>)>;
@@ -186,6 +187,14 @@ impl Compose {
         first.region(height, width, &mut key.rng(*step))
     }
 
+    /// Which part of a picture of this size comes out of the pixel transforms, where these draw nothing, as in an evaluation.
+    pub fn view(&self, height: usize, width: usize) -> View {
+        let all = View::all(height, width);
+        self.transforms
+            .iter()
+            .fold(all, |view, (_, transform)| transform.view(view))
+    }
+
     /// Runs the pixel transforms; geometry only moves the image's window.
     ///
     /// # Errors
@@ -194,6 +203,44 @@ impl Compose {
         self.transforms
             .iter()
             .try_for_each(|(step, transform)| transform.apply_in_run(image, key.draws(*step)))
+    }
+
+    /// How image number `index` of those on a device becomes one of a batch: what [`Self::apply`], [`Self::write`] and
+    /// [`Self::apply_to_tensor`] do with the same key. Also the colours of its paddings, which are the same for all images.
+    ///
+    /// # Errors
+    /// [`NotResident::Transform`] for the first step that cannot be said in rows and columns, and the first transform's that
+    /// fails.
+    pub(crate) fn place(
+        &self,
+        size: (usize, usize),
+        index: usize,
+        key: SampleKey,
+    ) -> Result<(Placement, Vec<[u8; CHANNELS]>)> {
+        let host_only = |step: &str| NotResident::Transform { step: step.to_owned() };
+        let mut axes = Axes::new(size.0, size.1)?;
+        for (step, transform) in &self.transforms {
+            let placed = transform.place(&mut axes, key.draws(*step));
+            placed.ok_or_else(|| host_only(transform.name()))??;
+        }
+        let size = axes.size();
+        let fills = axes.fills().to_vec();
+        let mut placement = axes.into_placement(index);
+        for (at, (step, transform)) in self.on_tensors.iter().enumerate() {
+            let erasure = transform.erasure(size, &mut key.rng(*step));
+            // The kernel overwrites one rectangle.
+            let erasure = erasure.filter(|_| at == 0).ok_or_else(|| host_only(transform.name()))?;
+            placement.erased = erasure?;
+        }
+        match self.on_batches.first() {
+            None => Ok((placement, fills)),
+            Some((_, transform)) => Err(host_only(transform.name()).into()),
+        }
+    }
+
+    /// The table of `ToTensor` and `Normalize`.
+    pub(crate) fn planes(&self) -> &RgbToPlanes {
+        &self.planes
     }
 
     /// `ToTensor` and `Normalize`: writes the image into `out`, reading each pixel once.

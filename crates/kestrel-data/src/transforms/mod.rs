@@ -37,13 +37,15 @@ mod resample;
 mod resize;
 mod spec;
 mod trivial_augment_wide;
+mod view;
 
 use std::fmt::Debug;
 
+use kestrel_kernels::pixels::Erasure;
 use kestrel_kernels::random::KeyedRng;
 
 use crate::error::Result;
-use crate::pixels::{Image, Region};
+use crate::pixels::{Axes, Image, Region};
 
 pub use alternating_horizontal_flip::AlternatingHorizontalFlip;
 pub use auto_augment::{AugmentOp, AugmentSpace};
@@ -55,13 +57,16 @@ pub use mix::{CutMix, MixSpec, MixUp, Mixture, RandomChoice};
 pub use normalize::Normalize;
 pub use parameters::{Factor, InterpolationMode, Size};
 pub use rand_augment::RandAugment;
-pub use random_crop::{PaddingMode, RandomCrop};
+pub use random_crop::RandomCrop;
 pub use random_erasing::{ErasingValue, Noise, RandomErasing};
 pub use random_horizontal_flip::RandomHorizontalFlip;
 pub use random_resized_crop::RandomResizedCrop;
 pub use resize::Resize;
 pub use spec::TransformSpec;
 pub use trivial_augment_wide::TrivialAugmentWide;
+pub use view::View;
+
+pub use crate::pixels::PaddingMode;
 
 /// A step that changes an image's geometry or its 8-bit pixels.
 pub trait Transform: Debug + Send + Sync {
@@ -83,10 +88,22 @@ pub trait Transform: Debug + Send + Sync {
         self.apply(image, &mut draws.rng())
     }
 
+    /// [`Self::apply_in_run`] on an image whose pixels are on a device: moves its rows and columns in the same way.
+    ///
+    /// None, by default, of a transform that reads or changes pixels; whatever the draws, for an image of this size.
+    fn place(&self, _axes: &mut Axes, _draws: Draws) -> Option<Result<()>> {
+        None
+    }
+
     /// The part of an image of this size that [`Self::apply`] looks at when it gets a generator in the same state; none for
     /// all of it. What lies outside of it need not be decoded if the transform is the first.
     fn region(&self, _height: usize, _width: usize, _rng: &mut KeyedRng) -> Option<Region> {
         None
+    }
+
+    /// What of a picture is left after the transform, which draws nothing; all, where it does not move the image's window.
+    fn view(&self, view: View) -> View {
+        view
     }
 
     /// torchvision's name of the transform, or one of your own. With the transform's place among those of the same name it
@@ -108,6 +125,14 @@ pub trait TensorTransform: Debug + Send + Sync {
     /// # Errors
     /// As the transform says; the loader adds the sample's index.
     fn apply(&self, image: &mut [f32], size: (usize, usize), rng: &mut KeyedRng) -> Result<()>;
+
+    /// The rectangle that [`Self::apply`] overwrites with the same draws, if it does overwrite one, for an image that is on a
+    /// device; `size` is `(H, W)`.
+    ///
+    /// None, by default, of a transform that does anything else, whatever the draws.
+    fn erasure(&self, _size: (usize, usize), _rng: &mut KeyedRng) -> Option<Result<Option<Erasure>>> {
+        None
+    }
 
     /// The transform's name, as [`Transform::name`].
     fn name(&self) -> &'static str;

@@ -1,5 +1,6 @@
 //! `RandomErasing`: overwrites a random rectangle of a normalised image.
 
+use kestrel_kernels::pixels::Erasure;
 use kestrel_kernels::random::KeyedRng;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +82,13 @@ impl RandomErasing {
         None
     }
 
+    /// The rectangle of an image, if one is drawn.
+    fn draw_whether(&self, (height, width): (usize, usize), rng: &mut KeyedRng) -> Result<Option<Region>> {
+        self.check()?;
+        let erases = rng.uniform() < self.p;
+        Ok(if erases { self.draw(height, width, rng) } else { None })
+    }
+
     /// Overwrites a rectangle of `image`, `[3, height, width]`; what of it lies outside is left out.
     pub fn erase(&self, image: &mut [f32], (height, width): (usize, usize), part: Region, rng: &mut KeyedRng) {
         for (channel, plane) in image.chunks_exact_mut((height * width).max(1)).enumerate() {
@@ -105,13 +113,28 @@ impl RandomErasing {
 
 impl TensorTransform for RandomErasing {
     fn apply(&self, image: &mut [f32], size: (usize, usize), rng: &mut KeyedRng) -> Result<()> {
-        self.check()?;
-        if rng.uniform() < self.p
-            && let Some(part) = self.draw(size.0, size.1, rng)
-        {
+        if let Some(part) = self.draw_whether(size, rng)? {
             self.erase(image, size, part, rng);
         }
         Ok(())
+    }
+
+    fn erasure(&self, size: (usize, usize), rng: &mut KeyedRng) -> Option<Result<Option<Erasure>>> {
+        let values = match self.value {
+            ErasingValue::Value(value) => [value; CHANNELS],
+            ErasingValue::Channels(values) => values,
+            ErasingValue::Noise(Noise::Random) => return None,
+        };
+        let part = self.draw_whether(size, rng);
+        Some(part.map(|part| {
+            part.map(|part| Erasure {
+                top: part.top,
+                left: part.left,
+                height: part.height,
+                width: part.width,
+                values,
+            })
+        }))
     }
 
     fn name(&self) -> &'static str {

@@ -3,9 +3,9 @@
 use kestrel_kernels::random::KeyedRng;
 use serde::{Deserialize, Serialize};
 
-use super::{Transform, TransformSpec};
+use super::{Draws, Transform, TransformSpec};
 use crate::error::{Error, Result};
-use crate::pixels::Image;
+use crate::pixels::{Axes, Canvas, Image};
 
 /// Mirrors an image left to right with probability `p`.
 ///
@@ -37,14 +37,23 @@ impl RandomHorizontalFlip {
     pub fn p(&self) -> f32 {
         self.p
     }
+
+    fn draw(&self, canvas: &mut impl Canvas, rng: &mut KeyedRng) {
+        if rng.uniform() < self.p {
+            canvas.hflip();
+        }
+    }
 }
 
 impl Transform for RandomHorizontalFlip {
     fn apply(&self, image: &mut Image<'_>, rng: &mut KeyedRng) -> Result<()> {
-        if rng.uniform() < self.p {
-            image.hflip();
-        }
+        self.draw(image, rng);
         Ok(())
+    }
+
+    fn place(&self, axes: &mut Axes, draws: Draws) -> Option<Result<()>> {
+        self.draw(axes, &mut draws.rng());
+        Some(Ok(()))
     }
 
     fn name(&self) -> &'static str {

@@ -4,9 +4,9 @@ use kestrel_kernels::random::KeyedRng;
 use serde::{Deserialize, Serialize};
 
 use super::parameters::check_sides;
-use super::{InterpolationMode, Size, Transform, TransformSpec, resample};
+use super::{Draws, InterpolationMode, Size, Transform, TransformSpec, View, resample};
 use crate::error::Result;
-use crate::pixels::Image;
+use crate::pixels::{Axes, Image};
 
 /// Resizes to a shorter side, or to a height and a width.
 ///
@@ -70,6 +70,17 @@ impl Transform for Resize {
         let (height, width) = self.output_size(image.height(), image.width());
         check_sides("Resize's longer side", &[height, width])?;
         resample::resize(image, height, width, self.interpolation)
+    }
+
+    /// Only where there is nothing to do, as for images that have the size already.
+    fn place(&self, axes: &mut Axes, _draws: Draws) -> Option<Result<()>> {
+        let (height, width) = axes.size();
+        (self.output_size(height, width) == (height, width)).then(|| self.check())
+    }
+
+    fn view(&self, view: View) -> View {
+        let (height, width) = self.output_size(view.pixels.0, view.pixels.1);
+        view.resized(height, width)
     }
 
     fn name(&self) -> &'static str {

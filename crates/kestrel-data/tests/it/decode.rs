@@ -6,7 +6,7 @@ use std::path::Path;
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use kestrel_data::Error;
-use kestrel_data::decode::{Format, MAX_PIXELS, decode};
+use kestrel_data::decode::{Format, MAX_PIXELS, decode, decode_within};
 
 /// Noise over a gradient, so that every block has many coefficients.
 fn pixels(len: usize) -> Vec<u8> {
@@ -182,5 +182,35 @@ proptest::proptest! {
         let position = position % bytes.len();
         bytes[position] = value;
         let _ = decoded(&bytes);
+    }
+}
+
+#[test]
+fn a_lower_cap_holds_for_every_format() {
+    let rgb = image::RgbImage::from_raw(20, 20, pixels(20 * 20 * 3)).unwrap();
+    let write = |format| {
+        let mut file = Cursor::new(Vec::new());
+        rgb.write_to(&mut file, format).unwrap();
+        file.into_inner()
+    };
+    use image::ImageFormat::{Bmp, Jpeg, Png, WebP};
+    for bytes in [Bmp, Jpeg, Png, WebP].map(write) {
+        let within = |cap| decode_within(&bytes, Path::new("a"), cap, &mut |_, _| None);
+        assert_eq!(
+            within(400).unwrap().pixels(),
+            decode(&bytes, Path::new("a")).unwrap().pixels()
+        );
+        let error = within(399).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::TooLarge {
+                    limit: 399,
+                    got: 400,
+                    ..
+                }
+            ),
+            "{error}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Every format and mode against Pillow's pixels, by the golden files of `scripts/golden/formats.py`; cuts and bombs of each.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use kestrel_data::decode::{Format, MAX_PIXELS, decode};
@@ -8,9 +8,10 @@ use kestrel_data::pixels::Image;
 use kestrel_data::{Error, Result};
 use safetensors::SafeTensors;
 
+use crate::manifest_dir::manifest_dir;
+
 fn read(name: &str) -> Vec<u8> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    std::fs::read(folder.join(name)).unwrap()
+    std::fs::read(manifest_dir().join("tests/golden").join(name)).unwrap()
 }
 
 fn decoded(bytes: &[u8]) -> Result<Image<'static>> {

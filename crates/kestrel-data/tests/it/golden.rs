@@ -1,6 +1,6 @@
 //! Equality with torchvision and Pillow on given draws, by the golden files of `scripts/golden/data.py`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kestrel_data::decode;
 use kestrel_data::pixels::{Image, Region};
@@ -8,11 +8,10 @@ use kestrel_data::transforms::{Compose, Normalize, RandomCrop, presets};
 use kestrel_kernels::random::{KeyedRng, Purpose};
 use safetensors::SafeTensors;
 
+use crate::manifest_dir::manifest_dir;
+
 pub(crate) fn read(name: &str) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
-    std::fs::read(path).unwrap()
+    std::fs::read(manifest_dir().join("tests/golden").join(name)).unwrap()
 }
 
 pub(crate) fn draws(file: &SafeTensors<'_>, name: &str) -> Vec<usize> {

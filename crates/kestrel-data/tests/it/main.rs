@@ -15,6 +15,9 @@ mod image_files;
 mod image_folder;
 mod inspect;
 mod loader;
+#[path = "../../../kestrel-kernels/tests/it/manifest_dir.rs"]
+mod manifest_dir;
+mod resident;
 mod samplers_and_splits;
 #[cfg(feature = "download")]
 mod server;

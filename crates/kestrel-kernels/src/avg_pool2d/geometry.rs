@@ -16,6 +16,18 @@ pub(crate) struct Geometry {
     pub(crate) columns: Axis,
 }
 
+#[cfg(feature = "cuda")]
+impl Geometry {
+    /// Whether the only window is the whole image, and each pixel counts once.
+    pub(crate) fn is_global(&self) -> bool {
+        let is_whole = |axis: &Axis| {
+            let pixels = axis.windows_of.len();
+            axis.windows.len() == 1 && axis.windows[0] == (0..pixels) && axis.counts == [pixels]
+        };
+        is_whole(&self.rows) && is_whole(&self.columns)
+    }
+}
+
 /// The windows along one axis; at least one, over an input of at least one pixel.
 #[derive(Clone, Debug)]
 pub(crate) struct Axis {

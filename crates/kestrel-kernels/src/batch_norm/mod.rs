@@ -5,8 +5,8 @@ mod normalize;
 pub(crate) mod statistics;
 
 use crate::element::{self, dispatch};
-use crate::{Error, Result};
-use candle_core::{Tensor, WithDType};
+use crate::{Error, Result, autocast};
+use candle_core::{DType, Tensor, WithDType};
 use normalize::Normalize;
 use statistics::{Planes, Statistics, UpdateRunning};
 
@@ -66,6 +66,11 @@ pub fn batch_norm_train(
     for running in [running_mean, running_var] {
         element::require_contiguous(OP, running)?;
     }
+    if let Some(precision) = autocast::of_tensor(x) {
+        return autocast::rounded_map(precision, x, |x| {
+            batch_norm_train(x, weight, bias, running_mean, running_var, config)
+        });
+    }
     if !x.device().is_cpu() {
         return Ok(composite::train(x, weight, bias, running_mean, running_var, config)?);
     }
@@ -116,6 +121,11 @@ pub fn batch_norm_eval(
     eps: f64,
 ) -> Result<Tensor> {
     let planes = check(x, [weight, bias, running_mean, running_var])?;
+    if let Some(precision) = autocast::of_tensor(x) {
+        return autocast::rounded_map(precision, x, |x| {
+            batch_norm_eval(x, weight, bias, running_mean, running_var, eps)
+        });
+    }
     if !x.device().is_cpu() {
         return Ok(composite::eval(x, weight, bias, running_mean, running_var, eps)?);
     }
@@ -151,6 +161,12 @@ pub(crate) fn check(x: &Tensor, per_channel: [&Tensor; 4]) -> Result<Planes> {
             });
         }
     };
+    check_parameters(planes.channels, x.dtype(), per_channel)?;
+    Ok(planes)
+}
+
+/// Weight, bias, running mean and running variance are `[C]` and of one element type.
+pub(crate) fn check_parameters(channels: usize, dtype: DType, per_channel: [&Tensor; 4]) -> Result<()> {
     let names = [
         "batch_norm weight",
         "batch_norm bias",
@@ -158,10 +174,10 @@ pub(crate) fn check(x: &Tensor, per_channel: [&Tensor; 4]) -> Result<Planes> {
         "batch_norm running_var",
     ];
     for (op, tensor) in names.into_iter().zip(per_channel) {
-        element::require_same_dtype(op, tensor, x)?;
-        element::require_shape(op, tensor, &[planes.channels])?;
+        element::require_dtype(op, tensor, dtype)?;
+        element::require_shape(op, tensor, &[channels])?;
     }
-    Ok(planes)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{to_channels_first, to_channels_last};
 use crate::conv2d::Conv2dConfig;
 use crate::conv2d::geometry::Geometry;
 use crate::tape::{self, Tape, Value, tensor};
-use crate::{Result, element};
+use crate::{Result, autocast, element};
 use algorithm::{Algorithm, Output};
 use backward::Conv2dOp;
 
@@ -53,12 +53,20 @@ impl Tape {
         bias: Option<&Tensor>,
         config: &Conv2dConfig,
     ) -> Result<Value> {
-        match self.algorithm(x, weight, bias, config)? {
-            Some(algorithm) => {
+        #[cfg(feature = "cuda")]
+        if x.on_gpu().is_some() {
+            self.check(x)?;
+            return crate::cuda::conv2d(self, x, weight, bias, config);
+        }
+        match (self.algorithm(x, weight, bias, config)?, autocast::of_value(x)) {
+            (Some(algorithm), None) => {
                 let output = bias.map_or(Output::Plain, Output::Bias);
                 Ok(self.convolve(x, weight, algorithm, output)?.0)
             }
-            None => self.candle(&[x], |x| channels_first(&x[0], weight, bias, config)),
+            (Some(_), Some(precision)) => self.rounded(precision, (x, weight, bias), false, |tape, x, weight, bias| {
+                tape.conv2d(x, weight, bias, config)
+            }),
+            (None, _) => self.candle(&[x], |x| channels_first(&x[0], weight, bias, config)),
         }
     }
 
@@ -79,7 +87,17 @@ impl Tape {
         batch_norm: &BatchNorm<'_>,
         activation: Activation<'_>,
     ) -> Result<Value> {
-        let Some(algorithm) = self.algorithm(x, weight, bias, config)? else {
+        #[cfg(feature = "cuda")]
+        if x.on_gpu().is_some() {
+            self.check(x)?;
+            let y = crate::cuda::convolve(self, x, weight, bias, config)?;
+            return match y.on_gpu() {
+                Some(on_gpu) => crate::cuda::normalize(self, on_gpu, bias, batch_norm, activation),
+                None => self.batch_norm(&y, batch_norm, activation),
+            };
+        }
+        let fused = self.algorithm(x, weight, bias, config)?;
+        let Some(algorithm) = fused.filter(|_| autocast::of_value(x).is_none()) else {
             let y = self.conv2d(x, weight, bias, config)?;
             return self.batch_norm(&y, batch_norm, activation);
         };

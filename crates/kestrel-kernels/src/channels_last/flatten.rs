@@ -18,6 +18,10 @@ impl Tape {
     pub fn flatten(&mut self, x: &Value) -> Result<Value> {
         self.check(x)?;
         let (n, h, w, c) = element::dims4("flatten", x.shape_tensor(), "[N, H, W, C]")?;
+        #[cfg(feature = "cuda")]
+        if let Some(on_gpu) = x.on_gpu() {
+            return crate::cuda::flatten(self, on_gpu);
+        }
         let Some((x_node, _)) = x.as_recorded() else {
             return Ok(self.in_graph(x.tensor()?.permute((0, 3, 1, 2))?.flatten_from(1)?));
         };

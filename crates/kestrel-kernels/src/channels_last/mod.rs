@@ -29,6 +29,10 @@ use crate::{Error, Result};
 /// # Errors
 /// If the tensor has another rank.
 pub fn to_channels_last(x: &Tensor) -> candle_core::Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() && x.dtype() == candle_core::DType::F32 && x.rank() == 4 && !x.track_op() {
+        return crate::cuda::to_channels_last(x);
+    }
     match interleave::interleave(x)? {
         Some(interleaved) => Ok(interleaved),
         None => x.permute((0, 2, 3, 1))?.contiguous(),

@@ -11,8 +11,8 @@ pub mod winograd;
 
 #[cfg(doc)]
 use crate::Error;
-use crate::Result;
 use crate::element::{self, Element, dispatch};
+use crate::{Result, autocast};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Tensor};
 use geometry::Geometry;
 
@@ -67,6 +67,11 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, config: &Conv2
     if let Some(bias) = bias {
         element::require_same_dtype("conv2d bias", bias, x)?;
         element::require_shape("conv2d bias", bias, &[geometry.out_channels])?;
+    }
+    if let Some(precision) = autocast::of_tensor(x) {
+        return autocast::rounded(precision, [x, weight], bias, |x, weight, bias| {
+            conv2d(x, weight, bias, config)
+        });
     }
     if !x.device().is_cpu() {
         return Ok(composite::conv2d(x, weight, bias, &geometry)?);

@@ -102,13 +102,27 @@ pub fn cross_entropy_with(logits: &Tensor, targets: &Tensor, config: &CrossEntro
                 });
             }
             element::require_shape("cross_entropy targets", targets, &[batch])?;
-            Some(classes(targets, num_classes)?)
+            #[cfg(feature = "cuda")]
+            let is_seen = !(on_gpu(logits) && batch > 0);
+            #[cfg(not(feature = "cuda"))]
+            let is_seen = true;
+            is_seen.then(|| classes(targets, num_classes)).transpose()?
         }
     };
     if batch == 0 {
         return Err(Error::EmptyBatch { op: OP });
     }
     let targets = targets.detach();
+    #[cfg(feature = "cuda")]
+    if on_gpu(logits) {
+        let class_weights = config.class_weights.as_ref().map(Tensor::contiguous).transpose()?;
+        return Ok(logits.contiguous()?.apply_op1(crate::cuda::CrossEntropy {
+            targets: targets.contiguous()?,
+            class_weights,
+            label_smoothing: config.label_smoothing,
+            kept: Default::default(),
+        })?);
+    }
     if !logits.device().is_cpu() {
         return Ok(composite::cross_entropy(logits, &targets, config)?);
     }
@@ -123,6 +137,12 @@ pub fn cross_entropy_with(logits: &Tensor, targets: &Tensor, config: &CrossEntro
         label_smoothing: config.label_smoothing,
         class_weights,
     })?)
+}
+
+/// Whether the fused kernel takes the logits; it sees a target out of range itself, and makes the loss NaN.
+#[cfg(feature = "cuda")]
+fn on_gpu(logits: &Tensor) -> bool {
+    logits.device().is_cuda() && logits.dtype() == DType::F32
 }
 
 /// The targets on the host, each below `num_classes`.

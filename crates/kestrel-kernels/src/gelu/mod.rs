@@ -90,6 +90,10 @@ impl Tape {
     /// Those of [`gelu`], and [`Error::ForeignValue`] for another tape's value.
     pub fn gelu(&mut self, x: &Value) -> Result<Value> {
         self.check(x)?;
+        #[cfg(feature = "cuda")]
+        if let Some(on_gpu) = x.on_gpu() {
+            return crate::cuda::pointwise(self, on_gpu, crate::cuda::Function::Gelu);
+        }
         let Some((x_node, _)) = x.as_recorded() else {
             return Ok(self.in_graph(gelu(&x.tensor()?)?));
         };

@@ -6,7 +6,7 @@ mod record;
 
 use crate::element::{self, Element, dispatch};
 use crate::relu::gate;
-use crate::{Error, Result};
+use crate::{Error, Result, autocast};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Device, Layout, Shape, Tensor};
 use kernel::Size;
 
@@ -57,6 +57,14 @@ pub fn linear_relu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result
 fn check(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Size> {
     element::require_float(OP, x)?;
     element::require_same_dtype("linear weight", weight, x)?;
+    if let Some(bias) = bias {
+        element::require_same_dtype("linear bias", bias, x)?;
+    }
+    check_shapes(x, weight, bias)
+}
+
+/// The sizes, once all shapes agree.
+pub(crate) fn check_shapes(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Size> {
     let mismatch = |op, expected: String, got: &Tensor| Error::ShapeMismatch {
         op,
         expected,
@@ -71,7 +79,6 @@ fn check(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Size> {
         _ => return Err(mismatch("linear weight", format!("[O, {inputs}]"), weight)),
     };
     if let Some(bias) = bias {
-        element::require_same_dtype("linear bias", bias, x)?;
         element::require_shape("linear bias", bias, &[outputs])?;
     }
     Ok(Size { rows, inputs, outputs })
@@ -79,6 +86,12 @@ fn check(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Size> {
 
 fn apply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
     let size = check(x, weight, bias)?;
+    if let Some(precision) = autocast::of_tensor(x) {
+        let y = autocast::rounded(precision, [x, weight], bias, |x, weight, bias| {
+            apply(x, weight, bias, false)
+        })?;
+        return if relu { crate::relu(&y) } else { Ok(y) };
+    }
     if !x.device().is_cpu() {
         let y = composite(x, weight, bias)?;
         return if relu { crate::relu(&y) } else { Ok(y) };

@@ -4,10 +4,10 @@ use candle_core::Tensor;
 
 use super::kernel::{self, Size};
 use super::{check, linear, linear_relu};
-use crate::Result;
 use crate::element;
 use crate::relu::gate;
 use crate::tape::{Backward, Gradient, Gradients, Tape, Value, elements, tensor};
+use crate::{Result, autocast};
 
 impl Tape {
     /// An affine map of each row, `[N, I]` → `[N, O]`, cut off at 0 if `relu`; as [`linear`] and [`linear_relu`].
@@ -16,10 +16,19 @@ impl Tape {
     /// Those of [`linear`], and [`Error::ForeignValue`](crate::Error::ForeignValue) for another tape's value.
     pub fn linear(&mut self, x: &Value, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Value> {
         self.check(x)?;
+        #[cfg(feature = "cuda")]
+        if let Some(on_gpu) = x.on_gpu() {
+            return crate::cuda::linear(self, on_gpu, weight, bias, relu);
+        }
         let Some((x_node, _)) = x.as_recorded() else {
             let op = if relu { linear_relu } else { linear };
             return Ok(self.in_graph(op(&x.tensor()?, weight, bias)?));
         };
+        if let Some(precision) = autocast::of_value(x) {
+            return self.rounded(precision, (x, weight, bias), relu, |tape, x, weight, bias| {
+                tape.linear(x, weight, bias, false)
+            });
+        }
         let x = x.tensor()?;
         let size = check(&x, weight, bias)?;
         let nodes = [Some(weight), bias].map(|tensor| tensor.map(|tensor| self.leaf_node(tensor)));

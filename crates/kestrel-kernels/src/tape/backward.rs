@@ -1,6 +1,6 @@
 //! The backward of a whole graph that has sections in it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
@@ -10,6 +10,30 @@ use crate::Result;
 thread_local! {
     /// The gradients of the variables that sections lead to, while [`backward`] runs on this thread.
     static COLLECTED: RefCell<Option<Vec<(Tensor, Tensor)>>> = const { RefCell::new(None) };
+
+    /// Whether the sections that this thread opens are for [`backward`] alone.
+    static ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f`, whose sections are for [`backward`] alone: candle's own `Tensor::backward` refuses them.
+///
+/// candle's graph then needs no op of its own for each variable of a section. On a GPU each of these costs several launches, a
+/// fifth of a small net's step; on the CPU next to nothing.
+pub fn for_backward<T>(f: impl FnOnce() -> T) -> T {
+    /// Sets the switch back, also where `f` panics.
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ALONE.set(self.0);
+        }
+    }
+    let _restore = Restore(ALONE.replace(true));
+    f()
+}
+
+/// Whether the section that is being closed is for [`backward`] alone.
+pub(super) fn alone() -> bool {
+    ALONE.get()
 }
 
 /// The gradients of `loss`, as `loss.backward()` gives them, sooner.

@@ -4,13 +4,16 @@
 //! a [`LeafOp`], whose result is a single float, the *token*; the next leaf's op takes that token too, and the section's op
 //! takes the last one. In the backward the section's op comes first: it runs the tape and leaves the leaves' gradients where
 //! their ops find them.
+//!
+//! A section for [`backward`](super::backward()) alone hands the variables' gradients to it itself. It links one of them, so that
+//! candle's graph leads to it at all, and what is no variable.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, InplaceOp1, Layout, Shape, Tensor};
 
-use super::backward::collect;
+use super::backward::{alone, collect};
 use super::gradient::Elements;
 use super::{Gradient, Gradients, Node, Record, Tape, Value};
 use crate::{Result, element};
@@ -31,8 +34,9 @@ pub(super) fn close(tape: Tape, value: Value) -> Result<Tensor> {
     }
     drop(value);
     let leaf_gradients = LeafGradients::default();
-    let mut token = Tensor::zeros((), DType::F32, &Device::Cpu)?;
-    for (leaf, node) in &tape.tracked {
+    let (handed, linked) = links(tape.tracked);
+    let mut token = Tensor::zeros((), DType::F32, tensor.device())?;
+    for (leaf, node) in &linked {
         token = token.apply_op2(
             leaf,
             LeafOp {
@@ -42,20 +46,55 @@ pub(super) fn close(tape: Tape, value: Value) -> Result<Tensor> {
         )?;
     }
     let shape = tensor.shape().clone();
-    let elements = if tape.nodes[node].kept || tape.nodes[node].normalized.is_some() {
-        Elements::Shared(tensor).into_vec()?
-    } else {
-        take(&tensor)?
-    };
+    let is_shared = tape.nodes[node].kept || tape.nodes[node].normalized.is_some();
     Ok(token.apply_op1(SectionOp {
-        result: Mutex::new(Some(elements)),
+        result: Mutex::new(Some(Handed::new(tensor, is_shared)?)),
         shape,
         node,
         nodes: tape.nodes,
         records: tape.records,
-        leaves: tape.tracked.into_iter().map(|(_, node)| node).collect(),
+        linked: linked.into_iter().map(|(_, node)| node).collect(),
+        handed,
         leaf_gradients,
     })?)
+}
+
+/// Leaves with their nodes.
+type Leaves = Vec<(Tensor, usize)>;
+
+/// The leaves whose gradients the section hands to `backward` itself, and those that candle's graph leads to.
+fn links(tracked: Leaves) -> (Leaves, Leaves) {
+    if !alone() {
+        return (Leaves::new(), tracked);
+    }
+    let (mut handed, mut linked): (Leaves, Leaves) = tracked.into_iter().partition(|(leaf, _)| leaf.is_variable());
+    if linked.is_empty() {
+        linked.extend(handed.pop());
+    }
+    (handed, linked)
+}
+
+/// A section's result on its way to candle.
+enum Handed {
+    Cpu(Vec<f32>),
+    #[cfg(feature = "cuda")]
+    Cuda(candle_core::CudaStorage),
+}
+
+impl Handed {
+    /// The elements of a tensor; copied if others hold it too.
+    fn new(tensor: Tensor, is_shared: bool) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if tensor.device().is_cuda() {
+            let context = crate::cuda::Context::of(tensor.device())?;
+            let own = if is_shared { tensor.copy()? } else { tensor };
+            return Ok(Self::Cuda(crate::cuda::take(&context, &own)?));
+        }
+        if is_shared {
+            return Ok(Self::Cpu(Elements::Shared(tensor).into_vec()?));
+        }
+        Ok(Self::Cpu(take(&tensor)?))
+    }
 }
 
 /// The elements of a contiguous tensor that nobody reads again, without a copy.
@@ -85,13 +124,16 @@ fn take(tensor: &Tensor) -> Result<Vec<f32>> {
 /// The section as candle's graph sees it: from the last token to the result.
 struct SectionOp {
     /// Until the forward has handed it out.
-    result: Mutex<Option<Vec<f32>>>,
+    result: Mutex<Option<Handed>>,
     shape: Shape,
     /// Of the result.
     node: usize,
     nodes: Vec<Node>,
     records: Vec<Record>,
-    leaves: Vec<usize>,
+    /// Nodes of the leaves that candle's graph leads to.
+    linked: Vec<usize>,
+    /// The leaves whose gradients are handed over here.
+    handed: Leaves,
     leaf_gradients: LeafGradients,
 }
 
@@ -103,8 +145,21 @@ impl CustomOp1 for SectionOp {
     fn cpu_fwd(&self, _token: &CpuStorage, _layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).take();
         match result {
-            Some(elements) => Ok((CpuStorage::F32(elements), self.shape.clone())),
-            None => candle_core::bail!("a section's result is handed out once"),
+            Some(Handed::Cpu(elements)) => Ok((CpuStorage::F32(elements), self.shape.clone())),
+            _ => candle_core::bail!("a section's result is handed out once"),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        _token: &candle_core::CudaStorage,
+        _layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match result {
+            Some(Handed::Cuda(storage)) => Ok((storage, self.shape.clone())),
+            _ => candle_core::bail!("a section's result is handed out once"),
         }
     }
 
@@ -118,7 +173,14 @@ impl CustomOp1 for SectionOp {
         }
         let mut found = self.leaf_gradients.lock().unwrap_or_else(PoisonError::into_inner);
         found.clear();
-        for &leaf in &self.leaves {
+        for (leaf, node) in &self.handed {
+            if let Some(gradient) = gradients.take(*node)
+                && collect(leaf, gradient.plain().into_tensor(leaf.shape())?).is_some()
+            {
+                candle_core::bail!("the section was opened for tape::backward, not for Tensor::backward");
+            }
+        }
+        for &leaf in &self.linked {
             if let Some(gradient) = gradients.take(leaf) {
                 found.insert(leaf, gradient);
             }
@@ -146,6 +208,18 @@ impl CustomOp2 for LeafOp {
         _leaf_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         Ok((CpuStorage::F32(vec![0.0]), Shape::from(())))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        token: &candle_core::CudaStorage,
+        _token_layout: &Layout,
+        _leaf: &candle_core::CudaStorage,
+        _leaf_layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        use candle_core::backend::BackendDevice;
+        Ok((token.device.zeros_impl(&Shape::from(()), DType::F32)?, Shape::from(())))
     }
 
     fn bwd(

@@ -14,6 +14,13 @@ impl Tape {
     /// # Errors
     /// Those of `f`, and [`Error::ForeignValue`](crate::Error::ForeignValue) for another tape's value.
     pub fn candle(&mut self, inputs: &[&Value], f: impl FnOnce(&[Tensor]) -> Result<Tensor>) -> Result<Value> {
+        #[cfg(feature = "cuda")]
+        let converted = inputs
+            .iter()
+            .map(|input| crate::cuda::convert(self, input, candle_core::DType::F32))
+            .collect::<Result<Vec<_>>>()?;
+        #[cfg(feature = "cuda")]
+        let inputs = &converted.iter().collect::<Vec<_>>()[..];
         let mut arguments = Vec::with_capacity(inputs.len());
         let mut variables = Vec::new();
         let mut is_recorded = inputs.is_empty();

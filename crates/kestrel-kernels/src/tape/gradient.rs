@@ -84,6 +84,21 @@ impl Gradient {
         Self::Plain(Elements::Owned(elements))
     }
 
+    /// Of a tensor on a GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn of_device(tensor: Tensor) -> Self {
+        Self::Plain(Elements::Shared(tensor))
+    }
+
+    /// The gradient of a value on a GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device_tensor(self) -> Result<Tensor> {
+        match self {
+            Self::Plain(Elements::Shared(tensor)) if tensor.device().is_cuda() => Ok(tensor),
+            _ => Err(candle_core::Error::Msg("the gradient of a value on a GPU is on the CPU".to_owned()).into()),
+        }
+    }
+
     /// The elements of a plain value's gradient.
     pub(crate) fn plain(self) -> Elements {
         match self {
@@ -136,6 +151,10 @@ impl<'a> Gradients<'a> {
         };
         let sum = match (self.found[node].take(), gradient) {
             (None, gradient) => gradient,
+            #[cfg(feature = "cuda")]
+            (Some(Gradient::Plain(Elements::Shared(sum))), gradient) if sum.device().is_cuda() => {
+                Gradient::of_device(crate::cuda::add(&sum, &gradient.device_tensor()?)?)
+            }
             (Some(Gradient::Gated(mut sum)), Gradient::Gated(gated)) => {
                 add_assign(&mut sum.g, &gated.g);
                 for (sums, terms) in [(&mut sum.sum, gated.sum), (&mut sum.products, gated.products)] {

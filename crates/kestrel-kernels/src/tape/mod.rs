@@ -28,7 +28,8 @@
 //! # kestrel_kernels::Result::Ok(())
 //! ```
 //!
-//! Recording is for `f32` on the CPU. Of any other leaf, the ops of a tape are those of candle's graph with the same
+//! Recording is for `f32` on the CPU and, with the `cuda` feature, on an NVIDIA GPU, where the ops are those of
+//! `kestrel_kernels::cuda`. Of any other leaf, the ops of a tape are those of candle's graph with the same
 //! numbers, so a model is written once.
 
 mod backward;
@@ -43,12 +44,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Tensor, TensorId};
 
-pub use backward::backward;
+pub use backward::{backward, for_backward};
 pub(crate) use boundary::{elements, tensor};
 pub(crate) use gradient::{Elements, Gated, Gradient, Gradients};
 pub use value::Value;
 pub(crate) use value::{Data, Normalized, Pointwise};
 
+use crate::autocast::Precision;
 use crate::{Error, Result};
 
 /// Runs `f` and returns its value as the result of one op, through which gradients reach every leaf that a variable
@@ -87,6 +89,8 @@ pub(crate) struct Node {
     pub(crate) normalized: Option<Arc<Normalized>>,
     /// Whether a record reads the value's data in the backward.
     kept: bool,
+    /// The type whose numbers alone the value has, if it was rounded.
+    rounded: Option<Precision>,
 }
 
 /// An op that has run.
@@ -117,6 +121,8 @@ impl Tape {
     fn run(mut self, f: impl FnOnce(&mut Tape) -> Result<Value>) -> Result<Tensor> {
         let value = f(&mut self)?;
         self.check(&value)?;
+        #[cfg(feature = "cuda")]
+        let value = crate::cuda::convert(&mut self, &value, DType::F32)?;
         boundary::close(self, value)
     }
 
@@ -125,7 +131,8 @@ impl Tape {
     /// # Errors
     /// Where candle cannot lay it out contiguously.
     pub fn leaf(&mut self, tensor: &Tensor) -> Result<Value> {
-        if !tensor.device().is_cpu() || tensor.dtype() != DType::F32 {
+        let has_kernels = tensor.device().is_cpu() || cfg!(feature = "cuda") && tensor.device().is_cuda();
+        if !has_kernels || tensor.dtype() != DType::F32 {
             return Ok(self.in_graph(tensor.clone()));
         }
         let node = self.leaf_node(tensor);
@@ -157,6 +164,21 @@ impl Tape {
         node
     }
 
+    /// Makes `tensor`, which a node holds, stand for that node where an op takes it for a leaf.
+    pub(crate) fn name_leaf(&mut self, tensor: &Tensor, node: usize) {
+        self.keep(node);
+        self.leaves.insert(tensor.id(), node);
+    }
+
+    /// To what a node's value was rounded.
+    pub(crate) fn rounded_to(&self, node: usize) -> Option<Precision> {
+        self.nodes[node].rounded
+    }
+
+    pub(crate) fn set_rounded(&mut self, node: usize, precision: Precision) {
+        self.nodes[node].rounded = Some(precision);
+    }
+
     /// A new value of plain data.
     pub(crate) fn plain(&mut self, needs_grad: bool, tensor: Tensor) -> Value {
         let node = self.node(needs_grad, None);
@@ -179,6 +201,7 @@ impl Tape {
             needs_grad,
             normalized,
             kept: false,
+            rounded: None,
         });
         self.nodes.len() - 1
     }

@@ -17,7 +17,7 @@ pub struct Value(Form);
 enum Form {
     /// A tensor of candle's graph, which keeps its own record.
     Graph(Tensor),
-    /// Contiguous `f32` on the CPU, without a graph.
+    /// Contiguous, without a graph: `f32` on the CPU; `f32`, `bf16` or `f16` on a GPU, where the data is plain.
     Recorded { tape: u64, node: usize, data: Data },
 }
 
@@ -114,6 +114,19 @@ impl Value {
         match &self.0 {
             Form::Graph(_) => None,
             Form::Recorded { tape, .. } => Some(*tape),
+        }
+    }
+
+    /// The node and the tensor of a value on a GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_gpu(&self) -> Option<(usize, &Tensor)> {
+        match &self.0 {
+            Form::Recorded {
+                node,
+                data: Data::Plain(tensor),
+                ..
+            } if tensor.device().is_cuda() => Some((*node, tensor)),
+            _ => None,
         }
     }
 

@@ -75,15 +75,16 @@ pub fn adam_step(
     step: u64,
     config: &AdamConfig,
 ) -> Result<()> {
-    let state = [("adam_step exp_avg", exp_avg), ("adam_step exp_avg_sq", exp_avg_sq)];
-    check::tensors(OP, param, ("adam_step grad", grad), &state)?;
-    if step == 0 {
-        return Err(Error::InvalidArgument {
-            op: OP,
-            argument: "step",
-            expected: "at least 1",
-            got: 0.0,
-        });
+    checked(param, grad, exp_avg, exp_avg_sq, step)?;
+    #[cfg(feature = "cuda")]
+    if check::on_gpu(param) {
+        let slot = AdamSlot {
+            param,
+            grad,
+            exp_avg,
+            exp_avg_sq,
+        };
+        return adam_step_all(&[slot], step, config, None);
     }
     let grad = grad.detach();
     if !param.device().is_cpu() {
@@ -94,6 +95,81 @@ pub fn adam_step(
         let rule = Rule::<T>::new(step, config);
         pass::<T, 3>(OP, [param.as_tensor(), exp_avg, exp_avg_sq], &grad, move |[p, m, v], g| rule.step(p, m, v, g))
     })?)
+}
+
+/// A parameter of [`adam_step_all`], with its gradient and its moments.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamSlot<'a> {
+    /// What is moved.
+    pub param: &'a Var,
+    /// Its gradient.
+    pub grad: &'a Tensor,
+    /// First moment, moved.
+    pub exp_avg: &'a Tensor,
+    /// Second moment, moved.
+    pub exp_avg_sq: &'a Tensor,
+}
+
+/// [`adam_step`] on many parameters, in one launch for each few dozen of them where they are `f32` on a GPU.
+///
+/// `gate`, a scalar `f32` on the parameters' device: where it is 0 the step is left out, and nothing moves. A GPU reads it when
+/// it comes to the step, without the host's waiting.
+///
+/// # Errors
+/// Those of [`adam_step`]; nothing has moved then, unless candle fails.
+pub fn adam_step_all(slots: &[AdamSlot<'_>], step: u64, config: &AdamConfig, gate: Option<&Tensor>) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if slots.first().is_some_and(|slot| check::on_gpu(slot.param)) {
+        let mut grads = Vec::with_capacity(slots.len());
+        for slot in slots {
+            checked(slot.param, slot.grad, slot.exp_avg, slot.exp_avg_sq, step)?;
+            check::same_device(OP, slot.param, slots[0].param)?;
+            grads.push(slot.grad.contiguous()?);
+        }
+        let moved: Vec<_> = slots
+            .iter()
+            .zip(&grads)
+            .map(|(slot, grad)| crate::cuda::Moved {
+                param: slot.param,
+                grad,
+                state: [Some(slot.exp_avg), Some(slot.exp_avg_sq)],
+            })
+            .collect();
+        let rule = Rule::<f32>::new(step, config);
+        let constants = crate::cuda::AdamConstants {
+            weight_decay: rule.weight_decay,
+            share1: rule.share1,
+            beta2: rule.beta2,
+            share2: rule.share2,
+            step_size: rule.step_size,
+            sqrt_correction2: rule.sqrt_correction2,
+            eps: rule.eps,
+            keep: rule.keep,
+        };
+        return Ok(crate::cuda::adam(&moved, &constants, gate)?);
+    }
+    if check::is_shut(gate)? {
+        return Ok(());
+    }
+    for slot in slots {
+        adam_step(slot.param, slot.grad, slot.exp_avg, slot.exp_avg_sq, step, config)?;
+    }
+    Ok(())
+}
+
+/// Errors unless a step can be made.
+fn checked(param: &Var, grad: &Tensor, exp_avg: &Tensor, exp_avg_sq: &Tensor, step: u64) -> Result<()> {
+    let state = [("adam_step exp_avg", exp_avg), ("adam_step exp_avg_sq", exp_avg_sq)];
+    check::tensors(OP, param, ("adam_step grad", grad), &state)?;
+    if step == 0 {
+        return Err(Error::InvalidArgument {
+            op: OP,
+            argument: "step",
+            expected: "at least 1",
+            got: 0.0,
+        });
+    }
+    Ok(())
 }
 
 /// The same step from candle's own ops.

@@ -60,6 +60,30 @@ pub fn squared_norm(tensor: &Tensor) -> Result<f64> {
     Ok(dispatch!(OP, tensor.dtype(), T => element::with_slice::<T, _>(OP, &tensor, sum_of_squares))?)
 }
 
+/// The [`squared_norm`] of each of many tensors of one device, as numbers there, for which nobody waits; on a GPU in one launch
+/// for each few dozen tensors.
+///
+/// # Shapes
+/// The result is `[P]` of `f64`, for `P` tensors, at least one.
+///
+/// # Errors
+/// [`DTypeMismatch`](crate::Error::DTypeMismatch), and candle's for no tensors.
+pub fn squared_norms(tensors: &[Tensor]) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if !tensors.is_empty() && tensors.iter().all(super::check::on_gpu) {
+        return Ok(crate::cuda::squared_norms(tensors)?);
+    }
+    let one = |tensor: &Tensor| -> Result<Tensor> {
+        if tensor.device().is_cpu() {
+            return Ok(Tensor::new(squared_norm(tensor)?, tensor.device())?);
+        }
+        element::require_float("squared_norm", tensor)?;
+        Ok(tensor.detach().to_dtype(DType::F64)?.sqr()?.sum_all()?)
+    };
+    let norms = tensors.iter().map(one).collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::stack(&norms, 0)?)
+}
+
 fn sum_of_squares<T: Element>(elements: &[T]) -> f64 {
     let sums: Vec<f64> = elements
         .par_chunks(BLOCK)

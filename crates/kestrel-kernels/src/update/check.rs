@@ -28,6 +28,30 @@ pub(super) fn tensors(op: &'static str, param: &Var, grad: Named<'_>, moved: &[N
     Ok(())
 }
 
+/// Whether the fused kernels take a tensor.
+#[cfg(feature = "cuda")]
+pub(super) fn on_gpu(tensor: &Tensor) -> bool {
+    tensor.device().is_cuda() && tensor.dtype() == candle_core::DType::F32
+}
+
+/// Errors unless both are on one device, and of one element type.
+#[cfg(feature = "cuda")]
+pub(super) fn same_device(op: &'static str, tensor: &Tensor, first: &Tensor) -> Result<()> {
+    element::require_same_dtype(op, tensor, first)?;
+    if tensor.device().same_device(first.device()) {
+        return Ok(());
+    }
+    Err(candle_core::Error::Msg(format!("{op}: parameters on two devices")).into())
+}
+
+/// Whether a gate leaves a step out; read back from its device.
+pub(super) fn is_shut(gate: Option<&Tensor>) -> Result<bool> {
+    match gate {
+        Some(gate) => Ok(gate.to_scalar::<f32>()? == 0.0),
+        None => Ok(false),
+    }
+}
+
 /// Each constant lies in its range.
 pub(super) fn constants(op: &'static str, constants: &[(&'static str, f64, Range)]) -> Result<()> {
     for &(argument, got, range) in constants {

@@ -67,6 +67,15 @@ pub fn sgd_step(
     let buffer = momentum_buffer.map(|buffer| ("sgd_step momentum_buffer", buffer));
     check::tensors(OP, param, ("sgd_step grad", grad), buffer.as_slice())?;
     constants(step, momentum_buffer.is_some(), config)?;
+    #[cfg(feature = "cuda")]
+    if check::on_gpu(param) {
+        let slot = SgdSlot {
+            param,
+            grad,
+            momentum_buffer,
+        };
+        return sgd_step_all(&[slot], step, config, None);
+    }
     let grad = grad.detach();
     if !param.device().is_cpu() {
         return Ok(composite(param, &grad, momentum_buffer, step, config)?);
@@ -82,6 +91,65 @@ pub fn sgd_step(
             (Some(b), true, true) => pass(OP, [param, b], &grad, move |[p, b], g| rule.step::<true, true>(p, b, g)),
         }
     })?)
+}
+
+/// A parameter of [`sgd_step_all`], with its gradient and its momentum buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct SgdSlot<'a> {
+    /// What is moved.
+    pub param: &'a Var,
+    /// Its gradient.
+    pub grad: &'a Tensor,
+    /// Moved; need not be there without momentum.
+    pub momentum_buffer: Option<&'a Tensor>,
+}
+
+/// [`sgd_step`] on many parameters, in one launch for each few dozen of them where they are `f32` on a GPU; `gate` is that of
+/// [`adam_step_all`](super::adam_step_all).
+///
+/// # Errors
+/// Those of [`sgd_step`]; nothing has moved then, unless candle fails.
+pub fn sgd_step_all(slots: &[SgdSlot<'_>], step: u64, config: &SgdConfig, gate: Option<&Tensor>) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if slots.first().is_some_and(|slot| check::on_gpu(slot.param)) {
+        let with_momentum = config.momentum != 0.0;
+        let mut grads = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let buffer = slot.momentum_buffer.filter(|_| with_momentum);
+            let named = buffer.map(|buffer| ("sgd_step momentum_buffer", buffer));
+            check::tensors(OP, slot.param, ("sgd_step grad", slot.grad), named.as_slice())?;
+            constants(step, buffer.is_some(), config)?;
+            check::same_device(OP, slot.param, slots[0].param)?;
+            grads.push(slot.grad.contiguous()?);
+        }
+        let moved: Vec<_> = slots
+            .iter()
+            .zip(&grads)
+            .map(|(slot, grad)| crate::cuda::Moved {
+                param: slot.param,
+                grad,
+                state: [slot.momentum_buffer.filter(|_| with_momentum), None],
+            })
+            .collect();
+        let rule = Rule::<f32>::new(config);
+        let constants = crate::cuda::SgdConstants {
+            lr: rule.lr,
+            momentum: rule.momentum,
+            share: rule.share,
+            weight_decay: rule.weight_decay,
+            nesterov: config.nesterov,
+            has_buffer: with_momentum,
+            started: step > 1,
+        };
+        return Ok(crate::cuda::sgd(&moved, &constants, gate)?);
+    }
+    if check::is_shut(gate)? {
+        return Ok(());
+    }
+    for slot in slots {
+        sgd_step(slot.param, slot.grad, slot.momentum_buffer, step, config)?;
+    }
+    Ok(())
 }
 
 fn constants(step: u64, has_buffer: bool, config: &SgdConfig) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Each op in f32 against tensors that PyTorch made (`scripts/golden/kernels.py`).
 
+mod autocast;
 mod gelu;
 mod linear;
 mod loss;
@@ -12,6 +13,8 @@ use kestrel_kernels::{
 };
 use std::collections::HashMap;
 use std::path::PathBuf;
+
+use crate::manifest_dir::manifest_dir;
 
 /// Largest relative error of a tensor, by the Euclidean norm.
 const TOLERANCE: f64 = 1e-5;
@@ -75,7 +78,7 @@ impl Golden {
 }
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.safetensors"))
+    manifest_dir().join(format!("tests/golden/{name}.safetensors"))
 }
 
 /// The gradients of `y` when its own is `dy`.
@@ -196,6 +199,7 @@ fn golden_files_record_what_made_them() -> std::result::Result<(), Box<dyn std::
         "avg_pool2d",
         "cross_entropy",
         "adam",
+        "autocast",
     ] {
         let bytes = std::fs::read(path(name))?;
         let (_, metadata) = ::safetensors::SafeTensors::read_metadata(&bytes)?;

@@ -6,6 +6,7 @@ mod errors;
 mod golden;
 mod gradients;
 mod inputs;
+mod manifest_dir;
 mod net_sizes;
 mod plain_loops;
 mod streaming;

@@ -113,16 +113,7 @@ impl ResNet {
         mode: Mode,
         end: impl FnOnce(&mut Tape, &Value) -> kestrel_kernels::Result<Value>,
     ) -> Result<Tensor> {
-        match images.dims() {
-            [_, 3, height, width] if *height > 0 && *width > 0 => {}
-            got => {
-                return Err(Error::InputShape {
-                    expected: "[N, 3, H, W]".to_owned(),
-                    got: got.to_vec(),
-                });
-            }
-        }
-        let mut x = to_channels_last(images)?;
+        let mut x = enter(images)?;
         // What is frozen from the start runs as in an inference: nothing of it is kept for a backward. Gradients of the
         // images themselves would need it recorded.
         let mut first = 0;
@@ -133,9 +124,8 @@ impl ResNet {
             }
         }
         mode.section(|tape| {
-            let x = self.stages(tape, &x, first..STAGES.len(), mode)?;
-            let x = tape.adaptive_avg_pool2d(&x, (1, 1))?;
-            let features = tape.flatten(&x)?;
+            let map = self.stages(tape, &x, first..STAGES.len(), mode)?;
+            let features = mean(tape, &map)?;
             end(tape, &features)
         })
     }
@@ -168,6 +158,23 @@ impl ResNet {
     }
 }
 
+/// The images in the layout that the image layers take.
+fn enter(images: &Tensor) -> Result<Tensor> {
+    match images.dims() {
+        [_, 3, height, width] if *height > 0 && *width > 0 => Ok(to_channels_last(images)?),
+        got => Err(Error::InputShape {
+            expected: "[N, 3, H, W]".to_owned(),
+            got: got.to_vec(),
+        }),
+    }
+}
+
+/// From the map to the features.
+fn mean(tape: &mut Tape, map: &Value) -> kestrel_kernels::Result<Value> {
+    let x = tape.adaptive_avg_pool2d(map, (1, 1))?;
+    tape.flatten(&x)
+}
+
 impl Model for ResNet {
     fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
         self.run(images, mode, |tape, features| self.fc.forward(tape, features))
@@ -182,6 +189,19 @@ impl Model for ResNet {
             let features = tape.leaf(features)?;
             self.fc.forward(tape, &features)
         })
+    }
+
+    fn feature_map(&self, images: &Tensor) -> Result<Tensor> {
+        let images = enter(images)?;
+        Mode::Eval.section(|tape| self.stages(tape, &images, 0..STAGES.len(), Mode::Eval))
+    }
+
+    fn classify_map(&self, map: &Tensor) -> Result<Tensor> {
+        Ok(tape::section(|tape| {
+            let map = tape.leaf(map)?;
+            let features = mean(tape, &map)?;
+            self.fc.forward(tape, &features)
+        })?)
     }
 
     fn params(&self) -> &Params {

@@ -5,7 +5,7 @@ mod whitening;
 
 use candle_core::{DType, Device, Tensor};
 use kestrel_kernels::channels_last::Activation;
-use kestrel_kernels::tape::{Tape, Value};
+use kestrel_kernels::tape::{self, Tape, Value};
 use kestrel_kernels::{BatchNormConfig, Conv2dConfig};
 use serde::{Deserialize, Serialize};
 
@@ -162,16 +162,21 @@ impl WhitenedCnn {
         }
     }
 
-    /// All but the last layer.
-    fn maxima(&self, tape: &mut Tape, images: &Tensor, mode: Mode) -> kestrel_kernels::Result<Value> {
+    /// The convolutions.
+    fn map(&self, tape: &mut Tape, images: &Tensor, mode: Mode) -> kestrel_kernels::Result<Value> {
         let x = tape.leaf(images)?;
         let x = self.whiten.forward(tape, &x)?;
         let mut x = tape.gelu(&x)?;
         for block in &self.blocks {
             x = block.forward(tape, &x, mode)?;
         }
+        Ok(x)
+    }
+
+    /// From the map to what the last layer takes.
+    fn maxima(&self, tape: &mut Tape, map: &Value) -> kestrel_kernels::Result<Value> {
         let side = self.config.last_side();
-        let x = tape.max_pool2d(&x, side, side, 0)?;
+        let x = tape.max_pool2d(map, side, side, 0)?;
         tape.flatten(&x)
     }
 }
@@ -218,7 +223,8 @@ impl Model for WhitenedCnn {
     fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
         let images = self.enter(images)?;
         let outputs = mode.section(|tape| {
-            let maxima = self.maxima(tape, &images, mode)?;
+            let map = self.map(tape, &images, mode)?;
+            let maxima = self.maxima(tape, &map)?;
             self.head.forward(tape, &maxima)
         })?;
         Ok((outputs * LOGIT_SCALE)?)
@@ -226,12 +232,29 @@ impl Model for WhitenedCnn {
 
     fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
         let images = self.enter(images)?;
-        mode.section(|tape| self.maxima(tape, &images, mode))
+        mode.section(|tape| {
+            let map = self.map(tape, &images, mode)?;
+            self.maxima(tape, &map)
+        })
     }
 
     fn classify(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
         let outputs = mode.section(|tape| {
             let maxima = tape.leaf(features)?;
+            self.head.forward(tape, &maxima)
+        })?;
+        Ok((outputs * LOGIT_SCALE)?)
+    }
+
+    fn feature_map(&self, images: &Tensor) -> Result<Tensor> {
+        let images = self.enter(images)?;
+        Mode::Eval.section(|tape| self.map(tape, &images, Mode::Eval))
+    }
+
+    fn classify_map(&self, map: &Tensor) -> Result<Tensor> {
+        let outputs = tape::section(|tape| {
+            let map = tape.leaf(map)?;
+            let maxima = self.maxima(tape, &map)?;
             self.head.forward(tape, &maxima)
         })?;
         Ok((outputs * LOGIT_SCALE)?)

@@ -19,11 +19,12 @@ use kestrel_kernels::update::{AdamConfig, adam_step};
 use kestrel_models::{Cnn, CnnConfig, Mode, Model};
 
 use crate::formula::{fill, images};
+use crate::manifest_dir::manifest_dir;
 
 pub(crate) type Golden = HashMap<String, Tensor>;
 
 pub(crate) fn golden(name: &str) -> Golden {
-    let path = format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let path = manifest_dir().join(format!("tests/golden/{name}.safetensors"));
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
 }
 
@@ -93,6 +94,22 @@ fn is_cancelled(name: &str) -> bool {
 }
 
 fn compare(file: &str, width: usize, dtype: DType, one_pass: f64, ten_losses: f64, ten_steps: f64) {
+    compare_on(
+        &Device::Cpu,
+        file,
+        width,
+        dtype,
+        [one_pass, one_pass, ten_losses, ten_steps],
+    );
+}
+
+pub(crate) fn compare_on(
+    device: &Device,
+    file: &str,
+    width: usize,
+    dtype: DType,
+    [one_pass, gradients, ten_losses, ten_steps]: [f64; 4],
+) {
     let golden = golden(file);
     let check = Check { golden: &golden };
     let config = CnnConfig {
@@ -100,12 +117,12 @@ fn compare(file: &str, width: usize, dtype: DType, one_pass: f64, ten_losses: f6
         dropout: 0.0,
         ..CnnConfig::new(10)
     };
-    let model = Cnn::new(config, 0, dtype, &Device::Cpu).unwrap();
+    let model = Cnn::new(config, 0, dtype, device).unwrap();
     fill(model.params(), dtype, 1.0);
     let batch = 4;
-    let images = images(batch, 32, dtype);
+    let images = images(batch, 32, dtype).to_device(device).unwrap();
     let targets: Vec<u32> = (0..batch as u32).map(|i| i * 3 % 10).collect();
-    let targets = Tensor::new(targets, &Device::Cpu).unwrap();
+    let targets = Tensor::new(targets, device).unwrap();
 
     check.close(
         "eval.logits",
@@ -135,11 +152,11 @@ fn compare(file: &str, width: usize, dtype: DType, one_pass: f64, ten_losses: f6
             for (name, var) in &vars {
                 let grad = grads.get(var).unwrap();
                 let floor = if is_cancelled(name) { 1.0 } else { 0.0 };
-                check.close(&format!("grad.{name}"), grad, one_pass, floor);
+                check.close(&format!("grad.{name}"), grad, gradients, floor);
                 let want = values(&golden[&format!("f64.grad_norm.{name}")])[0];
                 let got = norm(&values(grad));
                 assert!(
-                    (got - want).abs() <= one_pass * want.max(floor),
+                    (got - want).abs() <= gradients * want.max(floor),
                     "norm of grad {name}: {got} {want}"
                 );
             }

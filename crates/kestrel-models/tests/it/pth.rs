@@ -8,9 +8,10 @@ use kestrel_models::{Cnn, CnnConfig, Error, Mode, Model};
 
 use crate::cnn_golden::{error, golden, values};
 use crate::formula::{fill, images};
+use crate::manifest_dir::manifest_dir;
 
 fn path(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests", "golden", name].iter().collect()
+    manifest_dir().join("tests/golden").join(name)
 }
 
 fn cnn(seed: u64) -> Cnn {

@@ -18,8 +18,8 @@ use crate::formula::{fill, images, images_named};
 
 const TRAIN: Mode = Mode::Train { seed: 0, step: 0 };
 
-fn resnet(config: ResNetConfig, dtype: DType) -> ResNet {
-    let model = ResNet::new(config, 0, dtype, &Device::Cpu).unwrap();
+fn resnet(config: ResNetConfig, dtype: DType, device: &Device) -> ResNet {
+    let model = ResNet::new(config, 0, dtype, device).unwrap();
     fill(model.params(), dtype, 6.0);
     model
 }
@@ -32,12 +32,24 @@ fn sampled(t: &Tensor, n: usize) -> Vec<f64> {
 }
 
 fn compare(file: &str, config: ResNetConfig, batch: usize, dtype: DType, logits_limit: f64, grad_limit: f64) {
+    compare_on(&Device::Cpu, file, config, batch, dtype, [logits_limit, grad_limit]);
+}
+
+pub(crate) fn compare_on(
+    device: &Device,
+    file: &str,
+    config: ResNetConfig,
+    batch: usize,
+    dtype: DType,
+    [logits_limit, grad_limit]: [f64; 2],
+) {
     let golden = golden(file);
     let size = images_of(file);
-    let model = resnet(config, dtype);
+    let model = resnet(config, dtype, device);
     let images = images_named(&format!("images{}", values(&golden["images"])[0]), batch, size, dtype);
+    let images = images.to_device(device).unwrap();
     let targets: Vec<u32> = (0..batch as u32).map(|i| i * 3 % 10).collect();
-    let targets = Tensor::new(targets, &Device::Cpu).unwrap();
+    let targets = Tensor::new(targets, device).unwrap();
     let mut faults = Vec::new();
     let mut close = |name: &str, got: &[f64], limit: f64| {
         let err = error(got, &values(&golden[name]), 0.0);
@@ -77,7 +89,7 @@ fn images_of(file: &str) -> usize {
     size.parse().unwrap()
 }
 
-fn imagenet(depth: Depth) -> ResNetConfig {
+pub(crate) fn imagenet(depth: Depth) -> ResNetConfig {
     ResNetConfig::new(depth, 10)
 }
 
@@ -139,7 +151,7 @@ fn parameters_are_as_many_as_torchvisions() {
 
 #[test]
 fn features_are_what_the_last_layer_takes() {
-    let model = resnet(imagenet(Depth::ResNet18), DType::F32);
+    let model = resnet(imagenet(Depth::ResNet18), DType::F32, &Device::Cpu);
     let images = images(2, 40, DType::F32);
     for mode in [Mode::Eval, TRAIN] {
         let features = model.features(&images, mode).unwrap();
@@ -154,7 +166,7 @@ fn features_are_what_the_last_layer_takes() {
 
 #[test]
 fn images_of_any_size_are_taken_and_others_refused() {
-    let model = resnet(imagenet(Depth::ResNet18), DType::F32);
+    let model = resnet(imagenet(Depth::ResNet18), DType::F32, &Device::Cpu);
     for (height, width) in [(1, 1), (33, 17), (7, 50)] {
         let images = Tensor::zeros((1, 3, height, width), DType::F32, &Device::Cpu).unwrap();
         assert_eq!(model.forward(&images, Mode::Eval).unwrap().dims(), [1, 10]);
@@ -192,7 +204,7 @@ fn training_images_smaller_than_the_stride_are_refused() {
 
 #[test]
 fn layer_groups_hold_every_parameter_once() {
-    let resnet: Box<dyn Model> = Box::new(resnet(imagenet(Depth::ResNet50), DType::F32));
+    let resnet: Box<dyn Model> = Box::new(resnet(imagenet(Depth::ResNet50), DType::F32, &Device::Cpu));
     let groups = resnet.layer_groups();
     let names: Vec<&str> = groups.iter().map(|group| group.name).collect();
     assert_eq!(names, ["stem", "layer1", "layer2", "layer3", "layer4", "fc"]);

@@ -13,15 +13,19 @@ use kestrel_models::{Mode, Model, WhitenedCnn, WhitenedCnnConfig, is_buffer};
 use crate::cnn_golden::{error, golden, norm, sampled, values};
 use crate::formula::{fill, images};
 
-fn model(width: usize, dtype: DType) -> WhitenedCnn {
+fn model(width: usize, dtype: DType, device: &Device) -> WhitenedCnn {
     let config = WhitenedCnnConfig {
         width,
         ..WhitenedCnnConfig::new(10)
     };
-    WhitenedCnn::new(config, 0, dtype, &Device::Cpu).unwrap()
+    WhitenedCnn::new(config, 0, dtype, device).unwrap()
 }
 
 fn compare(width: usize, dtype: DType, one_pass: f64, ten_steps: f64) {
+    compare_on(&Device::Cpu, width, dtype, [one_pass, ten_steps]);
+}
+
+pub(crate) fn compare_on(device: &Device, width: usize, dtype: DType, [one_pass, ten_steps]: [f64; 2]) {
     let golden = golden("whitened_cnn");
     let close = |name: &str, got: &[f64], limit: f64| {
         let want = values(&golden[&format!("{width}.{name}")]);
@@ -32,10 +36,10 @@ fn compare(width: usize, dtype: DType, one_pass: f64, ten_steps: f64) {
         let len = golden[&format!("{width}.{name}")].elem_count();
         close(name, &sampled(got, len), limit);
     };
-    let model = model(width, dtype);
+    let model = model(width, dtype, device);
     fill(model.params(), dtype, 1.0);
-    let images = images(4, 32, dtype);
-    let targets = Tensor::new(&[0u32, 3, 6, 9], &Device::Cpu).unwrap();
+    let images = images(4, 32, dtype).to_device(device).unwrap();
+    let targets = Tensor::new(&[0u32, 3, 6, 9], device).unwrap();
     let smoothed = CrossEntropyConfig {
         label_smoothing: 0.2,
         class_weights: None,
@@ -114,7 +118,7 @@ fn full_in_f32() {
 /// Each filter is PyTorch's, or its negative.
 #[test]
 fn filters_are_pytorchs_up_to_their_signs() {
-    let model = model(1, DType::F32);
+    let model = model(1, DType::F32, &Device::Cpu);
     model.init_from_images(&images(8, 32, DType::F32)).unwrap();
     let params = model.params().all();
     let (_, weight) = params.iter().find(|(name, _)| name == "whiten.weight").unwrap();
@@ -136,7 +140,7 @@ fn filters_are_pytorchs_up_to_their_signs() {
 
 #[test]
 fn full_width_has_the_published_parameter_count() {
-    let model = model(64, DType::F32);
+    let model = model(64, DType::F32, &Device::Cpu);
     let all = model.params().all();
     let named = all.iter().filter(|(name, _)| !is_buffer(name));
     let count: usize = named.map(|(_, var)| var.elem_count()).sum();

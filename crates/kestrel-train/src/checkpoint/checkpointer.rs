@@ -152,7 +152,7 @@ impl Checkpointer {
         };
         match self.every {
             None => false,
-            Some(Every::Steps(steps)) => step.is_multiple_of(steps.max(1)),
+            Some(Every::Steps(steps)) => step > saved.step && step.is_multiple_of(steps.max(1)),
             Some(Every::Time(time)) => step > saved.step && saved.at.elapsed() >= time,
         }
     }
@@ -172,8 +172,12 @@ impl Callback for Checkpointer {
         Ok(Control::Continue)
     }
 
+    fn wants_numbers(&self, trainer: &Trainer) -> bool {
+        self.is_due(trainer.progress().step)
+    }
+
     fn on_step_end(&mut self, trainer: &Trainer, report: &StepReport) -> Result<Control> {
-        if report.grad_norm.is_some() && self.is_due(trainer.progress().step) {
+        if report.settled && report.ends_step() && self.is_due(trainer.progress().step) {
             self.save(trainer, false)?;
         }
         Ok(Control::Continue)

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::disk::{Disk, LocalDisk};
 use super::write_atomic_on;
+use crate::grad_scaler::{GradScaler, GradScalerState};
 use crate::weight_average::WeightAverage;
 use crate::{Error, Progress, Result, Trainer};
 
@@ -134,6 +135,9 @@ struct Body {
     /// How many states the averaged weights are made of, where an average is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     averaged: Option<u64>,
+    /// Where the loss is scaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grad_scaler: Option<GradScalerState>,
     config: serde_json::Value,
 }
 
@@ -166,6 +170,7 @@ impl Checkpoint {
                 .map(crate::lr_scheduler::LrScheduler::state)
                 .transpose()?,
             averaged: trainer.average().map(WeightAverage::count),
+            grad_scaler: trainer.grad_scaler().map(GradScaler::state),
             config: config.clone(),
         };
         Ok(Self { tensors, body })
@@ -266,6 +271,14 @@ impl Checkpoint {
             (None, None) => {}
             _ => {
                 let reason = "one averages its weights and the other does not".to_owned();
+                return Err(Error::CheckpointMismatch { reason });
+            }
+        }
+        match (trainer.grad_scaler_mut(), self.body.grad_scaler) {
+            (Some(scaler), Some(state)) => scaler.load_state(state),
+            (None, None) => {}
+            _ => {
+                let reason = "one scales its loss and the other does not".to_owned();
                 return Err(Error::CheckpointMismatch { reason });
             }
         }

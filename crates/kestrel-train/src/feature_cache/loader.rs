@@ -9,6 +9,7 @@ use candle_core::{Device, Tensor};
 use kestrel_data::Fingerprint;
 use kestrel_data::loader::{Batch, DataLoader, LoaderConfig};
 use kestrel_data::sampler::SequentialSampler;
+use kestrel_kernels::autocast::{Precision, autocast};
 use kestrel_kernels::simd::Isa;
 use kestrel_models::weights::serialise;
 use kestrel_models::{Mode, Model, Params};
@@ -31,6 +32,7 @@ pub struct FeatureLoader {
     /// Of all that does not depend on the view, as text.
     key: String,
     device: Device,
+    precision: Precision,
     /// Those used so far.
     loaded: Mutex<BTreeMap<u64, Arc<View>>>,
 }
@@ -73,6 +75,7 @@ impl FeatureCache {
             cache: self.clone(),
             model,
             device: Device::Cpu,
+            precision: Precision::F32,
             images,
             views: views.max(1) as u64,
             key: key.to_string(),
@@ -93,6 +96,13 @@ impl FeatureLoader {
     #[must_use]
     pub fn to_device(mut self, device: &Device) -> Self {
         self.device = device.clone();
+        self
+    }
+
+    /// The same loader, with features computed in a precision.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
@@ -121,7 +131,10 @@ impl FeatureLoader {
         if loaded.contains_key(&view) {
             return Ok(true);
         }
-        let key = format!("{} view {view}", self.key);
+        let key = match self.precision {
+            Precision::F32 => format!("{} view {view}", self.key),
+            precision => format!("{} {precision} view {view}", self.key),
+        };
         let path = self.path(&key);
         let found = View::load(&path, &key).unwrap_or_else(|error| {
             tracing::warn!("{error}; the features are computed again");
@@ -170,7 +183,7 @@ impl FeatureLoader {
         };
         for (done, batch) in images.epoch(view).enumerate() {
             let batch = batch?;
-            let features = self.model.features(&batch.images, Mode::Eval)?.detach();
+            let features = autocast(self.precision, || self.model.features(&batch.images, Mode::Eval))?.detach();
             result.num_features = features.dims2()?.1;
             result
                 .features

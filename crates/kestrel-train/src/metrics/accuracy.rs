@@ -35,6 +35,12 @@ impl Accuracy {
         self.total += targets.len() as u64;
     }
 
+    /// Adds a batch of `total` samples of which `correct` were right.
+    pub fn add_counts(&mut self, correct: u64, total: u64) {
+        self.correct += correct;
+        self.total += total;
+    }
+
     /// In `[0, 1]`; 0 where nothing was added.
     pub fn value(&self) -> f64 {
         if self.total == 0 {

@@ -1,8 +1,9 @@
 //! Adam, with coupled weight decay or, as AdamW, decoupled.
 
 use candle_core::{Tensor, Var};
-use kestrel_kernels::update::{AdamConfig, adam_step};
+use kestrel_kernels::update::{AdamConfig, AdamSlot, adam_step, adam_step_all};
 
+use super::per_parameter::Update;
 use super::{PerParameter, Range, UpdateRule, check};
 use crate::Result;
 
@@ -43,5 +44,21 @@ impl UpdateRule for AdamRule {
 
     fn update(config: &AdamConfig, param: &Var, grad: &Tensor, state: &[Tensor], step: u64) -> Result<()> {
         Ok(adam_step(param, grad, &state[0], &state[1], step, config)?)
+    }
+
+    fn update_all(config: &AdamConfig, updates: &[Update<'_>], gate: Option<&Tensor>) -> Result<()> {
+        for same_step in updates.chunk_by(|a, b| a.step == b.step) {
+            let slots: Vec<_> = same_step
+                .iter()
+                .map(|update| AdamSlot {
+                    param: update.param,
+                    grad: update.grad,
+                    exp_avg: &update.state[0],
+                    exp_avg_sq: &update.state[1],
+                })
+                .collect();
+            adam_step_all(&slots, same_step[0].step, config, gate)?;
+        }
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Several optimisers that share a model's parameters among them.
 
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use kestrel_models::StateDict;
 
@@ -35,6 +36,10 @@ impl Combined {
 impl Optimizer for Combined {
     fn step(&mut self, grads: &GradStore) -> Result<()> {
         self.parts.iter_mut().try_for_each(|part| part.step(grads))
+    }
+
+    fn step_gated(&mut self, grads: &GradStore, gate: &Tensor) -> Result<()> {
+        self.parts.iter_mut().try_for_each(|part| part.step_gated(grads, gate))
     }
 
     fn params(&self) -> NamedVars {

@@ -2,7 +2,7 @@
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
-use kestrel_kernels::update::average_step;
+use kestrel_kernels::update::{average_step, gated, is_shut};
 use kestrel_models::StateDict;
 
 use super::per_parameter::load;
@@ -126,20 +126,40 @@ impl Lookahead {
         }
         Ok(self)
     }
+
+    /// Counts a step, and moves the slow weights where it is time to.
+    fn follow(&mut self, gate: Option<&Tensor>) -> Result<()> {
+        self.steps += 1;
+        if !self.steps.is_multiple_of(self.config.k) {
+            return Ok(());
+        }
+        let alpha = self.config.alpha_at(self.steps);
+        for (_, var, slow) in &self.slots {
+            let follow = || -> Result<()> {
+                average_step(slow, var, alpha)?;
+                Ok(var.set(slow)?)
+            };
+            match gate {
+                None => follow()?,
+                Some(gate) => gated(gate, &[var.as_tensor(), slow], follow)?,
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Optimizer for Lookahead {
     fn step(&mut self, grads: &GradStore) -> Result<()> {
         self.inner.step(grads)?;
-        self.steps += 1;
-        if self.steps.is_multiple_of(self.config.k) {
-            let alpha = self.config.alpha_at(self.steps);
-            for (_, var, slow) in &self.slots {
-                average_step(slow, var, alpha)?;
-                var.set(slow)?;
-            }
+        self.follow(None)
+    }
+
+    fn step_gated(&mut self, grads: &GradStore, gate: &Tensor) -> Result<()> {
+        if gate.device().is_cpu() {
+            return if is_shut(gate)? { Ok(()) } else { self.step(grads) };
         }
-        Ok(())
+        self.inner.step_gated(grads, gate)?;
+        self.follow(Some(gate))
     }
 
     fn params(&self) -> NamedVars {

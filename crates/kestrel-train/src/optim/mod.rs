@@ -20,11 +20,13 @@ pub use lion::{Lion, LionRule};
 pub use lookahead::{AlphaDecay, Lookahead, LookaheadConfig};
 pub use muon::{Muon, MuonRule};
 pub use param_group::{NamedVars, ParamGroup, no_decay_on_biases_and_norms, norm_biases};
-pub use per_parameter::{PerParameter, UpdateRule};
+pub use per_parameter::{PerParameter, Update, UpdateRule};
 pub use rmsprop::{RmsProp, RmsPropRule};
 pub use sgd::{Sgd, SgdRule};
 
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use kestrel_kernels::update::is_shut;
 use kestrel_models::StateDict;
 
 use crate::{Error, Result};
@@ -38,6 +40,17 @@ pub trait Optimizer: Send {
     /// # Errors
     /// Where a device fails.
     fn step(&mut self, grads: &GradStore) -> Result<()>;
+
+    /// [`step`](Self::step) where `gate`, `[]` of `f32`, is 1; where it is 0, parameters and state stay exactly as they are.
+    ///
+    /// On a device other than the CPU the gate need not be read: then only the state's tensors stay, and the count of steps goes
+    /// on. A run whose gate is shut is to end.
+    ///
+    /// # Errors
+    /// Those of [`step`](Self::step).
+    fn step_gated(&mut self, grads: &GradStore, gate: &Tensor) -> Result<()> {
+        if is_shut(gate)? { Ok(()) } else { self.step(grads) }
+    }
 
     /// The parameters that it moves, by name, group by group.
     fn params(&self) -> NamedVars;

@@ -2,6 +2,7 @@
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
+use kestrel_kernels::update::{gated, is_shut};
 use kestrel_models::StateDict;
 
 use super::{NamedVars, Optimizer, ParamGroup};
@@ -30,6 +31,37 @@ pub trait UpdateRule: Send {
     /// # Errors
     /// Those of the update.
     fn update(config: &Self::Config, param: &Var, grad: &Tensor, state: &[Tensor], step: u64) -> Result<()>;
+
+    /// [`update`](Self::update) of many parameters of one group, left out where `gate` (`[]` of `f32`) is 0. One after the other,
+    /// where a rule has nothing better.
+    ///
+    /// # Errors
+    /// Those of the updates.
+    fn update_all(config: &Self::Config, updates: &[Update<'_>], gate: Option<&Tensor>) -> Result<()> {
+        updates.iter().try_for_each(|update| {
+            let run = || Self::update(config, update.param, update.grad, update.state, update.step);
+            match gate {
+                None => run(),
+                Some(gate) => {
+                    let param = std::iter::once(update.param.as_tensor());
+                    gated(gate, &param.chain(update.state).collect::<Vec<_>>(), run)
+                }
+            }
+        })
+    }
+}
+
+/// The update of one parameter.
+#[derive(Clone, Copy, Debug)]
+pub struct Update<'a> {
+    /// What is moved.
+    pub param: &'a Var,
+    /// Its gradient.
+    pub grad: &'a Tensor,
+    /// The tensors of [`UpdateRule::state`], moved.
+    pub state: &'a [Tensor],
+    /// The number of the parameter's update, from 1.
+    pub step: u64,
 }
 
 /// An optimiser that treats each parameter by itself.
@@ -102,6 +134,31 @@ impl<R: UpdateRule> PerParameter<R> {
         Ok(Self { groups })
     }
 
+    fn update(&mut self, grads: &GradStore, gate: Option<&Tensor>) -> Result<()> {
+        for group in &mut self.groups {
+            let updates: Vec<_> = group
+                .slots
+                .iter()
+                .filter_map(|slot| {
+                    let grad = grads.get(&slot.param)?;
+                    Some(Update {
+                        param: &slot.param,
+                        grad,
+                        state: &slot.state,
+                        step: slot.step + 1,
+                    })
+                })
+                .collect();
+            R::update_all(&group.config, &updates, gate)?;
+            for slot in &mut group.slots {
+                if grads.get(&slot.param).is_some() {
+                    slot.step += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.groups.iter().flat_map(|group| &group.slots)
     }
@@ -109,15 +166,14 @@ impl<R: UpdateRule> PerParameter<R> {
 
 impl<R: UpdateRule> Optimizer for PerParameter<R> {
     fn step(&mut self, grads: &GradStore) -> Result<()> {
-        for group in &mut self.groups {
-            for slot in &mut group.slots {
-                if let Some(grad) = grads.get(&slot.param) {
-                    R::update(&group.config, &slot.param, grad, &slot.state, slot.step + 1)?;
-                    slot.step += 1;
-                }
-            }
+        self.update(grads, None)
+    }
+
+    fn step_gated(&mut self, grads: &GradStore, gate: &Tensor) -> Result<()> {
+        if gate.device().is_cpu() {
+            return if is_shut(gate)? { Ok(()) } else { self.step(grads) };
         }
-        Ok(())
+        self.update(grads, Some(gate))
     }
 
     fn params(&self) -> NamedVars {

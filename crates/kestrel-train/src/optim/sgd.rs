@@ -1,8 +1,9 @@
 //! Stochastic gradient descent with momentum.
 
 use candle_core::{Tensor, Var};
-use kestrel_kernels::update::{SgdConfig, sgd_step};
+use kestrel_kernels::update::{SgdConfig, SgdSlot, sgd_step, sgd_step_all};
 
+use super::per_parameter::Update;
 use super::{PerParameter, Range, UpdateRule, check};
 use crate::{Error, Result};
 
@@ -58,5 +59,20 @@ impl UpdateRule for SgdRule {
 
     fn update(config: &SgdConfig, param: &Var, grad: &Tensor, state: &[Tensor], step: u64) -> Result<()> {
         Ok(sgd_step(param, grad, state.first(), step, config)?)
+    }
+
+    fn update_all(config: &SgdConfig, updates: &[Update<'_>], gate: Option<&Tensor>) -> Result<()> {
+        for same_step in updates.chunk_by(|a, b| a.step == b.step) {
+            let slots: Vec<_> = same_step
+                .iter()
+                .map(|update| SgdSlot {
+                    param: update.param,
+                    grad: update.grad,
+                    momentum_buffer: update.state.first(),
+                })
+                .collect();
+            sgd_step_all(&slots, same_step[0].step, config, gate)?;
+        }
+        Ok(())
     }
 }

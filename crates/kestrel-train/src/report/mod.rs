@@ -29,6 +29,7 @@ pub use data_record::{Augmentation, DataRecord, SplitRecord};
 pub use evaluation_record::{ClassRecord, EVALUATION_FILE, EvaluationRecord};
 pub use gallery::{Gallery, GalleryImage};
 pub use lr_plot::save_lr_plot;
+pub use page::STYLE;
 pub use prediction_grid::{Prediction, denormalize, save_prediction_grid};
 pub use report_file::{FIGURES_FOLDER, REPORT_FILE, report_page, write_comparison, write_report};
 pub use run_log::{EpochLine, RunLine, RunLog, StepLine, ThroughputLine};

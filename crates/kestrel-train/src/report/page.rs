@@ -2,7 +2,8 @@
 
 use super::escape::escape;
 
-const STYLE: &str = include_str!("assets/report.css");
+/// The style sheet of a report, for other pages that are to look like one.
+pub const STYLE: &str = include_str!("assets/report.css");
 const SCRIPT: &str = include_str!("assets/report.js");
 
 /// A page under construction.

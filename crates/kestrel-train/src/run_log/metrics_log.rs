@@ -42,6 +42,8 @@ enum Line<'a> {
         loss: f64,
         #[serde(skip_serializing_if = "Option::is_none")]
         grad_norm: Option<f64>,
+        #[serde(flatten)]
+        scaling: Option<Scaling>,
     },
     Epoch {
         epoch: usize,
@@ -55,7 +57,26 @@ enum Line<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         val_top5: Option<f64>,
         best: bool,
+        #[serde(flatten)]
+        scaling: Option<Scaling>,
     },
+}
+
+/// Where the loss is scaled.
+#[derive(Serialize)]
+struct Scaling {
+    loss_scale: f64,
+    /// Since the run's start.
+    skipped_steps: u64,
+}
+
+impl Scaling {
+    fn of(trainer: &Trainer) -> Option<Self> {
+        trainer.grad_scaler().map(|scaler| Self {
+            loss_scale: scaler.scale(),
+            skipped_steps: scaler.skipped(),
+        })
+    }
 }
 
 /// Writes a run's `metrics.jsonl`.
@@ -116,12 +137,13 @@ impl Callback for MetricsLog {
                 lr: report.lr,
                 loss,
                 grad_norm: report.grad_norm,
+                scaling: Scaling::of(trainer),
             })?;
         }
         Ok(Control::Continue)
     }
 
-    fn on_epoch_end(&mut self, _: &Trainer, report: &EpochReport, _: &EpochTiming) -> Result<Control> {
+    fn on_epoch_end(&mut self, trainer: &Trainer, report: &EpochReport, _: &EpochTiming) -> Result<Control> {
         self.lines.write(&Line::Epoch {
             epoch: report.epoch,
             stage: self.stage,
@@ -133,6 +155,7 @@ impl Callback for MetricsLog {
             val_top1: report.val_accuracy,
             val_top5: report.val_top5,
             best: report.improved,
+            scaling: Scaling::of(trainer),
         })?;
         Ok(Control::Continue)
     }

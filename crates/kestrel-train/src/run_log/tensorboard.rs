@@ -77,6 +77,10 @@ impl Callback for TensorBoard {
             if let Some(norm) = report.grad_norm {
                 self.scalars(step, &[("grad_norm", norm)])?;
             }
+            if let Some(scaler) = trainer.grad_scaler() {
+                let skipped = scaler.skipped() as f64;
+                self.scalars(step, &[("loss_scale", scaler.scale()), ("skipped_steps", skipped)])?;
+            }
         }
         Ok(Control::Continue)
     }

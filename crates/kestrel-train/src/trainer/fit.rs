@@ -2,12 +2,16 @@
 
 use std::time::Instant;
 
+use candle_core::Device;
+use kestrel_kernels::autocast::autocast;
+
 use crate::callback::{EpochStart, EpochTiming};
 use crate::grad_accumulation::Accumulator;
 use crate::loss::Targets;
 use crate::lr_scheduler::Event;
 use crate::metrics::argmax;
 use crate::progress::Position;
+use crate::trainer::pending::{Pending, Pushed};
 use crate::weight_average::WeightAverage;
 use crate::{BatchSource, Callback, Control, EpochReport, Error, Evaluation, Result, StepReport, Trainer, evaluate};
 
@@ -140,12 +144,11 @@ impl Trainer {
                 Some(own)
             }
         };
-        let validation = evaluate(self.model.as_ref(), val, &mut |done, total| match ask(callbacks, |c| {
-            c.on_validation_batch(done, total)
-        })? {
+        let mut on_batch = |done, total| match ask(callbacks, |c| c.on_validation_batch(done, total))? {
             Control::Continue => Ok(()),
             Control::Stop => Err(Error::Stopped),
-        });
+        };
+        let validation = autocast(self.precision, || evaluate(self.model.as_ref(), val, &mut on_batch));
         if let Some(own) = own {
             params.load_state_dict(&own)?;
         }
@@ -182,6 +185,11 @@ impl Trainer {
         })
     }
 
+    /// Whether numbers are read later than in their step. A scaled loss is waited for: the next scale depends on its gradients.
+    fn defers_reads(&self, device: &Device) -> bool {
+        self.grad_scaler.is_none() && self.deferred_reads.unwrap_or(!device.is_cpu())
+    }
+
     fn train_batches(
         &mut self,
         loader: &dyn BatchSource,
@@ -204,36 +212,76 @@ impl Trainer {
         let mut accumulator = Accumulator::default();
         let mut samples = Vec::new();
         let mut control = Control::Continue;
+        let mut pending = None;
         while let Some(batch) = batches.next() {
             let batch = batch?;
+            if pending.is_none() && self.defers_reads(batch.images.device()) {
+                pending = Some(Pending::new(batch.images.device())?);
+            }
             let step = position.batches + 1;
             let span = tracing::debug_span!("step", step);
             let _guard = span.enter();
-            let pass = self.forward_backward(&batch, step, accumulator.batches())?;
+            let pass = self.forward_backward(&batch, step, accumulator.batches(), pending.is_none())?;
             timing.forward += pass.forward;
             timing.backward += pass.backward;
+            let lrs = self.optimizer.lrs();
             let lr = self.optimizer.lr();
+            let steps_made = self.progress.step;
             let targets = Targets::of(&batch);
             let last = accumulator.batches() + 1 == self.accumulation;
-            accumulator.add(pass.grads, self.loss.divisor(targets)?, &params, !last)?;
+            let divisor = match &pending {
+                // A batch alone is weighed against none, and to know its weight may be to wait for the device.
+                Some(_) if self.accumulation == 1 => 1.0,
+                _ => self.loss.divisor(targets)?,
+            };
+            accumulator.add(pass.grads, divisor, &params, !last)?;
             samples.extend_from_slice(&batch.indices);
-            let mut grad_norm = None;
+            let (mut grad_norm, mut skipped, mut ended) = (None, false, None);
+            if let Some(pending) = &mut pending {
+                pending.require_finite(&pass.loss_on_device)?;
+            }
             if last && let Some(grads) = accumulator.take() {
                 let before = Instant::now();
-                grad_norm = Some(self.optimizer_step(grads, &params, step, pass.loss, &samples)?);
+                if let Some(pending) = &mut pending {
+                    ended = Some(self.gated_step(grads, &params, pending, &samples)?);
+                } else {
+                    grad_norm = self.optimizer_step(grads, &params, step, pass.loss, &samples)?;
+                    skipped = grad_norm.is_none();
+                }
                 timing.optimizer += before.elapsed();
                 samples.clear();
             }
-            let targets = targets.classes()?;
             position.next_batch = batches.next_batch();
             position.batches = step;
-            position.accuracy.add(&argmax(&pass.logits.detach())?, &targets);
-            position.loss.add(pass.loss);
-            position.recent_loss.add(pass.loss);
-            self.progress.samples_seen += targets.len() as u64;
-            timing.images += targets.len() as u64;
+            self.progress.samples_seen += batch.len() as u64;
+            timing.images += batch.len() as u64;
 
             let logs = self.config.log_every > 0 && step.is_multiple_of(self.config.log_every);
+            let (mut loss, mut settled) = (pass.loss, true);
+            if let Some(pending) = &mut pending {
+                let ends_step = ended.is_some();
+                let pushed = Pushed {
+                    step,
+                    batch: &batch,
+                    loss: &pass.loss_on_device,
+                    logits: &pass.logits,
+                    lrs,
+                    steps_made,
+                };
+                pending.push(pushed, ended)?;
+                settled = logs || pending.is_due() || (ends_step && callbacks.iter().any(|c| c.wants_numbers(self)));
+                if settled {
+                    pending.read(epoch, position)?;
+                }
+                loss = pending.loss();
+                grad_norm = ends_step.then(|| pending.grad_norm());
+            } else {
+                position
+                    .accuracy
+                    .add(&argmax(&pass.logits.detach())?, &targets.classes()?);
+                position.loss.add(pass.loss);
+                position.recent_loss.add(pass.loss);
+            }
             let mean_loss = logs.then(|| position.recent_loss.value());
             if let Some(recent) = mean_loss {
                 let (epochs, accuracy) = (self.config.epochs, position.accuracy.value());
@@ -252,23 +300,34 @@ impl Trainer {
                 epoch,
                 step,
                 num_steps,
-                batch_size: targets.len(),
-                loss: pass.loss,
+                batch_size: batch.len(),
+                loss,
                 running_accuracy: position.accuracy.value(),
                 lr,
                 grad_norm,
+                skipped,
                 mean_loss,
+                settled,
             };
             control = control.or(ask(callbacks, |c| c.on_step_end(self, &report))?);
-            if control == Control::Stop && grad_norm.is_some() {
+            if control == Control::Stop && report.ends_step() {
                 break;
             }
         }
         // Where the run is stopped, nothing is left over: it stops after a step.
         if let Some(grads) = accumulator.take() {
             // Too few batches were left for a whole step; how many is not known before, as bad samples are dropped.
-            let loss = position.loss.value();
-            self.optimizer_step(grads, &params, position.batches, loss, &samples)?;
+            if let Some(pending) = &mut pending {
+                let (lrs, steps_made) = (self.optimizer.lrs(), self.progress.step);
+                let ended = self.gated_step(grads, &params, pending, &samples)?;
+                pending.push_end(position.batches, ended, lrs, steps_made);
+            } else {
+                let loss = position.loss.value();
+                self.optimizer_step(grads, &params, position.batches, loss, &samples)?;
+            }
+        }
+        if let Some(pending) = &mut pending {
+            pending.read(epoch, position)?;
         }
         if control == Control::Continue {
             if let Some(average) = &mut self.average {

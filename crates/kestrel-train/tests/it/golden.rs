@@ -9,8 +9,10 @@ use kestrel_train::lr_scheduler::{
 };
 use kestrel_train::metrics::{ConfusionMatrix, Mean, argmax};
 
+use crate::manifest_dir::manifest_dir;
+
 pub(crate) fn golden(name: &str) -> HashMap<String, Tensor> {
-    let path = format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let path = manifest_dir().join(format!("tests/golden/{name}.safetensors"));
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
 }
 

@@ -4,11 +4,19 @@
 
 mod accumulation;
 mod calibration;
+mod deferred_reads;
 mod faults;
+#[path = "../../../kestrel-models/tests/it/formula.rs"]
+#[expect(dead_code, reason = "its users elsewhere need more of it")]
+mod formula;
 mod golden;
+mod grad_cam;
 mod losses;
 mod lr_finder;
 mod lr_schedulers;
+#[path = "../../../kestrel-kernels/tests/it/manifest_dir.rs"]
+mod manifest_dir;
 mod mid_epoch;
 mod optimizers;
+mod precision;
 mod resume;

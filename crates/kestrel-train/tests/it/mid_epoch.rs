@@ -93,7 +93,7 @@ pub(crate) fn forty_steps() -> Trainer {
     logging(trainer(10, 0.01))
 }
 
-fn logging(trainer: Trainer) -> Trainer {
+pub(crate) fn logging(trainer: Trainer) -> Trainer {
     let config = TrainerConfig {
         log_every: 3,
         ..trainer.config()
@@ -114,16 +114,16 @@ impl Callback for StopAtStep {
     }
 }
 
-struct Never;
+pub(crate) struct Never;
 impl Callback for Never {}
 
-fn straight(make: &dyn Fn() -> Trainer) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn straight(make: &dyn Fn() -> Trainer) -> Vec<(String, Vec<u8>)> {
     let dir = tempfile::tempdir().unwrap();
     go_on(dir.path(), make, |c| c, &mut Never).unwrap();
     files(dir.path())
 }
 
-fn stopped_at(steps: &[u64], make: &dyn Fn() -> Trainer) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn stopped_at(steps: &[u64], make: &dyn Fn() -> Trainer) -> Vec<(String, Vec<u8>)> {
     let dir = tempfile::tempdir().unwrap();
     for step in steps {
         let trainer = go_on(dir.path(), make, |c| c, &mut StopAtStep(*step)).unwrap();

@@ -8,6 +8,7 @@ use candle_core::DType;
 use indicatif::MultiProgress;
 use kestrel_data::transforms::{Compose, presets};
 use kestrel_data::{BadSamplePolicy, datasets::sample};
+use kestrel_kernels::autocast::autocast;
 use kestrel_train::checkpoint::Weights;
 use kestrel_train::predictor::described_transforms;
 use kestrel_train::report::DataRecord;
@@ -65,6 +66,7 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         .load_state_dict(&weights.tensors)
         .with_context(|| format!("loading {}", args.weights.display()))?;
     tracing::info!("Device: {}", device::describe(&device));
+    device::say_precision(args.precision.into(), &device);
     let images = EvalImages {
         dataset: Arc::clone(&split),
         transforms: match &specs {
@@ -73,6 +75,7 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         },
         bad_samples,
     };
+    let precision = args.precision.into();
     let scoring = Scoring {
         model: model.as_ref(),
         info,
@@ -80,6 +83,7 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         split: if args.split == Split::Test { "test" } else { "training" },
         batch_size: args.batch_size as usize,
         tta: args.tta.tta(),
+        precision,
         seed: args.seed,
         device: &device,
         bars,
@@ -87,7 +91,9 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
     let found = scoring.run(args.format)?;
     if let Some(path) = &args.predictions {
         let count = (args.num_images as usize).min(split.len());
-        predictions::save(model.as_ref(), info, &images, count, args.seed, &device, path)?;
+        autocast(precision, || {
+            predictions::save(model.as_ref(), info, &images, count, args.seed, &device, path)
+        })?;
         tracing::info!("Predictions: {}", path.display());
     }
     if args.no_report {

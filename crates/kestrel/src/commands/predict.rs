@@ -8,10 +8,11 @@ use indicatif::MultiProgress;
 use kestrel_data::datasets::ImageList;
 use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::{BadSamplePolicy, Dataset, OnBadSample};
+use kestrel_kernels::autocast::autocast;
 use kestrel_train::Predictor;
-use kestrel_train::predictor::top_k;
 use serde::Serialize;
 
+use super::class_lines::{ClassLine, class_lines};
 use super::named_images::named_images;
 use crate::cli::{PredictArgs, PredictFormat};
 use crate::{device, progress};
@@ -23,6 +24,7 @@ const PREFETCH: usize = 4;
 pub(crate) fn run(args: &PredictArgs, bars: &MultiProgress) -> Result<()> {
     device::set_threads(args.threads)?;
     let device = args.device.open()?;
+    device::say_precision(args.precision.into(), &device);
     let predictor =
         Predictor::load(&args.weights, &device).with_context(|| format!("loading {}", args.weights.display()))?;
     let list = Arc::new(named_images(&args.paths, &mut io::stdin().lock())?);
@@ -55,7 +57,8 @@ pub(crate) fn run(args: &PredictArgs, bars: &MultiProgress) -> Result<()> {
     out.begin()?;
     for batch in loader.epoch(0) {
         let batch = batch?;
-        for (row, index) in predictor.probabilities(&batch.images)?.iter().zip(&batch.indices) {
+        let probabilities = autocast(args.precision.into(), || predictor.probabilities(&batch.images))?;
+        for (row, index) in probabilities.iter().zip(&batch.indices) {
             out.image(*index, row)?;
             done += 1;
         }
@@ -95,12 +98,6 @@ struct ImageLine<'a> {
     predictions: Vec<ClassLine<'a>>,
 }
 
-#[derive(Serialize)]
-struct ClassLine<'a> {
-    class: &'a str,
-    probability: f32,
-}
-
 impl<'a> Predictions<'a> {
     fn new(args: &'a PredictArgs, predictor: &'a Predictor, list: &'a ImageList) -> Self {
         let letters = |text: &str| text.chars().count();
@@ -127,12 +124,7 @@ impl<'a> Predictions<'a> {
 
     fn image(&mut self, index: usize, row: &[f32]) -> Result<()> {
         let path = self.list.path(index).display().to_string();
-        let classes = &self.predictor.info().classes;
-        let best = top_k(row, self.args.top_k as usize);
-        let lines = best.iter().map(|(class, probability)| ClassLine {
-            class: classes.get(*class).map_or("", String::as_str),
-            probability: *probability,
-        });
+        let lines = class_lines(&self.predictor.info().classes, row, self.args.top_k as usize);
         match self.args.format {
             PredictFormat::Text => {
                 let (path_width, class_width) = self.widths;
@@ -149,7 +141,7 @@ impl<'a> Predictions<'a> {
             PredictFormat::Json => {
                 let line = ImageLine {
                     path,
-                    predictions: lines.collect(),
+                    predictions: lines,
                 };
                 self.out.write_all(if self.written == 0 { b"\n" } else { b",\n" })?;
                 serde_json::to_writer(&mut self.out, &line).map_err(io::Error::from)?;

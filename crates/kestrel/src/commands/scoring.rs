@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use candle_core::Device;
 use indicatif::MultiProgress;
+use kestrel_kernels::autocast::{Precision, autocast};
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
 use kestrel_train::report::{EvaluationRecord, Gallery, write_report};
@@ -26,6 +27,7 @@ pub(crate) struct Scoring<'a> {
     pub(crate) split: &'a str,
     pub(crate) batch_size: usize,
     pub(crate) tta: Tta,
+    pub(crate) precision: Precision,
     /// Which images are shown.
     pub(crate) seed: u64,
     pub(crate) device: &'a Device,
@@ -53,9 +55,12 @@ impl Scoring<'_> {
     fn evaluate(&self) -> Result<Evaluation> {
         let loader = data::eval_loader(self.images.clone(), self.batch_size, 2)?.to_device(self.device);
         let bar = progress::steps(self.bars, "Evaluation", loader.num_batches() as u64);
-        let evaluation = evaluate_with(self.model, &loader, self.tta, &mut |done, _| {
+        let mut on_batch = |done, _| {
             bar.set_position(done as u64);
             Ok(())
+        };
+        let evaluation = autocast(self.precision, || {
+            evaluate_with(self.model, &loader, self.tta, &mut on_batch)
         });
         bar.finish_and_clear();
         self.bars.remove(&bar);

@@ -147,7 +147,9 @@ impl Run<'_> {
         let network = serde_json::to_string(&self.network()?)?;
         let kept = |images, views| -> Result<FeatureLoader> {
             let loader = cache.loader(Arc::clone(self.model), &network, images, views)?;
-            Ok(loader.to_device(self.device))
+            Ok(loader
+                .to_device(self.device)
+                .with_precision(stage.config.precision.into()))
         };
         let train = kept(loaders.train, views.min(stage.config.epochs))?;
         let val = kept(loaders.val, 1)?;
@@ -223,7 +225,12 @@ pub(super) fn trainer(stage: &Stage, model: Arc<dyn Model>, batches: &Batches, i
     let trainer = Trainer::new(model, optimizer, scheduler, trainer_config)
         .with_loss(config.loss(&info.classes)?)
         .with_grad_clip(config.grad_clip()?)
-        .with_accumulation(config.accumulate);
+        .with_accumulation(config.accumulate)
+        .with_precision(config.precision.into());
+    let trainer = match config.grad_scaler()? {
+        Some(scaler) => trainer.with_grad_scaler(scaler),
+        None => trainer,
+    };
     Ok(match config.average()? {
         Some(average) => trainer.with_average(average),
         None => trainer,

@@ -10,6 +10,7 @@ use candle_core::{DType, Device};
 use indicatif::MultiProgress;
 use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::{Dataset, split};
+use kestrel_kernels::autocast::autocast;
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
 use kestrel_train::checkpoint::{BEST_FILE, Weights};
@@ -134,7 +135,7 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     run_folder::save_config(path, &config)?;
     environment::save(path, &device, config.seed)?;
 
-    describe(&source, &data, path, &device, &info, num_parameters);
+    describe(&source, &data, &config, path, &device, &info, num_parameters);
     save_data(&data, &loaders, path)?;
     if let Some(r) = &resumed {
         r.say(stages.last().map_or(0, |stage| stage.last_epoch));
@@ -309,14 +310,15 @@ impl Loaders {
         let train = match data::sampler(dataset.as_ref(), config)? {
             Some(sampler) => DataLoader::with_sampler(dataset, augmented, sampler, shuffled)?,
             None => DataLoader::new(dataset, augmented, shuffled)?,
-        }
-        .to_device(device);
+        };
+        let train = data::on_device(train, "training", device)?;
         let images = EvalImages {
             dataset: Arc::clone(&data.val),
             transforms: config.eval_pipeline()?,
             bad_samples: config.bad_samples(),
         };
-        let val = data::eval_loader(images, config.eval_batch_size, config.prefetch)?.to_device(device);
+        let val = data::eval_loader(images, config.eval_batch_size, config.prefetch)?;
+        let val = data::on_device(val, "validation", device)?;
         if train.image_shape() != val.image_shape() {
             bail!(
                 "the training images come out as {:?} (channels, height, width), the validation images as {:?}; let \
@@ -366,8 +368,17 @@ fn model_info(config: &TrainConfig, data: &Data, loaders: &Loaders) -> Result<Mo
     })
 }
 
-fn describe(source: &Source, data: &Data, folder: &Path, device: &Device, info: &ModelInfo, num_parameters: usize) {
+fn describe(
+    source: &Source,
+    data: &Data,
+    config: &TrainConfig,
+    folder: &Path,
+    device: &Device,
+    info: &ModelInfo,
+    num_parameters: usize,
+) {
     tracing::info!("Device: {}", device::describe(device));
+    device::say_precision(config.precision.into(), device);
     tracing::info!(
         "Data: {}, {} training and {} test images, {} classes",
         source.name,
@@ -441,6 +452,7 @@ fn finish(
         transforms: config.eval_pipeline()?,
         bad_samples: config.bad_samples(),
     };
+    let precision = config.precision.into();
     let scoring = Scoring {
         model,
         info,
@@ -448,6 +460,7 @@ fn finish(
         split: "test",
         batch_size: config.eval_batch_size,
         tta: Tta::None,
+        precision,
         seed: config.seed,
         device,
         bars,
@@ -456,7 +469,9 @@ fn finish(
     if config.num_images > 0 {
         let picture = folder.join(run_folder::PREDICTIONS_FILE);
         let count = config.num_images.min(data.test.len());
-        predictions::save(model, info, &images, count, config.seed, device, &picture)?;
+        autocast(precision, || {
+            predictions::save(model, info, &images, count, config.seed, device, &picture)
+        })?;
         tracing::info!("Predictions: {}", picture.display());
     }
     scoring.report(&found, folder)?;

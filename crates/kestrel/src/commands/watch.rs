@@ -1,120 +1,62 @@
 //! `kestrel watch`: serves a run's report to this machine's browser while the run goes on.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use hyper::Method;
 use kestrel_train::report::report_page;
 
 use crate::cli::WatchArgs;
+use crate::http::{Answer, Limits, Request, Server};
 
 const SCRIPT: &str = include_str!("watch.js");
-/// What a browser may take to send its request or to take the answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of a request's head at most.
-const MAX_HEAD: u64 = 16 * 1024;
-/// Connections at once; a browser opens six.
-const MAX_CONNECTIONS: usize = 32;
+/// A browser sends no bodies here.
+const LIMITS: Limits = Limits {
+    max_body: 0,
+    timeout: Duration::from_secs(10),
+};
 
 /// Runs the command, until it is stopped.
 pub(crate) fn run(args: &WatchArgs) -> Result<()> {
     // A folder that is no run's is told at once and not in the browser.
     report_page(&args.run)?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port))
-        .with_context(|| format!("cannot listen on port {}; choose another with --port", args.port))?;
-    let address = listener.local_addr().context("the port")?;
-    let mut out = io::stdout().lock();
-    writeln!(out, "http://{address}/")?;
-    out.flush()?;
-    drop(out);
+    let server = Server::bind(IpAddr::V4(Ipv4Addr::LOCALHOST), args.port)?;
+    server.announce()?;
     tracing::info!("Open it in a browser; the page follows the run. Stop with Ctrl-C.");
     let folder: Arc<Path> = args.run.clone().into();
-    let open = Arc::new(AtomicUsize::new(0));
-    for stream in listener.incoming() {
-        // A connection that did not come about is the browser's matter.
-        let Ok(stream) = stream else { continue };
-        if open.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-            open.fetch_sub(1, Ordering::Relaxed);
-            continue;
-        }
-        let (folder, open) = (Arc::clone(&folder), Arc::clone(&open));
-        std::thread::spawn(move || {
-            if let Err(error) = answer(&stream, &folder, address) {
-                tracing::debug!("{error}");
-            }
-            open.fetch_sub(1, Ordering::Relaxed);
-        });
-    }
-    Ok(())
+    server.run(LIMITS, move |request| answer(request, Arc::clone(&folder)))
 }
 
-/// Answers one request, and closes.
-fn answer(stream: &TcpStream, folder: &Path, address: SocketAddr) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut head = BufReader::new(stream.take(MAX_HEAD));
-    let mut first = String::new();
-    head.read_line(&mut first)?;
-    let mut host = None;
-    loop {
-        let mut line = String::new();
-        if head.read_line(&mut line)? == 0 || line.trim().is_empty() {
-            break;
-        }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("host")
-        {
-            host = Some(value.trim().to_owned());
-        }
+async fn answer(request: Request, folder: Arc<Path>) -> Answer {
+    let path = request.path().to_owned();
+    if !matches!(path.as_str(), "/" | "/state") {
+        return request.refuse(Answer::not_found("there is only /")).await;
     }
-    let (status, kind, body) = respond(&first, host.as_deref(), folder, address);
-    let mut stream = stream;
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}; charset=utf-8\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-         X-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'none'; img-src data:; style-src \
-         'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'\r\nConnection: close\r\n\r\n",
-        body.len()
-    )?;
-    if !first.starts_with("HEAD ") {
-        stream.write_all(body.as_bytes())?;
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return request.refuse(Answer::method_not_allowed("GET")).await;
     }
-    stream.flush()
+    let work = move || match path.as_str() {
+        "/" => page(&folder),
+        _ => Answer::text(state(&folder)),
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(answer) => answer,
+        Err(error) => Answer::fault(&error.into()),
+    }
 }
 
-/// Status, type and body of the answer to a request's first line.
-fn respond(
-    first: &str,
-    host: Option<&str>,
-    folder: &Path,
-    address: SocketAddr,
-) -> (&'static str, &'static str, String) {
-    let plain = |status, text: &str| (status, "text/plain", text.to_owned());
-    // Another site's name that leads to this machine must not read a run.
-    let port = address.port();
-    let ours = [address.to_string(), format!("localhost:{port}")];
-    if !host.is_some_and(|host| ours.iter().any(|name| name == host)) {
-        return plain("403 Forbidden", "this page is for this machine alone");
-    }
-    let mut words = first.split_whitespace();
-    if !matches!(words.next(), Some("GET" | "HEAD")) {
-        return plain("405 Method Not Allowed", "only GET is answered");
-    }
-    match words.next() {
-        Some("/") => match report_page(folder) {
-            Ok(page) => {
-                let script = format!("<script>\n{SCRIPT}</script>\n</body>");
-                ("200 OK", "text/html", page.replacen("</body>", &script, 1))
-            }
-            Err(error) => plain("500 Internal Server Error", &error.to_string()),
-        },
-        Some("/state") => plain("200 OK", &state(folder)),
-        _ => plain("404 Not Found", "there is only /"),
+/// The report, and the script that follows it.
+fn page(folder: &Path) -> Answer {
+    match report_page(folder) {
+        Ok(page) => {
+            let script = format!("<script>\n{SCRIPT}</script>\n</body>");
+            Answer::html(page.replacen("</body>", &script, 1))
+        }
+        Err(error) => Answer::fault(&error.into()),
     }
 }
 
@@ -143,27 +85,6 @@ fn state(folder: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_this_machine_reads_only_the_report() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("config.toml"), "lr = 0.1").unwrap();
-        let address: SocketAddr = "127.0.0.1:7878".parse().unwrap();
-        let get = |first: &str, host| respond(first, host, dir.path(), address);
-        let here = Some("localhost:7878");
-        let (status, kind, page) = get("GET / HTTP/1.1\r\n", here);
-        assert_eq!((status, kind), ("200 OK", "text/html"));
-        assert!(page.contains("/state") && page.ends_with("</html>\n"));
-        for (first, host, status) in [
-            ("GET / HTTP/1.1", Some("evil.example:7878"), "403 Forbidden"),
-            ("GET / HTTP/1.1", None, "403 Forbidden"),
-            ("POST / HTTP/1.1", here, "405 Method Not Allowed"),
-            ("", here, "405 Method Not Allowed"),
-            ("GET /../etc/passwd HTTP/1.1", here, "404 Not Found"),
-        ] {
-            assert_eq!(get(first, host).0, status, "{first} {host:?}");
-        }
-    }
 
     #[test]
     fn the_state_changes_with_the_logs() {

@@ -1,6 +1,7 @@
 //! What an option may be where it is one of several names.
 
 use clap::ValueEnum;
+use kestrel_kernels::autocast::Precision;
 use kestrel_models::Depth;
 use kestrel_train::early_stopping::Watched;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,28 @@ pub(crate) enum DatasetName {
     Mnist,
     /// Fashion-MNIST, from --data (a folder of IDX files) or downloaded once.
     FashionMnist,
+}
+
+/// The precision of the model and the loss by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PrecisionName {
+    /// Single precision throughout.
+    F32,
+    /// Products in bfloat16; weights, sums and losses stay f32.
+    Bf16,
+    /// Products in half precision, with a scaled loss; weights, sums and losses stay f32.
+    F16,
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::F32 => Self::F32,
+            PrecisionName::Bf16 => Self::Bf16,
+            PrecisionName::F16 => Self::F16,
+        }
+    }
 }
 
 /// How an epoch visits the training images.

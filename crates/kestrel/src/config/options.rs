@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use super::{
-    AnnealName, CheckpointEvery, DatasetName, LossName, LrInterval, ModelName, OptimizerName, PreprocessingName,
-    PretrainedName, SamplerName, SchedulerName, StemName, TimeSpan, WatchedName,
+    AnnealName, CheckpointEvery, DatasetName, LossName, LrInterval, ModelName, OptimizerName, PrecisionName,
+    PreprocessingName, PretrainedName, SamplerName, SchedulerName, StemName, TimeSpan, WatchedName,
 };
 use crate::cli::{LogFormat, LoggingArgs};
 use crate::device::{CpuFeatures, DeviceChoice};
@@ -211,6 +211,22 @@ pub(crate) struct TrainOptions {
     /// Cut each gradient to this absolute value [default: none].
     #[arg(long, value_name = "V", help_heading = "Training")]
     pub(crate) clip_grad_value: Option<f64>,
+    /// In what convolutions and linear layers are computed: f32, bf16 or f16; weights and optimiser stay f32
+    /// [default: f32].
+    #[arg(
+        long,
+        value_enum,
+        value_name = "TYPE",
+        hide_possible_values = true,
+        help_heading = "Training"
+    )]
+    pub(crate) precision: Option<PrecisionName>,
+    /// f16: what the loss is multiplied by at first, so that small gradients do not vanish; it then adapts [default: 65536].
+    #[arg(long, value_name = "F", help_heading = "Training")]
+    pub(crate) loss_scale: Option<f64>,
+    /// f16: steps without an overflow after which the loss's scale doubles [default: 2000].
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    pub(crate) loss_scale_interval: Option<u64>,
     /// Batches whose gradients make one step of the optimiser [default: 1].
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(crate) accumulate: Option<usize>,

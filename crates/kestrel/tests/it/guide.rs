@@ -62,7 +62,7 @@ fn the_commands_of_the_guide_work() {
         }
     }
     assert!(run >= 14, "{run}");
-    let reasons = ["minutes", "installs", "network", "builds"].map(|reason| format!("not run: {reason}"));
+    let reasons = ["minutes", "installs", "network", "serves", "builds"].map(|reason| format!("not run: {reason}"));
     assert_eq!(not_run, reasons);
     for left in ["grid.png", "lr.png", "head.onnx", "runs/two-stages/best.safetensors"] {
         assert!(dir.path().join(left).is_file(), "{left}");

@@ -78,15 +78,15 @@ fn files(run: &Path) -> Vec<Vec<u8>> {
 /// A save is under way at almost every instant.
 const THIRTY: [&str; 6] = ["--epochs", "30", "--name", "a", "--checkpoint-every", "1"];
 
-fn straight() -> Vec<Vec<u8>> {
+fn straight(more: &[&str]) -> Vec<Vec<u8>> {
     let dir = folder();
-    succeed(dir.path(), &train(&THIRTY));
+    succeed(dir.path(), &train(&[&THIRTY[..], more].concat()));
     files(&dir.path().join("runs/a"))
 }
 
 #[test]
 fn a_signal_ends_the_run_after_a_step_and_it_goes_on_exactly() {
-    let want = straight();
+    let want = straight(&[]);
     for (signal, name, code) in [("-TERM", "SIGTERM", 143), ("-INT", "SIGINT", 130)] {
         let dir = folder();
         for epoch in ["Epoch [3/30]", "Epoch [11/30]"] {
@@ -144,14 +144,33 @@ fn a_signal_in_validation_ends_it_and_the_run_goes_on_exactly() {
 /// `kill -9` at any instant.
 #[test]
 fn a_killed_run_goes_on_exactly() {
-    let want = straight();
-    let dir = folder();
-    let args = train(&[&THIRTY[..], &["--resume", "auto"]].concat());
     // Delays that are spread over a run's length on a fast and on a slow machine.
-    for delay in [1, 9, 30, 70, 120, 200, 45, 310] {
+    killed_after(&[1, 9, 30, 70, 120, 200, 45, 310], &[]);
+}
+
+/// The same in shorter types, with a scale of the loss that moves.
+#[test]
+fn a_killed_run_of_another_precision_goes_on_exactly() {
+    killed_after(&[5, 80, 240], &["--precision", "bf16"]);
+    let scaled = [
+        "--precision",
+        "f16",
+        "--loss-scale",
+        "16",
+        "--loss-scale-interval",
+        "20",
+    ];
+    killed_after(&[20, 140], &scaled);
+}
+
+fn killed_after(delays: &[u64], more: &[&str]) {
+    let want = straight(more);
+    let dir = folder();
+    let args = train(&[&THIRTY[..], &["--resume", "auto"], more].concat());
+    for delay in delays {
         let mut run = Running::start(dir.path(), &args);
         run.wait_for("Run: ");
-        std::thread::sleep(Duration::from_millis(delay));
+        std::thread::sleep(Duration::from_millis(*delay));
         // It may be done already.
         run.child.kill().unwrap();
         run.child.wait().unwrap();

@@ -5,19 +5,23 @@
 mod bad_input;
 mod bad_samples;
 mod cpu_features;
+mod doctor;
 mod guide;
 mod interrupted;
 mod manners;
 mod methods;
 mod models;
 mod pictures;
+mod precision;
 mod predict;
 mod pretrained;
 mod report;
 mod run_files;
+mod serve;
 #[path = "../../../kestrel-data/tests/it/server.rs"]
 #[expect(dead_code, reason = "its users elsewhere need more of it")]
 mod server;
+mod serving;
 mod train;
 mod transfer;
 mod weight_files;

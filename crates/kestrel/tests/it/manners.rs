@@ -5,7 +5,7 @@ use std::process::Stdio;
 use crate::pictures::{command, kestrel, stdout, succeed};
 
 /// Every command and subcommand.
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 11] = [
     &["train"],
     &["finetune-resnet"],
     &["evaluate"],
@@ -13,7 +13,9 @@ const COMMANDS: [&[&str]; 9] = [
     &["model", "summary"],
     &["data", "inspect"],
     &["bench"],
+    &["doctor"],
     &["completions"],
+    &["serve"],
     &[],
 ];
 

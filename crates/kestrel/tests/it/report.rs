@@ -1,12 +1,10 @@
 //! The report of a run, of an evaluation, and of several runs.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use crate::pictures::{kestrel, stderr, stdout, succeed, trained};
+use crate::serving::Serving;
 
 fn read(folder: &Path, file: &str) -> String {
     fs::read_to_string(folder.join(file)).unwrap()
@@ -154,42 +152,22 @@ fn a_run_is_watched_in_a_browser() {
     let run = dir.path().join("a");
     fs::create_dir(&run).unwrap();
     fs::write(run.join("config.toml"), "lr = 0.1").unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_kestrel"))
-        .args(["watch", "a", "--port", "0"])
-        .current_dir(dir.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let address = line
-        .trim()
-        .strip_prefix("http://")
-        .unwrap()
-        .trim_end_matches('/')
-        .to_owned();
-    let get = |path: &str| {
-        let mut stream = TcpStream::connect(&address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    };
+    let serving = Serving::start(dir.path(), &["watch", "a"]);
     // One that says nothing holds nobody up.
-    let silent = TcpStream::connect(&address).unwrap();
-    assert!(!get("/").contains("Learning"));
-    let before = get("/state");
+    let silent = serving.connect();
+    assert!(!serving.get("/").text().contains("Learning"));
+    let before = serving.get("/state");
     let epoch = r#"{"kind":"epoch","epoch":1,"train_loss":1.0,"train_top1":0.5,"val_loss":0.9,"val_top1":0.6}"#;
     fs::write(run.join("metrics.jsonl"), epoch).unwrap();
-    assert_ne!(get("/state"), before);
-    let page = get("/");
-    assert!(page.starts_with("HTTP/1.1 200 OK") && page.contains("Learning") && page.contains("60.00%"));
+    assert_ne!(serving.get("/state").text(), before.text());
+    let page = serving.get("/");
+    assert!(page.status == 200 && page.text().contains("Learning") && page.text().contains("60.00%"));
+    // The script that follows the run comes after the report's own.
+    assert!(page.text().contains("/state") && page.text().ends_with("</html>\n"));
+    for (line, status) in [("POST /", 405), ("GET /../a/config.toml", 404), ("GET /state?x", 200)] {
+        assert_eq!(serving.ask(line, "", b"").status, status, "{line}");
+    }
     drop(silent);
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]

@@ -200,9 +200,14 @@ fn epochs(log: &str) -> Vec<String> {
 #[test]
 fn a_view_an_epoch_is_the_run_without_a_cache() {
     let dir = folder();
-    for (name, augment, views) in [("augmented", "--augment", "3"), ("plain", "--augment=false", "1")] {
+    for (name, augment, views, precision) in [
+        ("augmented", "--augment", "3", "f32"),
+        ("plain", "--augment=false", "1", "f32"),
+        ("rounded", "--augment=false", "1", "bf16"),
+    ] {
         let run = |name: &str, views: &str| {
             let args = ["--epochs", "3", augment, "--log-format", "json", "--cache-views", views];
+            let args = [&args[..], &["--precision", precision]].concat();
             let output = succeed(dir.path(), &finetune(name, &args));
             (
                 epochs(&stderr(&output)),

@@ -103,6 +103,16 @@ impl Tape {
         channels_first: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<Value> {
         self.check(x)?;
+        #[cfg(feature = "cuda")]
+        if let Some(on_gpu) = x.on_gpu() {
+            if geometry.is_global() {
+                return crate::cuda::mean_of_pixels(self, on_gpu);
+            }
+            return self.candle(&[x], |x| {
+                let y = channels_first(&x[0].permute((0, 3, 1, 2))?)?;
+                Ok(y.permute((0, 2, 3, 1))?.contiguous()?)
+            });
+        }
         element::require_float(op, x.shape_tensor())?;
         let Some((x_node, _)) = x.as_recorded() else {
             let y = channels_first(&x.tensor()?.permute((0, 3, 1, 2))?)?;

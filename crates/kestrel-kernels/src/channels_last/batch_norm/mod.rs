@@ -13,7 +13,7 @@ use crate::conv2d::winograd::hooks::NormalizeAddRelu;
 use crate::gelu::gelu;
 use crate::relu::relu;
 use crate::tape::{self, Data, Normalized, Pointwise, Tape, Value, elements, tensor};
-use crate::{Error, Result, element};
+use crate::{Error, Result, autocast, element};
 use backward::{AddRelu, BatchNormOp};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -171,6 +171,10 @@ impl Tape {
     /// # Source
     /// `torch.nn.BatchNorm2d`; tested against [`batch_norm_train`] and [`batch_norm_eval`].
     pub fn batch_norm(&mut self, x: &Value, batch_norm: &BatchNorm<'_>, activation: Activation<'_>) -> Result<Value> {
+        if let Some(precision) = autocast::of_value(x) {
+            self.check_residual(x, activation)?;
+            return self.rounded_batch_norm(precision, x, batch_norm, activation);
+        }
         self.normalize(x, Before::default(), batch_norm, activation)
     }
 
@@ -183,15 +187,10 @@ impl Tape {
         activation: Activation<'_>,
     ) -> Result<Value> {
         self.check(x)?;
-        if let Activation::AddRelu(residual) = activation {
-            self.check(residual)?;
-            if residual.dims() != x.dims() {
-                return Err(Error::ShapeMismatch {
-                    op: "batch_norm residual",
-                    expected: format!("{:?}", x.dims()),
-                    got: residual.dims().to_vec(),
-                });
-            }
+        self.check_residual(x, activation)?;
+        #[cfg(feature = "cuda")]
+        if let Some(on_gpu) = x.on_gpu() {
+            return crate::cuda::normalize(self, on_gpu, before.conv_bias, batch_norm, activation);
         }
         let Some((x_node, _)) = x.as_recorded() else {
             let y = in_graph(&x.tensor()?, batch_norm, activation)?;
@@ -251,6 +250,22 @@ impl Tape {
             }
             Activation::AddRelu(residual) => self.add_relu(residual, op, needs_grad),
         }
+    }
+
+    /// Errors unless what is added to a batch norm of `x` has its shape.
+    fn check_residual(&self, x: &Value, activation: Activation<'_>) -> Result<()> {
+        let Activation::AddRelu(residual) = activation else {
+            return Ok(());
+        };
+        self.check(residual)?;
+        if residual.dims() == x.dims() {
+            return Ok(());
+        }
+        Err(Error::ShapeMismatch {
+            op: "batch_norm residual",
+            expected: format!("{:?}", x.dims()),
+            got: residual.dims().to_vec(),
+        })
     }
 
     /// `relu(normalized + residual)`, whole.

@@ -50,6 +50,13 @@ impl Tape {
     /// Those of [`max_pool2d`], and [`Error::ForeignValue`] for another tape's value.
     pub fn max_pool2d(&mut self, x: &Value, kernel: usize, stride: usize, padding: usize) -> Result<Value> {
         self.check(x)?;
+        #[cfg(feature = "cuda")]
+        if let Some((_, tensor)) = x.on_gpu() {
+            let geometry = Geometry::channels_last(OP, tensor, kernel, stride, padding)?;
+            if let Some(on_gpu) = x.on_gpu().filter(|_| geometry.taps_fit_a_byte()) {
+                return crate::cuda::max_pool2d(self, on_gpu, geometry);
+            }
+        }
         element::require_float(OP, x.shape_tensor())?;
         let geometry = Geometry::channels_last(OP, x.shape_tensor(), kernel, stride, padding)?;
         let recorded = x.as_recorded().filter(|_| geometry.taps_fit_a_byte());

@@ -22,6 +22,7 @@ fn body(format: u32) -> serde_json::Value {
         lrs: vec![0.5],
         scheduler: None,
         averaged: None,
+        grad_scaler: None,
         config: serde_json::Value::Null,
     };
     serde_json::to_value(body).unwrap()

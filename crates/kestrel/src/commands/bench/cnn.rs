@@ -3,11 +3,12 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use kestrel_kernels::random::{KeyedRng, Purpose};
-use kestrel_kernels::{cross_entropy, tape};
 use kestrel_models::{Cnn, CnnConfig, Mode, Model};
 use kestrel_train::metrics::argmax;
 
 use super::clock;
+use super::steps::Steps;
+use crate::cli::BenchArgs;
 use crate::config::TrainConfig;
 
 fn images(n: usize, device: &Device) -> Result<Tensor> {
@@ -21,22 +22,16 @@ fn model(device: &Device) -> Result<Cnn> {
 }
 
 /// Batch 128: forward, cross-entropy, backward, Adam with weight decay, and the loss read back.
-pub(super) fn train(repeats: u64, device: &Device) -> Result<Vec<f64>> {
-    let n = 128;
+pub(super) fn train(args: &BenchArgs, device: &Device) -> Result<Vec<f64>> {
+    let steps = Steps::new(args, 128);
+    let n = steps.batch;
     let model = model(device)?;
     let x = images(n, device)?;
     let mut rng = KeyedRng::new(0, Purpose::Init, 0, 2);
     let targets: Vec<u32> = (0..n).map(|_| rng.below(10) as u32).collect();
     let y = Tensor::from_vec(targets, n, device)?;
     let mut optimizer = TrainConfig::default().optimizer(&model, 1)?;
-    let mut step = 0;
-    clock(n, repeats, || {
-        let loss = cross_entropy(&model.forward(&x, Mode::Train { seed: 0, step })?, &y)?;
-        optimizer.step(&tape::backward(&loss)?)?;
-        loss.to_scalar::<f32>()?;
-        step += 1;
-        Ok(())
-    })
+    steps.measure(&model, optimizer.as_mut(), &x, &y)
 }
 
 /// Batch 100: forward in evaluation mode, and the predictions read back.

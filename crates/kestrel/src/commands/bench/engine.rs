@@ -154,6 +154,8 @@ pub(super) fn stall(repeats: u64, device: &Device) -> Result<[Vec<f64>; 2]> {
         running_accuracy: 0.0,
         lr: 1e-3,
         grad_norm: Some(1.0),
+        skipped: false,
+        settled: true,
         mean_loss: None,
     };
     let mut times = [Vec::new(), Vec::new()];

@@ -6,12 +6,14 @@ mod load_cifar;
 mod load_folder;
 mod resnet;
 mod resnet_head_cached;
+mod steps;
 mod whitened_cnn;
 
 use std::io::{self, Write};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use kestrel_kernels::autocast::Precision;
 
 use crate::cli::{BenchArgs, BenchCase};
 use crate::device;
@@ -35,9 +37,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let all = [&all[..], &[BenchCase::LoadFolder][..usize::from(args.folder.is_some())]].concat();
     let cases = if args.cases.is_empty() { &all } else { &args.cases };
     tracing::info!("Device: {}", device::describe(&device));
+    let precision: Precision = args.precision.into();
     for case in cases {
         let (name, variant, rates) = match case {
-            BenchCase::CnnTrain => ("cnn-train", "f32", cnn::train(args.repeats, &device)?),
+            BenchCase::CnnTrain => ("cnn-train", precision.name(), cnn::train(args, &device)?),
             BenchCase::CnnEval => ("cnn-eval", "f32", cnn::eval(args.repeats, &device)?),
             BenchCase::WhitenedCnnTrain => ("whitened-cnn-train", "f32", whitened_cnn::train(args.repeats, &device)?),
             BenchCase::ResnetHead => ("resnet-head", "f32", resnet::head(args.repeats, &device)?),
@@ -45,7 +48,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
                 let rates = resnet_head_cached::train(args.repeats, &device)?;
                 ("resnet-head-cached", "f32", rates)
             }
-            BenchCase::ResnetFull => ("resnet-full", "f32", resnet::full(args.repeats, &device)?),
+            BenchCase::ResnetFull => ("resnet-full", precision.name(), resnet::full(args, &device)?),
             BenchCase::LoadCifar => ("load-cifar", "prefetch", load_cifar::load(args.repeats, &device)?),
             BenchCase::LoadFolder => {
                 let folder = args.folder.as_deref();

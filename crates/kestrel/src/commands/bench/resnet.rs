@@ -2,24 +2,26 @@
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
+use kestrel_kernels::AdamConfig;
 use kestrel_kernels::random::{KeyedRng, Purpose};
-use kestrel_kernels::{AdamConfig, cross_entropy, tape};
-use kestrel_models::{Depth, Mode, Model, ResNet, ResNetConfig};
-use kestrel_train::optim::{Adam, Optimizer};
+use kestrel_models::{Depth, Model, ResNet, ResNetConfig};
+use kestrel_train::optim::Adam;
 
-use super::clock;
+use super::steps::Steps;
+use crate::cli::BenchArgs;
 
 /// Batch 16, every layer is trained: forward, cross-entropy, backward, Adam, and the loss read back.
-pub(super) fn full(repeats: u64, device: &Device) -> Result<Vec<f64>> {
-    train(16, false, repeats, device)
+pub(super) fn full(args: &BenchArgs, device: &Device) -> Result<Vec<f64>> {
+    train(Steps::new(args, 16), false, device)
 }
 
 /// Batch 32, the last layer alone is trained; the others are frozen, batch norms in evaluation, and run for every batch.
 pub(super) fn head(repeats: u64, device: &Device) -> Result<Vec<f64>> {
-    train(32, true, repeats, device)
+    train(Steps::plain(32, repeats), true, device)
 }
 
-fn train(n: usize, freeze: bool, repeats: u64, device: &Device) -> Result<Vec<f64>> {
+fn train(steps: Steps, freeze: bool, device: &Device) -> Result<Vec<f64>> {
+    let n = steps.batch;
     let model = ResNet::new(ResNetConfig::new(Depth::ResNet18, 10), 0, DType::F32, device)?;
     if freeze {
         model.freeze_all_but_head()?;
@@ -34,12 +36,5 @@ fn train(n: usize, freeze: bool, repeats: u64, device: &Device) -> Result<Vec<f6
         ..AdamConfig::default()
     };
     let mut optimizer = Adam::new(model.params().trainable(), adam)?;
-    let mut step = 0;
-    clock(n, repeats, || {
-        let loss = cross_entropy(&model.forward(&x, Mode::Train { seed: 0, step })?, &y)?;
-        optimizer.step(&tape::backward(&loss)?)?;
-        loss.to_scalar::<f32>()?;
-        step += 1;
-        Ok(())
-    })
+    steps.measure(&model, &mut optimizer, &x, &y)
 }

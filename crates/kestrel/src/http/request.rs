@@ -1,0 +1,110 @@
+//! A request, whose body is read when somebody asks for it.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode, header};
+use tokio::time::timeout;
+
+use super::{Answer, Limits};
+
+/// How much of a refused body is read and dropped, and how long: a client that is still sending when its connection is closed
+/// may never see why it was refused.
+const DISCARD: (usize, Duration) = (64 << 20, Duration::from_secs(2));
+
+/// A request whose head has been read.
+pub(crate) struct Request {
+    head: Parts,
+    body: Incoming,
+    limits: Limits,
+}
+
+impl Request {
+    pub(super) fn new(request: hyper::Request<Incoming>, limits: Limits) -> Self {
+        let (head, body) = request.into_parts();
+        Self { head, body, limits }
+    }
+
+    /// GET, POST, ...
+    pub(crate) fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// What stands between the host and the question mark.
+    pub(crate) fn path(&self) -> &str {
+        self.head.uri.path()
+    }
+
+    /// The names and values after the question mark.
+    pub(crate) fn query(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        form_urlencoded::parse(self.head.uri.query().unwrap_or_default().as_bytes())
+    }
+
+    /// The type of the body, in lower case, without parameters.
+    pub(crate) fn content_type(&self) -> Option<String> {
+        let value = self.head.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        let kind = value.split(';').next().unwrap_or_default();
+        Some(kind.trim().to_ascii_lowercase())
+    }
+
+    /// The body, read within the limits, or why it is refused: 413 where it is too large, 408 where it does not come in time,
+    /// 400 where it is cut off.
+    pub(crate) async fn body(self) -> Result<Bytes, Answer> {
+        let max = self.limits.max_body;
+        let too_large = || {
+            Answer::refusal(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body is larger than {} MiB, the limit", max >> 20),
+            )
+        };
+        let announced = self.body.size_hint().exact();
+        if announced.is_some_and(|length| length > max as u64) {
+            return Err(self.refuse(too_large()).await);
+        }
+        let mut body = self.body;
+        let whole = Limited::new(&mut body, max).collect();
+        match timeout(self.limits.timeout, whole).await {
+            Ok(Ok(whole)) => Ok(whole.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                discard(&mut body).await;
+                Err(too_large())
+            }
+            Ok(Err(_)) => Err(Answer::refusal(
+                StatusCode::BAD_REQUEST,
+                "the body ends before its announced end or is badly chunked",
+            )),
+            Err(_) => Err(Answer::refusal(
+                StatusCode::REQUEST_TIMEOUT,
+                format!("the body did not come within {} s", self.limits.timeout.as_secs()),
+            )),
+        }
+    }
+
+    /// Gives an answer that does not depend on the body, after reading some of it.
+    pub(crate) async fn refuse(mut self, answer: Answer) -> Answer {
+        // Who waits to be told to go on has sent nothing.
+        if !self.head.headers.contains_key(header::EXPECT) {
+            discard(&mut self.body).await;
+        }
+        answer
+    }
+}
+
+/// Reads and drops what is left of a body, within bounds.
+async fn discard(body: &mut Incoming) {
+    let (max, patience) = DISCARD;
+    let rest = async {
+        let mut seen = 0;
+        while seen < max {
+            match body.frame().await {
+                Some(Ok(frame)) => seen += frame.data_ref().map_or(0, Bytes::len),
+                _ => break,
+            }
+        }
+    };
+    // What is left then is the client's loss.
+    let _ = timeout(patience, rest).await;
+}
