@@ -41,8 +41,8 @@ pub(crate) fn run(features: Option<&OsStr>, args: &[OsString]) -> Result<ExitCod
     for package in &plan.crates {
         command.arg("--package").arg(package);
     }
-    // Of a crate's targets only these have such tests.
-    command.args(["--lib", "--tests"]);
+    // Unit tests and integration tests, but no documentation's.
+    command.arg("--tests");
     if let Some(out) = &plan.out {
         return bundle::write(command, features, &plan, out);
     }

@@ -22,6 +22,8 @@ use crate::interrupt::Interrupt;
 const MAX_HEAD: usize = 16 * 1024;
 /// Connections at once; the next waits until one of them ends.
 const MAX_CONNECTIONS: u32 = 256;
+/// Threads that work on answers; each keeps some memory of its own.
+const MAX_WORKERS: usize = 8;
 /// After which a signal is seen.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -90,7 +92,10 @@ impl Server {
         F: Future<Output = Answer> + Send + 'static,
     {
         // Input and output need one thread; the work of answering is done on others.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(MAX_WORKERS)
+            .build()?;
         self.listener.set_nonblocking(true)?;
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.listener)?;
