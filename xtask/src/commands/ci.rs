@@ -134,8 +134,8 @@ fn cuda(features: Option<&OsStr>) -> Result<Step> {
             .context("no nvcc on the PATH, and none to be had from pip")?;
         clippy.envs(toolkit.environment(OsStr::new(cuda_toolkit::COMPUTE_CAP))?);
     }
-    // Whether it compiles is asked, not how fast it is: candle's kernels take 40 s a file otherwise, and 12 so. In a folder of its own,
-    // so that no build that is meant to run finds what was compiled like this.
+    // Whether it compiles is asked, not how fast it is: the largest of candle's kernels take 40 s a file otherwise, and 12 so.
+    // In a folder of its own, so that no build that is meant to run finds what was compiled like this.
     clippy.env("NVCC_APPEND_FLAGS", "-Xcicc -O0 -Xptxas -O0");
     clippy.env("CARGO_TARGET_DIR", cargo::target().join("cuda-check"));
     clippy.args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
