@@ -71,17 +71,6 @@ ADD(f32, float)
 ADD(bf16, bf16)
 ADD(f16, f16)
 
-// dy where y is above 0 (or NaN), else 0: back through a relu.
-#define GATE(NAME, T)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(THREADS) gate_##NAME(const T *dy, const T *y, int64_t count, T *dx) {   \
-        for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count;                                      \
-             i += int64_t(gridDim.x) * blockDim.x)                                                                       \
-            dx[i] = widen(y[i]) <= 0.0f ? narrow<T>(0.0f) : dy[i];                                                       \
-    }
-GATE(f32, float)
-GATE(bf16, bf16)
-GATE(f16, f16)
-
 // The activation of each element, and a gradient back through it at x.
 #define POINTWISE(NAME, T)                                                                                               \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                                \
