@@ -20,30 +20,42 @@ pub struct Gradients {
     pub grads: GradStore,
 }
 
-/// Forward of the model and the loss in `precision`, and backward.
-///
-/// # Errors
-/// Those of the model, the loss and the device.
-pub fn forward_backward(
-    model: &dyn Model,
-    loss: &dyn Loss,
-    precision: Precision,
-    images: &Tensor,
-    targets: Targets<'_>,
-    mode: Mode,
-) -> Result<Gradients> {
-    let (logits, loss) = tape::for_backward(|| {
-        autocast(precision, || -> Result<_> {
-            let logits = model.forward(images, mode)?;
-            let loss = loss.forward(&logits, targets)?;
-            Ok((logits, loss))
+/// Forward and backward of a batch, to be made.
+#[derive(Clone, Copy)]
+pub struct TrainPass<'a> {
+    /// What makes logits of the images.
+    pub model: &'a dyn Model,
+    /// What makes a scalar of the logits.
+    pub loss: &'a dyn Loss,
+    /// In what model and loss are computed.
+    pub precision: Precision,
+    /// `[N, C, H, W]`.
+    pub images: &'a Tensor,
+    /// Of the images.
+    pub targets: Targets<'a>,
+    /// [`Mode::Train`], for gradients.
+    pub mode: Mode,
+}
+
+impl TrainPass<'_> {
+    /// Forward of the model and the loss, and backward, launch by launch.
+    ///
+    /// # Errors
+    /// Those of the model, the loss and the device.
+    pub fn forward_backward(self) -> Result<Gradients> {
+        let (logits, loss) = tape::for_backward(|| {
+            autocast(self.precision, || -> Result<_> {
+                let logits = self.model.forward(self.images, self.mode)?;
+                let loss = self.loss.forward(&logits, self.targets)?;
+                Ok((logits, loss))
+            })
+        })?;
+        Ok(Gradients {
+            grads: tape::backward(&loss)?,
+            loss: loss.detach(),
+            logits: logits.detach(),
         })
-    })?;
-    Ok(Gradients {
-        grads: tape::backward(&loss)?,
-        loss: loss.detach(),
-        logits: logits.detach(),
-    })
+    }
 }
 
 #[cfg(feature = "cuda")]
@@ -51,27 +63,19 @@ mod recorder;
 #[cfg(feature = "cuda")]
 pub use recorder::Recorder;
 
-/// [`forward_backward`]; on a GPU, for which this build is not, passes may be recorded.
+/// Makes passes; on a GPU, for which this build is not, it may record them.
 #[cfg(not(feature = "cuda"))]
 #[derive(Debug, Default)]
 pub struct Recorder(());
 
 #[cfg(not(feature = "cuda"))]
 impl Recorder {
-    /// [`forward_backward`].
+    /// [`TrainPass::forward_backward`].
     ///
     /// # Errors
-    /// Those of [`forward_backward`].
-    pub fn forward_backward(
-        &mut self,
-        model: &dyn Model,
-        loss: &dyn Loss,
-        precision: Precision,
-        images: &Tensor,
-        targets: Targets<'_>,
-        mode: Mode,
-    ) -> Result<Gradients> {
-        forward_backward(model, loss, precision, images, targets, mode)
+    /// Those of [`TrainPass::forward_backward`].
+    pub fn forward_backward(&mut self, pass: TrainPass<'_>) -> Result<Gradients> {
+        pass.forward_backward()
     }
 
     /// Whether passes are replayed.

@@ -38,7 +38,7 @@ pub use callback::{Callback, Control, EpochReport, StepReport};
 pub use early_stopping::EarlyStopping;
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate, evaluate_with};
-pub use forward_backward::{Gradients, Recorder, forward_backward};
+pub use forward_backward::{Gradients, Recorder, TrainPass};
 pub use freeze_after::FreezeAfter;
 pub use grad_cam::{GradCam, Heatmap};
 pub use grad_clip::GradClip;

@@ -6,11 +6,11 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Shape, Tensor, TensorId, Var};
 use kestrel_kernels::autocast::Precision;
 use kestrel_kernels::cuda::{Graph, copy_all};
-use kestrel_models::{Mode, Model};
+use kestrel_models::Mode;
 
-use super::{Gradients, forward_backward};
+use super::{Gradients, TrainPass};
 use crate::Result;
-use crate::loss::{Loss, Targets};
+use crate::loss::Targets;
 
 /// Passes that are made, launch by launch, before one is timed: kernels are loaded and algorithms chosen in the first.
 const WARM_UP: usize = 2;
@@ -19,7 +19,7 @@ const WARM_UP: usize = 2;
 /// so a pass whose work hides its launches is better not recorded.
 const LAUNCHES_DOMINATE: f64 = 0.6;
 
-/// [`forward_backward`] on a GPU, recorded as a CUDA graph after a few passes if their launches dominate, and replayed from
+/// Makes passes on a GPU, recorded as a CUDA graph after a few passes if their launches dominate, and replayed from
 /// then on: to the bit what the launches give.
 ///
 /// A recording is of one shape of batch and one set of trained parameters. Batches of another shape, as an epoch's last, are
@@ -69,32 +69,25 @@ struct Recorded {
 }
 
 impl Recorder {
-    /// [`forward_backward`]; the gradients are overwritten by the next call.
+    /// [`TrainPass::forward_backward`]; the gradients are overwritten by the next call.
     ///
     /// # Errors
-    /// Those of [`forward_backward`].
-    pub fn forward_backward(
-        &mut self,
-        model: &dyn Model,
-        loss: &dyn Loss,
-        precision: Precision,
-        images: &Tensor,
-        targets: Targets<'_>,
-        mode: Mode,
-    ) -> Result<Gradients> {
-        let by_launches = || forward_backward(model, loss, precision, images, targets, mode);
-        let Mode::Train { seed, step } = mode else {
+    /// Those of [`TrainPass::forward_backward`].
+    pub fn forward_backward(&mut self, pass: TrainPass<'_>) -> Result<Gradients> {
+        let by_launches = || pass.forward_backward();
+        let TrainPass { images, targets, .. } = pass;
+        let Mode::Train { seed, step } = pass.mode else {
             return by_launches();
         };
         if !images.device().is_cuda() {
             return by_launches();
         }
-        let trained = model.params().trainable();
+        let trained = pass.model.params().trainable();
         let key = Key {
             images: images.shape().clone(),
             targets: (targets.tensor().shape().clone(), targets.tensor().dtype()),
             trained: trained.iter().map(|(_, var)| var.id()).collect(),
-            precision,
+            precision: pass.precision,
             seed,
         };
         match &self.key {
@@ -123,7 +116,7 @@ impl Recorder {
                 let share = launched.as_secs_f64() / started.elapsed().as_secs_f64();
                 self.state = State::ByLaunches;
                 if share > LAUNCHES_DOMINATE {
-                    match Recorded::new(model, loss, precision, images, targets, mode, &gradients) {
+                    match Recorded::new(pass, &gradients) {
                         Ok(recorded) => self.state = State::Recorded(Box::new(recorded)),
                         Err(error) => {
                             tracing::debug!(%error, "Training steps are not recorded as a CUDA graph: {error}");
@@ -144,19 +137,11 @@ impl Recorder {
 
 impl Recorded {
     /// Records a pass; `made` is what one gave before, launch by launch.
-    fn new(
-        model: &dyn Model,
-        loss: &dyn Loss,
-        precision: Precision,
-        images: &Tensor,
-        targets: Targets<'_>,
-        mode: Mode,
-        made: &Gradients,
-    ) -> Result<Self> {
-        let images = images.contiguous()?.copy()?;
-        let kept_targets = targets.tensor().contiguous()?.copy()?;
+    fn new(pass: TrainPass<'_>, made: &Gradients) -> Result<Self> {
+        let images = pass.images.contiguous()?.copy()?;
+        let kept_targets = pass.targets.tensor().contiguous()?.copy()?;
         let (kept_loss, logits) = (made.loss.zeros_like()?, made.logits.zeros_like()?);
-        let trained = model.params().trainable().into_iter().map(|(_, var)| var);
+        let trained = pass.model.params().trainable().into_iter().map(|(_, var)| var);
         let grads = trained
             .filter(|var| made.grads.get(var).is_some())
             .map(|var| {
@@ -164,13 +149,18 @@ impl Recorded {
                 Ok((var, grad))
             })
             .collect::<Result<Vec<_>>>()?;
-        let targets = match targets {
+        let targets = match pass.targets {
             Targets::Classes(_) => Targets::Classes(&kept_targets),
             Targets::Soft(_) => Targets::Soft(&kept_targets),
         };
         let device = images.device().clone();
         let recording = || -> Result<()> {
-            let found = forward_backward(model, loss, precision, &images, targets, mode)?;
+            let pass = TrainPass {
+                images: &images,
+                targets,
+                ..pass
+            };
+            let found = pass.forward_backward()?;
             let mut from_to = vec![(&found.loss, &kept_loss), (&found.logits, &logits)];
             for (var, to) in &grads {
                 from_to.extend(found.grads.get(var).map(|from| (from, to)));

@@ -17,7 +17,7 @@ use crate::grad_clip::{grad_norm, replace, squared_norms, total_norm};
 use crate::loss::Targets;
 use crate::lr_scheduler::Event;
 use crate::optim::NamedVars;
-use crate::{Error, NonFinite, Result, Trainer};
+use crate::{Error, NonFinite, Result, TrainPass, Trainer};
 
 /// What the forward and the backward pass of a batch gave.
 pub(crate) struct Pass {
@@ -87,9 +87,14 @@ impl Trainer {
         let _span = tracing::debug_span!("forward and backward").entered();
         let started = Instant::now();
         let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
-        let (model, loss) = (self.model.as_ref(), self.loss.as_ref());
-        let targets = Targets::of(batch);
-        let found = recorder.forward_backward(model, loss, self.precision, &batch.images, targets, mode)?;
+        let found = recorder.forward_backward(TrainPass {
+            model: self.model.as_ref(),
+            loss: self.loss.as_ref(),
+            precision: self.precision,
+            images: &batch.images,
+            targets: Targets::of(batch),
+            mode,
+        })?;
         Ok(Pass {
             loss: f64::NAN,
             loss_on_device: found.loss,

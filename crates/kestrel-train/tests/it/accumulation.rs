@@ -14,7 +14,7 @@ use kestrel_train::loss::CrossEntropyLoss;
 use kestrel_train::optim::Sgd;
 use kestrel_train::{GradClip, Trainer, TrainerConfig};
 
-use crate::resume::dataset;
+use crate::toy_run::dataset;
 
 /// A linear classifier: without batch norm, whose statistics are those of each batch.
 struct Flat(Params, Var);

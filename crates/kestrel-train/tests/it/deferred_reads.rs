@@ -1,16 +1,11 @@
 //! Numbers that are read some steps later, as on a GPU: the same run, and the same end of one whose numbers are none.
 
-use std::sync::Mutex;
-
-use candle_core::Tensor;
 use kestrel_kernels::autocast::Precision;
 use kestrel_models::StateDict;
 use kestrel_train::checkpoint::Every;
-use kestrel_train::loss::{CrossEntropyLoss, Loss, Targets};
 use kestrel_train::{Callback, Control, Error, GradClip, StepReport, Trainer};
 
-use crate::mid_epoch::{Never, files, go_on, logging, same, stopped_at, straight};
-use crate::resume::{loader, other, trainer};
+use crate::toy_run::{Broken, Nothing, files, go_on, loader, logging, other, same, stopped_at, straight, trainer};
 
 #[test]
 fn a_run_that_reads_later_is_the_run_that_reads_at_once() {
@@ -34,33 +29,8 @@ fn a_run_that_reads_later_is_the_run_that_reads_at_once() {
         same(&stopped_at(&[1, 5], &deferred), &want, &format!("run {i}, stopped"));
         let dir = tempfile::tempdir().unwrap();
         let every = |c: kestrel_train::checkpoint::Checkpointer| c.every(Some(Every::Steps(2)));
-        go_on(dir.path(), &deferred, every, &mut Never).unwrap();
+        go_on(dir.path(), &deferred, every, &mut Nothing).unwrap();
         same(&files(dir.path()), &want, &format!("run {i}, saved on the way"));
-    }
-}
-
-/// A loss that is no number at the step of a number, or whose gradient is none.
-struct Broken {
-    left: Mutex<usize>,
-    gradient_alone: bool,
-}
-
-impl Loss for Broken {
-    fn forward(&self, logits: &Tensor, targets: Targets<'_>) -> kestrel_train::Result<Tensor> {
-        let loss = CrossEntropyLoss::default().forward(logits, targets)?;
-        let mut left = self.left.lock().unwrap();
-        *left = left.wrapping_sub(1);
-        if *left != 0 {
-            return Ok(loss);
-        }
-        // The slope of the root at 0 is infinite.
-        let sum = logits.sum_all()?;
-        let zero = sum.sub(&sum)?;
-        Ok(if self.gradient_alone {
-            (loss + zero.sqrt()?)?
-        } else {
-            (loss * f64::NAN)?
-        })
     }
 }
 
@@ -93,10 +63,7 @@ fn numbers_that_are_none_move_nothing_and_end_the_run_later_with_the_same_words(
     for gradient_alone in [true, false] {
         for clip in [None, Some(0.5)] {
             let run = |deferred: bool| {
-                let broken = Broken {
-                    left: Mutex::new(6),
-                    gradient_alone,
-                };
+                let broken = Broken::new(5..6, gradient_alone);
                 let clip = GradClip {
                     max_norm: clip,
                     max_value: clip,

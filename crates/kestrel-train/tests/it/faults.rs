@@ -8,12 +8,10 @@ use candle_core::Tensor;
 use kestrel_kernels::random::{KeyedRng, Purpose};
 use kestrel_models::{Mode, Model, Params};
 use kestrel_train::checkpoint::{BEST_FILE, CheckpointFolder, Checkpointer, Disk, Every, LocalDisk, SyncWrite};
-use kestrel_train::loss::{CrossEntropyLoss, Loss, Targets};
 use kestrel_train::optim::{Optimizer, Sgd};
 use kestrel_train::{Callback, Error, GradClip, NonFiniteDump, Trainer, TrainerConfig};
 
-use crate::mid_epoch::{files, go_on, same};
-use crate::resume::{Nothing, info, loader, trainer};
+use crate::toy_run::{Broken, Nothing, files, go_on, info, loader, same, trainer};
 
 /// A disk of a process that is killed: after so many operations nothing more is done, and the one under way is half done.
 #[derive(Clone)]
@@ -227,31 +225,6 @@ fn the_keep_policy_keeps_the_last_and_the_best() {
     assert!(best < 38, "the best one is not among the last: {best}");
 }
 
-/// A loss that is no number at the step of a number, or whose gradient is none.
-struct Broken {
-    at: Mutex<usize>,
-    gradient_alone: bool,
-}
-
-impl Loss for Broken {
-    fn forward(&self, logits: &Tensor, targets: Targets<'_>) -> kestrel_train::Result<Tensor> {
-        let loss = CrossEntropyLoss::default().forward(logits, targets)?;
-        let mut left = self.at.lock().unwrap();
-        *left -= 1;
-        if *left > 0 {
-            return Ok(loss);
-        }
-        // The slope of the root at 0 is infinite.
-        let sum = logits.sum_all()?;
-        let zero = sum.sub(&sum)?;
-        Ok(if self.gradient_alone {
-            (loss + zero.sqrt()?)?
-        } else {
-            (loss * f64::NAN)?
-        })
-    }
-}
-
 #[test]
 fn numbers_that_are_none_stop_the_run_and_are_never_saved() {
     for gradient_alone in [true, false] {
@@ -265,10 +238,7 @@ fn numbers_that_are_none_stop_the_run_and_are_never_saved() {
             let dir = tempfile::tempdir().unwrap();
             // The second step of the second epoch, which no line of the log is about.
             let make = || {
-                let broken = Broken {
-                    at: Mutex::new(6),
-                    gradient_alone,
-                };
+                let broken = Broken::new(5..usize::MAX, gradient_alone);
                 trainer(3, 0.01).with_loss(Box::new(broken)).with_grad_clip(clip)
             };
             let mut dump = NonFiniteDump::new(dir.path(), serde_json::json!({"lr": 0.01}));

@@ -2,7 +2,7 @@
 
 use kestrel_train::lr_finder::{LrFinderConfig, find_lr};
 
-use crate::resume::{loader, trainer};
+use crate::toy_run::{loader, trainer};
 
 #[test]
 fn the_rate_rises_and_the_run_is_as_before() {

@@ -20,3 +20,4 @@ mod mid_epoch;
 mod optimizers;
 mod precision;
 mod resume;
+mod toy_run;

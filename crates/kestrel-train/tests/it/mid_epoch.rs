@@ -1,138 +1,23 @@
 //! A run that is stopped after any step, and goes on, is the run that was never stopped: weights, optimiser and logs, byte for
 //! byte.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::transforms::presets;
 use kestrel_data::{BadSamplePolicy, OnBadSample};
 use kestrel_train::callback::EpochTiming;
-use kestrel_train::checkpoint::{BEST_FILE, CheckpointFolder, Checkpointer, Every};
-use kestrel_train::run_log::{MetricsCsv, MetricsLog, RunHeader};
+use kestrel_train::checkpoint::{BEST_FILE, CheckpointFolder, Every};
+use kestrel_train::run_log::{MetricsLog, RunHeader};
 use kestrel_train::{
-    BatchSource, Callback, Control, EarlyStopping, EpochReport, StepReport, TimeLimit, Trainer, TrainerConfig,
-    early_stopping::Watched,
+    Callback, Control, EarlyStopping, EpochReport, StepReport, TimeLimit, Trainer, early_stopping::Watched,
 };
 
 use crate::accumulation::Torn;
-use crate::resume::{dataset, info, loader, other, trainer};
-
-/// Every file of a run that its options, data and seed decide.
-pub(crate) fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let newest = CheckpointFolder::of_run(folder).list().unwrap().pop().unwrap();
-    let newest = format!("checkpoints/{}", newest.1.file_name().unwrap().display());
-    let names = [
-        BEST_FILE.to_owned(),
-        newest,
-        "metrics.jsonl".to_owned(),
-        "metrics.csv".to_owned(),
-    ];
-    let read = |name: String| {
-        let bytes = std::fs::read(folder.join(&name)).unwrap();
-        (name, bytes)
-    };
-    names.map(read).into()
-}
-
-pub(crate) fn same(got: &[(String, Vec<u8>)], want: &[(String, Vec<u8>)], what: &str) {
-    for ((name, got), (_, want)) in got.iter().zip(want) {
-        if name.starts_with("metrics") {
-            assert_eq!(
-                String::from_utf8_lossy(got),
-                String::from_utf8_lossy(want),
-                "{what}: {name}"
-            );
-        }
-        assert!(got == want, "{what}: {name} differs");
-    }
-}
-
-/// Trains from the newest checkpoint in a folder, or from the start, with logs.
-pub(crate) fn go_on(
-    folder: &Path,
-    make: &dyn Fn() -> Trainer,
-    set: impl FnOnce(Checkpointer) -> Checkpointer,
-    extra: &mut dyn Callback,
-) -> kestrel_train::Result<Trainer> {
-    go_on_with(folder, make, set, extra, &loader(1, 27, true))
-}
-
-fn go_on_with(
-    folder: &Path,
-    make: &dyn Fn() -> Trainer,
-    set: impl FnOnce(Checkpointer) -> Checkpointer,
-    extra: &mut dyn Callback,
-    train: &dyn BatchSource,
-) -> kestrel_train::Result<Trainer> {
-    let mut trainer = make();
-    if let Some(newest) = CheckpointFolder::of_run(folder).newest()? {
-        newest.checkpoint.restore(&mut trainer)?;
-    }
-    let header = RunHeader {
-        name: "toy".into(),
-        model: "cnn".into(),
-        classes: info(2).classes,
-        seed: 5,
-        options: "0".into(),
-    };
-    let mut log = MetricsLog::open(folder, &header, trainer.progress())?;
-    let mut csv = MetricsCsv::new(folder);
-    let checkpointer = Checkpointer::new(folder.to_owned(), info(2), serde_json::json!({"width": 2}));
-    let mut checkpointer = set(checkpointer.after_logs(vec![MetricsLog::path(folder)]));
-    trainer.fit(
-        train,
-        &loader(2, 9, false),
-        &mut [&mut log, &mut csv, &mut checkpointer, extra],
-    )?;
-    Ok(trainer)
-}
-
-/// Ten epochs of four steps, with lines of the log at odd places.
-pub(crate) fn forty_steps() -> Trainer {
-    logging(trainer(10, 0.01))
-}
-
-pub(crate) fn logging(trainer: Trainer) -> Trainer {
-    let config = TrainerConfig {
-        log_every: 3,
-        ..trainer.config()
-    };
-    trainer.with_config(config)
-}
-
-/// Stops after so many steps of the optimiser.
-struct StopAtStep(u64);
-
-impl Callback for StopAtStep {
-    fn on_step_end(&mut self, trainer: &Trainer, _: &StepReport) -> kestrel_train::Result<Control> {
-        Ok(if trainer.progress().step == self.0 {
-            Control::Stop
-        } else {
-            Control::Continue
-        })
-    }
-}
-
-pub(crate) struct Never;
-impl Callback for Never {}
-
-pub(crate) fn straight(make: &dyn Fn() -> Trainer) -> Vec<(String, Vec<u8>)> {
-    let dir = tempfile::tempdir().unwrap();
-    go_on(dir.path(), make, |c| c, &mut Never).unwrap();
-    files(dir.path())
-}
-
-pub(crate) fn stopped_at(steps: &[u64], make: &dyn Fn() -> Trainer) -> Vec<(String, Vec<u8>)> {
-    let dir = tempfile::tempdir().unwrap();
-    for step in steps {
-        let trainer = go_on(dir.path(), make, |c| c, &mut StopAtStep(*step)).unwrap();
-        // An epoch's last step may come after its last batch, and is told of with the next.
-        assert!((*step..=*step + 1).contains(&trainer.progress().step));
-    }
-    go_on(dir.path(), make, |c| c, &mut Never).unwrap();
-    files(dir.path())
-}
+use crate::toy_run::{
+    Nothing, StopAtStep, dataset, files, forty_steps, go_on, go_on_with, loader, logging, other, same, stopped_at,
+    straight, trainer,
+};
 
 #[test]
 fn a_run_stopped_after_any_step_goes_on_exactly_with_any_number_of_threads() {
@@ -167,7 +52,7 @@ fn every_checkpoint_on_the_way_is_a_place_to_go_on_from() {
         dir.path(),
         &make,
         |c| c.every(Some(Every::Steps(1))).keep_last(0),
-        &mut Never,
+        &mut Nothing,
     )
     .unwrap();
     same(&files(dir.path()), &want, "every step is saved");
@@ -184,7 +69,7 @@ fn every_checkpoint_on_the_way_is_a_place_to_go_on_from() {
         for file in ["metrics.jsonl", BEST_FILE, "metrics.csv"] {
             std::fs::copy(dir.path().join(file), again.path().join(file)).unwrap();
         }
-        go_on(again.path(), &make, |c| c, &mut Never).unwrap();
+        go_on(again.path(), &make, |c| c, &mut Nothing).unwrap();
         same(&files(again.path()), &want, &format!("from step {step}"));
     }
 }
@@ -219,7 +104,7 @@ fn a_run_stopped_in_validation_goes_on_with_the_validation() {
             assert_eq!(trainer.progress().epoch, epoch - 1);
             assert!(trainer.progress().position.unwrap().trained);
         }
-        go_on(dir.path(), &make, |c| c, &mut Never).unwrap();
+        go_on(dir.path(), &make, |c| c, &mut Nothing).unwrap();
         same(&files(dir.path()), &want, "stopped in validation");
     }
 }
@@ -242,13 +127,13 @@ fn a_run_that_leaves_batches_out_goes_on_at_the_right_one() {
     };
     let make = || logging(trainer(3, 0.01));
     let dir = tempfile::tempdir().unwrap();
-    go_on_with(dir.path(), &make, |c| c, &mut Never, &train()).unwrap();
+    go_on_with(dir.path(), &make, |c| c, &mut Nothing, &train()).unwrap();
     let want = files(dir.path());
     for step in [1, 2, 5, 6, 9] {
         let dir = tempfile::tempdir().unwrap();
         let trainer = go_on_with(dir.path(), &make, |c| c, &mut StopAtStep(step), &train()).unwrap();
         assert!(trainer.progress().position.unwrap().next_batch >= 3);
-        go_on_with(dir.path(), &make, |c| c, &mut Never, &train()).unwrap();
+        go_on_with(dir.path(), &make, |c| c, &mut Nothing, &train()).unwrap();
         same(&files(dir.path()), &want, &format!("after step {step}"));
     }
 }
@@ -279,7 +164,7 @@ fn a_log_beyond_the_checkpoint_or_torn_is_cut() {
         drop(MetricsLog::open(dir.path(), &header, trainer.progress()).unwrap());
         assert!(std::fs::read(&log).unwrap() == at_checkpoint, "{end}");
     }
-    go_on(dir.path(), &forty_steps, |c| c, &mut Never).unwrap();
+    go_on(dir.path(), &forty_steps, |c| c, &mut Nothing).unwrap();
     same(&files(dir.path()), &want, "after cuts");
 }
 
@@ -310,7 +195,7 @@ fn a_time_limit_ends_the_run_with_a_checkpoint() {
     let trainer = go_on(dir.path(), &forty_steps, |c| c, &mut limit).unwrap();
     assert!(limit.is_over());
     assert_eq!(trainer.progress().step, 1);
-    go_on(dir.path(), &forty_steps, |c| c, &mut Never).unwrap();
+    go_on(dir.path(), &forty_steps, |c| c, &mut Nothing).unwrap();
     same(&files(dir.path()), &straight(&forty_steps), "after the limit");
 }
 

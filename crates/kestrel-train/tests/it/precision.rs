@@ -1,16 +1,12 @@
 //! Training under autocast: the scale against PyTorch's, skipped steps, and runs that go on exactly.
 
-use std::sync::Mutex;
-
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use kestrel_kernels::autocast::Precision;
-use kestrel_train::loss::{CrossEntropyLoss, Loss, Targets};
 use kestrel_train::lr_finder::{LrFinderConfig, find_lr};
 use kestrel_train::{Callback, Control, Error, GradScaler, GradScalerConfig, StepReport, Trainer};
 
 use crate::golden::golden;
-use crate::mid_epoch::{Never, go_on, logging, same, stopped_at, straight};
-use crate::resume::{loader, other, trainer};
+use crate::toy_run::{Broken, Nothing, go_on, loader, logging, other, same, stopped_at, straight, trainer};
 
 #[test]
 fn the_scale_goes_as_pytorchs() {
@@ -162,31 +158,6 @@ fn the_scale_is_out_of_the_gradients_before_they_are_clipped() {
     }
 }
 
-/// A loss whose gradient is none from a batch on, or which is none itself.
-struct Broken {
-    left: Mutex<usize>,
-    gradient_alone: bool,
-}
-
-impl Loss for Broken {
-    fn forward(&self, logits: &Tensor, targets: Targets<'_>) -> kestrel_train::Result<Tensor> {
-        let loss = CrossEntropyLoss::default().forward(logits, targets)?;
-        let mut left = self.left.lock().unwrap();
-        if *left > 0 {
-            *left -= 1;
-            return Ok(loss);
-        }
-        // The slope of the root at 0 is infinite.
-        let sum = logits.sum_all()?;
-        let zero = sum.sub(&sum)?;
-        Ok(if self.gradient_alone {
-            (loss + zero.sqrt()?)?
-        } else {
-            (loss * f64::NAN)?
-        })
-    }
-}
-
 #[test]
 fn gradients_that_no_scale_mends_stop_the_run() {
     // Of 2^10, 11 halvings come below 1. A loss that is none has nothing to do with the scale.
@@ -195,10 +166,7 @@ fn gradients_that_no_scale_mends_stop_the_run() {
         (Precision::F16, false, 0),
         (Precision::Bf16, true, 0),
     ] {
-        let broken = Broken {
-            left: Mutex::new(5),
-            gradient_alone,
-        };
+        let broken = Broken::new(5..usize::MAX, gradient_alone);
         let mut trainer = trainer(10, 0.01).with_precision(precision).with_loss(Box::new(broken));
         if precision == Precision::F16 {
             trainer = trainer.with_grad_scaler(scaler(2f64.powi(10), 2000));
@@ -256,8 +224,8 @@ fn runs_of_every_precision_go_on_exactly() {
 fn a_checkpoint_with_a_scale_is_for_a_run_with_one() {
     let dir = tempfile::tempdir().unwrap();
     let f16 = || trainer(1, 0.01).with_precision(Precision::F16);
-    go_on(dir.path(), &f16, |c| c, &mut Never).unwrap();
-    let error = go_on(dir.path(), &|| trainer(2, 0.01), |c| c, &mut Never)
+    go_on(dir.path(), &f16, |c| c, &mut Nothing).unwrap();
+    let error = go_on(dir.path(), &|| trainer(2, 0.01), |c| c, &mut Nothing)
         .err()
         .unwrap();
     assert!(

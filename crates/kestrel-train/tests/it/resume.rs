@@ -1,100 +1,17 @@
 //! A resumed run is the run that was never stopped, bit for bit.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use candle_core::{DType, Device};
-use kestrel_data::InMemory;
-use kestrel_data::loader::{DataLoader, LoaderConfig};
-use kestrel_data::transforms::presets;
 use kestrel_kernels::random::{KeyedRng, Purpose};
-use kestrel_kernels::update::{AdamConfig, LionConfig, MuonConfig, RmsPropConfig, SgdConfig};
+use kestrel_kernels::update::AdamConfig;
 use kestrel_models::weights::ModelInfo;
-use kestrel_models::{CnnConfig, ModelConfig};
-use kestrel_train::checkpoint::{BEST_FILE, Checkpoint, CheckpointFolder, Checkpointer, Weights};
-use kestrel_train::lr_scheduler::{
-    CosineAnnealingLr, CosineAnnealingWarmRestarts, Interval, LinearWarmup, LinearWarmupConfig, MultiStepLr,
-    OneCycleLr, ReduceLROnPlateau, ReduceLROnPlateauConfig, Scheduled,
-};
-use kestrel_train::optim::{
-    Adam, Combined, Lion, Lookahead, LookaheadConfig, Muon, ParamGroup, RmsProp, Sgd, no_decay_on_biases_and_norms,
-};
-use kestrel_train::{
-    AverageKind, Callback, Control, EpochReport, Error, GradClip, Trainer, TrainerConfig, WeightAverage,
-    callback::EpochTiming,
-};
+use kestrel_train::checkpoint::{BEST_FILE, Checkpoint, Checkpointer, Weights};
+use kestrel_train::lr_scheduler::{ReduceLROnPlateau, ReduceLROnPlateauConfig};
+use kestrel_train::optim::Adam;
+use kestrel_train::{Callback, Control, EpochReport, Error, Trainer, TrainerConfig, callback::EpochTiming};
 
-pub(crate) fn info(width: usize) -> ModelInfo {
-    let cnn = CnnConfig {
-        width,
-        ..CnnConfig::new(3)
-    };
-    let normalize = presets::cifar_eval().unwrap().normalization().unwrap();
-    let classes = ["a", "b", "c"].map(String::from).to_vec();
-    ModelInfo {
-        model: ModelConfig::Cnn(cnn),
-        classes,
-        mean: normalize.mean(),
-        std: normalize.std(),
-        transforms: None,
-        temperature: None,
-    }
-}
-
-pub(crate) fn dataset(seed: u64, n: usize) -> Arc<InMemory> {
-    let mut rng = KeyedRng::new(seed, Purpose::Init, 0, 0);
-    let labels: Vec<u32> = (0..n as u32).map(|i| i % 3).collect();
-    // Each class is brighter than the last, so there is something to learn.
-    let pixels = labels
-        .iter()
-        .flat_map(|l| vec![*l; 32 * 32 * 3])
-        .map(|l| (l * 60 + rng.next_u32() % 80) as u8)
-        .collect();
-    let classes = ["a", "b", "c"].map(String::from).to_vec();
-    Arc::new(InMemory::new(pixels, 32, 32, labels, classes, Path::new("made")).unwrap())
-}
-
-pub(crate) fn loader(seed: u64, n: usize, train: bool) -> DataLoader {
-    let transforms = if train {
-        presets::cifar_train(32)
-    } else {
-        presets::cifar_eval()
-    };
-    let config = LoaderConfig {
-        batch_size: 8,
-        shuffle: train,
-        seed: 5,
-        ..LoaderConfig::default()
-    };
-    DataLoader::new(dataset(seed, n), transforms.unwrap(), config).unwrap()
-}
-
-pub(crate) fn trainer(epochs: usize, lr: f64) -> Trainer {
-    let model = info(2).model.build(5, DType::F32, &Device::Cpu).unwrap();
-    let config = AdamConfig {
-        lr,
-        weight_decay: 1e-4,
-        ..AdamConfig::default()
-    };
-    let adam = Adam::new(model.params().trainable(), config).unwrap();
-    // No patience, so that the scheduler's state matters within few epochs.
-    let plateau = ReduceLROnPlateauConfig {
-        patience: 0,
-        threshold: 0.5,
-        ..ReduceLROnPlateauConfig::default()
-    };
-    let plateau = ReduceLROnPlateau::new(plateau).unwrap();
-    Trainer::new(
-        model,
-        Box::new(adam),
-        Some(Box::new(plateau)),
-        TrainerConfig {
-            epochs,
-            log_every: 0,
-            seed: 5,
-        },
-    )
-}
+use crate::toy_run::{Nothing, info, loader, newest, other, trainer};
 
 fn fit(trainer: &mut Trainer, folder: &Path, extra: &mut dyn Callback) -> kestrel_train::Result<()> {
     let mut checkpointer = Checkpointer::new(folder.to_owned(), info(2), serde_json::json!({"width": 2}));
@@ -104,18 +21,6 @@ fn fit(trainer: &mut Trainer, folder: &Path, extra: &mut dyn Callback) -> kestre
         &mut [&mut checkpointer, extra],
     )
 }
-
-/// The newest checkpoint in a run's folder.
-pub(crate) fn newest(folder: &Path) -> Option<PathBuf> {
-    CheckpointFolder::of_run(folder)
-        .list()
-        .unwrap()
-        .pop()
-        .map(|(_, path)| path)
-}
-
-pub(crate) struct Nothing;
-impl Callback for Nothing {}
 
 /// Ends the run after an epoch.
 struct StopAfter(usize);
@@ -154,89 +59,6 @@ fn a_resumed_run_is_the_straight_run() {
     let straight = run(&[]);
     for stops in [&[1][..], &[4], &[1, 2, 3]] {
         assert!(run(stops) == straight, "stopped after {stops:?}");
-    }
-}
-
-/// A run with methods that all have a state of their own.
-pub(crate) fn other(which: usize) -> Trainer {
-    let model = info(2).model.build(5, DType::F32, &Device::Cpu).unwrap();
-    let params = model.params().trainable();
-    let config = TrainerConfig {
-        epochs: 5,
-        log_every: 0,
-        seed: 5,
-    };
-    let adamw = |params| {
-        let config = AdamConfig {
-            weight_decay: 0.01,
-            decoupled: true,
-            ..AdamConfig::default()
-        };
-        let (decayed, others) = no_decay_on_biases_and_norms(params);
-        let group = |params, weight_decay| ParamGroup {
-            params,
-            config: AdamConfig { weight_decay, ..config },
-        };
-        Adam::with_groups(vec![group(decayed, 0.01), group(others, 0.0)]).unwrap()
-    };
-    match which {
-        0 => {
-            let sgd = SgdConfig {
-                lr: 0.05,
-                momentum: 0.9,
-                nesterov: true,
-                ..SgdConfig::default()
-            };
-            let lookahead = LookaheadConfig {
-                k: 3,
-                ..LookaheadConfig::default()
-            };
-            let sgd = Lookahead::new(Box::new(Sgd::new(params, sgd).unwrap()), lookahead).unwrap();
-            let cycle = Scheduled::new(OneCycleLr::new(20), Interval::Step);
-            Trainer::new(model, Box::new(sgd), Some(Box::new(cycle)), config)
-                .with_average(WeightAverage::new(AverageKind::Ema { decay: 0.8 }).unwrap())
-        }
-        1 => {
-            let (convs, rest) = Muon::split(params);
-            let muon = Muon::new(convs, MuonConfig::default()).unwrap();
-            let combined = Combined::new(vec![Box::new(muon), Box::new(adamw(rest))]).unwrap();
-            let cosine = Scheduled::new(CosineAnnealingLr::new(4, 0.0).unwrap(), Interval::Epoch);
-            let warmup = LinearWarmupConfig {
-                total: 3,
-                interval: Interval::Step,
-                start_factor: 0.1,
-            };
-            let warmup = LinearWarmup::new(warmup, Some(Box::new(cosine))).unwrap();
-            Trainer::new(model, Box::new(combined), Some(Box::new(warmup)), config)
-                .with_average(WeightAverage::new(AverageKind::Swa { start_epoch: 2 }).unwrap())
-        }
-        2 => {
-            let rmsprop = RmsPropConfig {
-                momentum: 0.9,
-                centered: true,
-                lr: 1e-3,
-                ..RmsPropConfig::default()
-            };
-            let rmsprop = RmsProp::new(params, rmsprop).unwrap();
-            let restarts = CosineAnnealingWarmRestarts::new(3, 2, 0.0).unwrap();
-            let clip = GradClip {
-                max_norm: Some(1.0),
-                max_value: None,
-            };
-            Trainer::new(
-                model,
-                Box::new(rmsprop),
-                Some(Box::new(Scheduled::new(restarts, Interval::Step))),
-                config,
-            )
-            .with_accumulation(3)
-            .with_grad_clip(clip)
-        }
-        _ => {
-            let lion = Lion::new(params, LionConfig::default()).unwrap();
-            let steps = Scheduled::new(MultiStepLr::new(vec![2, 3], 0.1).unwrap(), Interval::Epoch);
-            Trainer::new(model, Box::new(lion), Some(Box::new(steps)), config)
-        }
     }
 }
 

@@ -4,9 +4,9 @@ use anyhow::Result;
 use candle_core::Tensor;
 use kestrel_kernels::autocast::Precision;
 use kestrel_models::{Mode, Model};
-use kestrel_train::Recorder;
 use kestrel_train::loss::{CrossEntropyLoss, Targets};
 use kestrel_train::optim::Optimizer;
+use kestrel_train::{Recorder, TrainPass};
 
 use super::clock;
 use crate::cli::BenchArgs;
@@ -58,9 +58,14 @@ impl Steps {
         clock(self.batch * self.count as usize, self.repeats, || {
             let mut last = None;
             for _ in 0..self.count {
-                let mode = Mode::Train { seed: 0, step };
-                let targets = Targets::Classes(targets);
-                let pass = recorder.forward_backward(model, &loss, self.precision, images, targets, mode)?;
+                let pass = recorder.forward_backward(TrainPass {
+                    model,
+                    loss: &loss,
+                    precision: self.precision,
+                    images,
+                    targets: Targets::Classes(targets),
+                    mode: Mode::Train { seed: 0, step },
+                })?;
                 optimizer.step(&pass.grads)?;
                 last = Some(pass.loss);
                 step += 1;
