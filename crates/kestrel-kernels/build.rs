@@ -12,10 +12,11 @@ mod cuda {
     use std::path::PathBuf;
 
     pub(crate) fn compile() -> Result<(), Box<dyn std::error::Error>> {
-        println!("cargo::rerun-if-changed=src/cuda/kernels");
         let out = PathBuf::from(std::env::var("OUT_DIR")?);
         cudaforge::KernelBuilder::new()
             .source_dir("src/cuda/kernels")
+            // Headers too: a kernel is compiled again when one of them changes.
+            .watch(["src/cuda/kernels"])
             .args(["-std=c++17", "-O3"])
             .build_ptx()?
             .write(out.join("ptx.rs"))?;

@@ -167,7 +167,9 @@ def main():
     a.add_argument("--limit", type=int)
     a.add_argument("--epochs", type=int, default=10)
     a.add_argument("--device", default="cpu")
-    a = a.parse_args()
+    parser, a = a, a.parse_args()
+    if a.device != "cpu" and not a.folder:
+        parser.error("--device needs --folder: without a folder steps are timed on the CPU")
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
     print("torch", torch.__version__, "threads", torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())

@@ -254,4 +254,8 @@ impl Model for Cnn {
         graph.linear("fc2", x);
         Some(graph)
     }
+
+    fn can_be_recorded(&self) -> bool {
+        true
+    }
 }

@@ -148,6 +148,16 @@ pub trait Model: Send + Sync {
         None
     }
 
+    /// Whether a training pass may be recorded once on a GPU and replayed for later steps, which spares the host its launches.
+    ///
+    /// It promises that [`forward`](Self::forward), of a batch of one shape and with the same parameters frozen, makes the same
+    /// launches whatever the step and whatever the numbers, and that only the tape's seeded ops (dropout) are random. A replay runs
+    /// no code of the model: what the host draws, counts or chooses would stay as it was when the pass was recorded. Not, where a
+    /// model does not say; its passes are then made launch by launch.
+    fn can_be_recorded(&self) -> bool {
+        false
+    }
+
     /// Freezes every parameter but the last layer's: what transfer learning begins with.
     ///
     /// # Errors
@@ -225,6 +235,10 @@ impl<M: Model + ?Sized> Model for Arc<M> {
 
     fn graph(&self) -> Option<Graph> {
         M::graph(self)
+    }
+
+    fn can_be_recorded(&self) -> bool {
+        M::can_be_recorded(self)
     }
 }
 

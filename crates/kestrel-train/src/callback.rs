@@ -88,10 +88,12 @@ pub struct EpochReport {
     /// The optimiser's steps made since the run's start.
     pub step: u64,
     /// Training loss, averaged over batches.
+    #[serde(with = "crate::number")]
     pub train_loss: f64,
     /// Training accuracy in `[0, 1]`, as measured while the weights moved.
     pub train_accuracy: f64,
-    /// Validation loss, averaged over batches.
+    /// Validation loss, averaged over batches; not a finite number where the weights give none.
+    #[serde(with = "crate::number")]
     pub val_loss: f64,
     /// Validation accuracy in `[0, 1]`.
     pub val_accuracy: f64,
@@ -109,16 +111,19 @@ pub struct EpochReport {
 
 /// Where an epoch's time went; of an epoch that was resumed, the part since then.
 ///
-/// On a GPU, work is waited for where a number is read: the forward pass's time has that of the step before in it.
+/// On a GPU, work is waited for where a number is read. Where numbers are read [later](crate::Trainer::with_deferred_reads), as
+/// by default, the times of the passes are the host's for launching them; where each batch makes a step, `forward` is that of
+/// both passes, and `backward` 0. The device's own time is waited for elsewhere in `train`. Where each step's numbers are read
+/// in it, `forward` has the device's time of the step before in it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EpochTiming {
     /// The training part.
     pub train: Duration,
     /// The part of it in which the loop waited for the loader.
     pub load_wait: Duration,
-    /// The part of it in the model's forward pass and the loss.
+    /// The part of it in the model's forward pass and the loss; of a GPU see above.
     pub forward: Duration,
-    /// The part of it in the backward pass.
+    /// The part of it in the backward pass; on a GPU 0 where `forward` has both.
     pub backward: Duration,
     /// The part of it in the gradients' norm, the clipping, the optimiser and the average of the weights.
     pub optimizer: Duration,
@@ -178,10 +183,10 @@ pub trait Callback {
         Ok(Control::Continue)
     }
 
-    /// [`Trainer::fit`] ends: all epochs are done, or a callback has stopped it.
+    /// [`Trainer::fit`] ends: all epochs are done, or a callback has stopped it. Called also where another callback's has failed.
     ///
     /// # Errors
-    /// Is what the run ends with.
+    /// The first is what the run ends with.
     fn on_fit_end(&mut self, _trainer: &Trainer) -> Result<()> {
         Ok(())
     }

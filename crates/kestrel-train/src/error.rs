@@ -26,10 +26,11 @@ pub enum Error {
     /// A loss or a gradient is NaN or infinite; the update was not made.
     #[error("{0}")]
     NonFinite(Box<NonFinite>),
-    /// The device has no memory left; the update was not made.
+    /// The device has no memory left for a training or an evaluation batch; of a run, no state of half a step is saved.
     #[error(
-        "the device has not enough memory for a batch of {batch_size} ({source}); make batch-size smaller, and accumulate \
-         larger by as much; the last checkpoint is valid"
+        "the device has not enough memory for a batch of {batch_size} ({source}); free some of it, or take a smaller batch; \
+         of a run, the last checkpoint is valid, and goes on with the batches that it was begun with: a smaller batch-size, with \
+         accumulate larger by as much, is a new run"
     )]
     OutOfMemory {
         /// Images in the batch.

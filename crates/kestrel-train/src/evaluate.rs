@@ -7,6 +7,7 @@ use kestrel_models::Model;
 use crate::metrics::{
     ClassScores, ConfusionMatrix, Logits, Mean, Reliability, argmax, class_scores, fit_temperature, top_k_accuracy,
 };
+use crate::trainer::told_of_memory;
 use crate::tta::Tta;
 use crate::{BatchSource, Error, Result};
 
@@ -52,7 +53,7 @@ impl Evaluation {
 /// Runs a model over a loader in evaluation mode. `on_batch(done, total)` is called after each batch.
 ///
 /// # Errors
-/// Where the loader or the model fails, or `on_batch` does.
+/// [`Error::OutOfMemory`], and where the loader or the model fails, or `on_batch` does.
 pub fn evaluate(
     model: &dyn Model,
     loader: &dyn BatchSource,
@@ -82,8 +83,10 @@ pub fn evaluate_with(
     let mut all = Logits::new(model.num_classes());
     for (done, batch) in loader.epoch(0)?.enumerate() {
         let batch = batch?;
-        let logits = tta.logits(model, &batch.images)?;
-        loss.add(scalar(&cross_entropy(&logits, &batch.targets)?)?);
+        let told = |error: Error| told_of_memory(error, batch.len());
+        let logits = tta.logits(model, &batch.images).map_err(told)?;
+        let read = || scalar(&cross_entropy(&logits, &batch.targets)?);
+        loss.add(read().map_err(told)?);
         let targets = batch.targets.to_device(&Device::Cpu)?.to_vec1::<u32>()?;
         confusion.add(&argmax(&logits)?, &targets);
         all.add(&logits, &targets, &batch.indices)?;

@@ -58,6 +58,8 @@ impl TrainPass<'_> {
     }
 }
 
+#[cfg(any(feature = "cuda", test))]
+mod key;
 #[cfg(feature = "cuda")]
 mod recorder;
 #[cfg(feature = "cuda")]
@@ -81,5 +83,29 @@ impl Recorder {
     /// Whether passes are replayed.
     pub fn is_recorded(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use candle_core::{DType, Device};
+    use kestrel_models::{Cnn, CnnConfig};
+
+    use super::*;
+    use crate::loss::{CrossEntropyLoss, FocalLoss};
+
+    /// A replay runs no code of model and loss, so they are asked, and are not recorded where they do not say.
+    #[test]
+    fn what_can_be_recorded_says_so() {
+        let config = CnnConfig {
+            width: 2,
+            ..CnnConfig::new(3)
+        };
+        let cnn = Cnn::new(config, 0, DType::F32, &Device::Cpu).unwrap();
+        assert!(cnn.can_be_recorded() && Arc::new(cnn).can_be_recorded());
+        assert!(CrossEntropyLoss::default().can_be_recorded());
+        assert!(!FocalLoss::new(2.0, None).unwrap().can_be_recorded());
     }
 }

@@ -39,7 +39,8 @@ impl Accumulator {
             self.mean = Some(grads);
             return Ok(());
         };
-        // A batch of no weight, as where all its classes weigh 0, has nothing to say.
+        // A batch of no weight has nothing to say, nor have two of them anything else than one. A loss that is NaN over nothing, as
+        // cross-entropy where all classes weigh 0, has ended the run before this.
         let share = if self.weight > 0.0 { weight / self.weight } else { 0.0 };
         for (_, var) in params {
             match (mean.get(var), grads.remove(var)) {
@@ -58,5 +59,39 @@ impl Accumulator {
     /// The mean, after which the accumulator is empty.
     pub(crate) fn take(&mut self) -> Option<GradStore> {
         std::mem::take(self).mean
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor, Var};
+
+    use super::*;
+
+    /// The mean of gradients with these weights.
+    fn mean(parts: &[(f32, f64)]) -> f32 {
+        let var = Var::new(0f32, &Device::Cpu).unwrap();
+        let params = vec![("a".to_owned(), var.clone())];
+        let mut accumulator = Accumulator::default();
+        for (i, (grad, weight)) in parts.iter().enumerate() {
+            let mut grads = GradStore::default();
+            grads.insert(&var, Tensor::new(*grad, &Device::Cpu).unwrap());
+            accumulator.add(grads, *weight, &params, i + 1 < parts.len()).unwrap();
+        }
+        let mean = accumulator.take().unwrap();
+        mean.get(&var).unwrap().to_scalar().unwrap()
+    }
+
+    #[test]
+    fn a_batch_of_no_weight_contributes_nothing() {
+        assert_eq!(mean(&[(1.0, 1.0), (4.0, 2.0)]), 3.0);
+        for parts in [
+            [(9.0, 0.0), (1.0, 1.0), (4.0, 2.0)],
+            [(1.0, 1.0), (9.0, 0.0), (4.0, 2.0)],
+            [(1.0, 1.0), (4.0, 2.0), (9.0, 0.0)],
+        ] {
+            assert_eq!(mean(&parts), 3.0, "{parts:?}");
+        }
+        assert_eq!(mean(&[(0.0, 0.0), (0.0, 0.0)]), 0.0);
     }
 }

@@ -22,6 +22,7 @@ pub mod lr_finder;
 pub mod lr_scheduler;
 pub mod metrics;
 mod non_finite;
+mod number;
 pub mod optim;
 mod picture;
 pub mod predictor;

@@ -42,23 +42,41 @@ pub struct LrPoint {
 pub struct LrCurve {
     /// The steps, by rising rate.
     pub points: Vec<LrPoint>,
-    /// The rate at which the smoothed loss falls most steeply over the rate's logarithm, if it falls at all.
+    /// The rate at which the smoothed loss falls most steeply over the rate's logarithm, if it falls at all: in the middle of the
+    /// window, a tenth of the points wide, whose straight line falls most. The first tenth of the points is left out.
     pub suggestion: Option<f64>,
 }
 
 /// Share of the loss so far in the smoothed loss.
 const SMOOTHING: f64 = 0.9;
 
+/// The losses so far, smoothed.
+#[derive(Clone, Copy, Default)]
+struct Smoothed {
+    average: f64,
+    losses: i32,
+}
+
+impl Smoothed {
+    /// Adds a loss, and gives the average without the share of the 0 that it began with.
+    fn add(&mut self, loss: f64) -> f64 {
+        self.average = SMOOTHING * self.average + (1.0 - SMOOTHING) * loss;
+        self.losses += 1;
+        self.average / (1.0 - SMOOTHING.powi(self.losses))
+    }
+}
+
 /// Trains while the learning rate rises exponentially, and gives the model and the optimiser their state back.
 ///
-/// The precision is the trainer's. All parameter groups get the same rate. The scheduler, the average of the weights and gradient accumulation have no
-/// part in it.
+/// The precision and the clipping of gradients are the trainer's. All parameter groups get the same rate. The scheduler, the average
+/// of the weights and gradient accumulation have no part in it.
 ///
 /// # Errors
-/// [`Error::InvalidConfig`], or what training gives. A loss that is not finite ends the test and is no error.
+/// [`Error::InvalidConfig`], or what training gives. A loss or a gradient that is not finite ends the test and is no error.
 ///
 /// # Source
-/// Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3.
+/// Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3. That the beginning is left out is fastai's
+/// `plot_lr_find`.
 pub fn find_lr(trainer: &mut Trainer, loader: &dyn BatchSource, config: &LrFinderConfig) -> Result<LrCurve> {
     check(config)?;
     if loader.num_batches() == 0 {
@@ -102,7 +120,8 @@ fn check(config: &LrFinderConfig) -> Result<()> {
 fn sweep(trainer: &mut Trainer, loader: &dyn BatchSource, config: &LrFinderConfig) -> Result<Vec<LrPoint>> {
     let ratio = config.end_lr / config.start_lr;
     let mut points: Vec<LrPoint> = Vec::with_capacity(config.num_steps);
-    let (mut average, mut lowest) = (0.0, f64::INFINITY);
+    let (mut smoothed, mut lowest) = (Smoothed::default(), f64::INFINITY);
+    let params = trainer.optimizer().params();
     let mut epoch = 0;
     let mut batches = loader.epoch(epoch)?;
     for step in 0..config.num_steps {
@@ -118,24 +137,21 @@ fn sweep(trainer: &mut Trainer, loader: &dyn BatchSource, config: &LrFinderConfi
             Err(Error::NonFinite(_)) => break,
             other => other?,
         };
-        average = SMOOTHING * average + (1.0 - SMOOTHING) * loss;
-        // The first averages lean to the 0 that they began with.
-        let loss = average / (1.0 - SMOOTHING.powi(step as i32 + 1));
+        let loss = smoothed.add(loss);
         lowest = loss.min(lowest);
         points.push(LrPoint { lr, loss });
         if loss > config.diverged * lowest {
             break;
         }
-        if trainer.grad_scaler().is_some() {
-            let params = trainer.optimizer().params();
-            if !trainer.unscale(&mut grads, &params)?.is_finite() {
-                if trainer.grad_scaler().is_some_and(GradScaler::is_lost) {
-                    break;
-                }
-                // Skipped, as a run would.
-                continue;
+        let norm = trainer.unscale(&mut grads, &params)?;
+        if !norm.is_finite() {
+            if trainer.grad_scaler().is_none_or(GradScaler::is_lost) {
+                break;
             }
+            // Skipped, as a run would.
+            continue;
         }
+        trainer.grad_clip().apply(&mut grads, &params, norm)?;
         let (_, optimizer) = trainer.model_and_optimizer();
         optimizer.set_lr(lr);
         optimizer.step(&grads)?;
@@ -143,23 +159,43 @@ fn sweep(trainer: &mut Trainer, loader: &dyn BatchSource, config: &LrFinderConfi
     Ok(points)
 }
 
-/// The rate of the steepest fall before the lowest loss, by differences over two steps.
+/// The rate of the steepest fall before the lowest loss.
+///
+/// The first points are averages of few losses, and jump as these do; so they are left out. What noise there is after them is
+/// evened out by taking the slope of a line through a window.
 fn steepest(points: &[LrPoint]) -> Option<f64> {
-    let lowest = points
-        .iter()
-        .enumerate()
-        .min_by(|a, b| a.1.loss.total_cmp(&b.1.loss))?
-        .0;
+    let tenth = points.len() / 10;
+    let points = &points[tenth..];
+    let losses = points.iter().map(|point| point.loss).enumerate();
+    let lowest = losses.min_by(|a, b| a.1.total_cmp(&b.1))?.0;
+    // Odd, so that there is a point in the middle.
+    let width = tenth.max(3) | 1;
     points[..=lowest]
-        .windows(3)
-        .map(|w| (w[1].lr, (w[2].loss - w[0].loss) / (w[2].lr / w[0].lr).ln()))
+        .windows(width)
+        .map(|window| (window[width / 2].lr, slope(window)))
         .filter(|(_, slope)| *slope < 0.0)
         .min_by(|a, b| a.1.total_cmp(&b.1))
         .map(|(lr, _)| lr)
 }
 
+/// The slope of the line through points by least squares, of the loss over the rate's logarithm.
+fn slope(points: &[LrPoint]) -> f64 {
+    let count = points.len() as f64;
+    let x = points.iter().map(|point| point.lr.ln()).sum::<f64>() / count;
+    let y = points.iter().map(|point| point.loss).sum::<f64>() / count;
+    let (mut products, mut squares) = (0.0, 0.0);
+    for point in points {
+        let aside = point.lr.ln() - x;
+        products += aside * (point.loss - y);
+        squares += aside * aside;
+    }
+    products / squares
+}
+
 #[cfg(test)]
 mod tests {
+    use kestrel_kernels::random::{KeyedRng, Purpose};
+
     use super::*;
 
     fn curve(loss: impl Fn(f64) -> f64) -> Vec<LrPoint> {
@@ -177,5 +213,28 @@ mod tests {
         assert!((0.5e-2..2e-2).contains(&lr), "{lr}");
         assert_eq!(steepest(&curve(|lr| 1.0 + lr)), None);
         assert_eq!(steepest(&[]), None);
+    }
+
+    /// Batches whose losses differ, at rates that do nothing yet; then a fall, and a rise. The first smoothed losses are not
+    /// smooth, and the first of all may be the lowest.
+    #[test]
+    fn a_noisy_beginning_is_not_what_is_suggested() {
+        for seed in 0..200 {
+            let mut rng = KeyedRng::new(seed, Purpose::Init, 0, 0);
+            let mut smoothed = Smoothed::default();
+            let config = LrFinderConfig::default();
+            let decades = (config.end_lr / config.start_lr).log10();
+            let mut points = Vec::new();
+            for step in 0..config.num_steps {
+                let lr = config.start_lr * 10f64.powf(decades * step as f64 / (config.num_steps - 1) as f64);
+                let noise = 0.4 * (f64::from(rng.next_u32()) / f64::from(u32::MAX) - 0.5);
+                let raw = 0.3 + 2.0 / (1.0 + lr / 1e-2) + (lr / 3.0).powi(2) + noise;
+                let loss = smoothed.add(if step == 0 { 0.1 } else { raw });
+                points.push(LrPoint { lr, loss });
+            }
+            // The smoothed loss comes some steps after the raw one.
+            let lr = steepest(&points).unwrap();
+            assert!((2e-3..3e-1).contains(&lr), "seed {seed}: {lr}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use kestrel_kernels::update::squared_norm;
 use serde_json::{Value, json};
 
 use crate::checkpoint::write_atomic;
+use crate::number;
 use crate::optim::NamedVars;
 use crate::{Callback, Error, Result};
 
@@ -47,16 +48,17 @@ impl fmt::Display for NonFinite {
             ..
         } = self;
         let lr = self.lrs.first().copied().unwrap_or_default();
-        let what = if loss.is_finite() {
-            "gradient is not finite"
+        let (what, weights) = if loss.is_finite() {
+            ("gradient is not finite", "")
         } else {
-            "loss is not finite"
+            // As PyTorch's, a mean over images whose classes all weigh 0 is NaN at any rate.
+            ("loss is not finite", "the weights of the classes and ")
         };
         let named = &samples[..samples.len().min(NAMED)];
         write!(
             f,
             "the {what} at epoch {epoch}, step {step}: loss {loss}, gradient norm {grad_norm}, lr {lr:.3e}; the weights were \
-             not changed by this step; lower the learning rate, or look at the samples {named:?}"
+             not changed by this step; lower the learning rate, or look at {weights}the samples {named:?}"
         )?;
         match samples.len() - named.len() {
             0 => Ok(()),
@@ -82,26 +84,21 @@ impl NonFinite {
 
     /// All of it as JSON; numbers that are none are strings.
     pub fn to_json(&self) -> Value {
-        let norms: BTreeMap<&str, Value> = self.norms.iter().map(|(k, v)| (k.as_str(), number(*v))).collect();
+        let norms: BTreeMap<&str, Value> = self
+            .norms
+            .iter()
+            .map(|(k, v)| (k.as_str(), number::to_json(*v)))
+            .collect();
         json!({
             "epoch": self.epoch,
             "step": self.step,
             "steps_made": self.steps_made,
             "lrs": self.lrs,
-            "loss": number(self.loss),
-            "grad_norm": number(self.grad_norm),
+            "loss": number::to_json(self.loss),
+            "grad_norm": number::to_json(self.grad_norm),
             "samples": self.samples,
             "grad_norms": norms,
         })
-    }
-}
-
-/// JSON has no NaN and no infinity.
-fn number(value: f64) -> Value {
-    if value.is_finite() {
-        json!(value)
-    } else {
-        json!(value.to_string())
     }
 }
 

@@ -18,7 +18,7 @@ use crate::weight_average::WeightAverage;
 use crate::{Progress, Recorder, Result};
 
 pub use fit::TrainedEpoch;
-pub(crate) use step::Pass;
+pub(crate) use step::{Pass, told_of_memory};
 
 /// The options of the loop itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,7 @@ impl Trainer {
     #[must_use]
     pub fn with_loss(mut self, loss: Box<dyn Loss>) -> Self {
         self.loss = loss;
+        self.recorder = Mutex::default();
         self
     }
 
@@ -163,6 +164,10 @@ impl Trainer {
     /// The scheduler, if any.
     pub fn scheduler(&self) -> Option<&dyn LrScheduler> {
         self.scheduler.as_deref()
+    }
+
+    pub(crate) fn grad_clip(&self) -> GradClip {
+        self.grad_clip
     }
 
     /// The precision of the model and the loss.

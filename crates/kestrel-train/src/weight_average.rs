@@ -24,8 +24,10 @@ pub enum AverageKind {
 
 /// An average of a model's weights, which is what is validated and saved as the best weights.
 ///
-/// Parameters and buffers are averaged alike (`use_buffers=True`), so batch norm needs no further pass over the data. The
-/// first update copies the model.
+/// Parameters and buffers are averaged alike, batch norm's running statistics among them, as
+/// `torch.optim.swa_utils.AveragedModel(use_buffers=True)` does. These are not the statistics of the averaged weights:
+/// `torch.optim.swa_utils.update_bn`, which measures those in a further pass over the data, is not run. The first update copies
+/// the model.
 ///
 /// # Source
 /// `torch.optim.swa_utils.AveragedModel` with `get_ema_multi_avg_fn` or `get_swa_multi_avg_fn`; Izmailov et al. 2018 for

@@ -182,11 +182,14 @@ pub(crate) struct TrainArgs {
     /// from its newest valid checkpoint, or a new run where there is none.
     #[arg(long, value_name = "PATH|auto")]
     pub(crate) resume: Option<PathBuf>,
+    /// With --resume: go on though the program is of another commit than the run was; its numbers may then change.
+    #[arg(long, requires = "resume")]
+    pub(crate) allow_code_change: bool,
     /// Train nothing: raise the learning rate over 100 steps, print the rate at which the loss falls most, draw the curve.
     #[arg(long, conflicts_with = "resume")]
     pub(crate) find_lr: bool,
     /// Where --find-lr draws.
-    #[arg(long, value_name = "FILE", default_value = "lr.png")]
+    #[arg(long, value_name = "FILE", default_value = "lr.png", requires = "find_lr")]
     pub(crate) find_lr_plot: PathBuf,
     #[command(flatten)]
     pub(crate) options: TrainOptions,
@@ -201,15 +204,15 @@ pub(crate) struct EvaluateArgs {
     /// The config.toml of the run, for its eval-transforms; without it, those of the weights, else the reference's.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Which data set; auto takes what the weights were trained on.
+    /// Which data set; auto takes what the weights were trained on, as the config.toml of their run says, or else their classes.
     #[arg(long, value_enum, default_value_t = DatasetName::Auto)]
     pub(crate) dataset: DatasetName,
     /// Where the data set is: see `train --help`.
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
-    /// Where downloads are kept.
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    pub(crate) data_dir: PathBuf,
+    /// Where downloads are kept [default: where the run of the weights has them, else data].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
     /// Which split.
     #[arg(long, value_enum, default_value_t = Split::Test)]
     pub(crate) split: Split,
@@ -239,7 +242,7 @@ pub(crate) struct EvaluateArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) predictions: Option<PathBuf>,
     /// Images in that picture.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "predictions", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) num_images: u64,
     /// Which images: another seed, other images.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -328,6 +331,10 @@ pub(crate) struct ServeArgs {
     /// The address to listen at; another than the loopback lets the network in, without a password.
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub(crate) host: IpAddr,
+    /// The name under which a proxy before this server is reached, such as box.example or box.example:8443: pages from there
+    /// may ask too.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) public_host: Option<String>,
     /// The port; 0 for any that is free.
     #[arg(long, value_name = "N", default_value_t = 7879)]
     pub(crate) port: u16,
@@ -337,7 +344,7 @@ pub(crate) struct ServeArgs {
     /// The largest picture that is decoded, in millions of pixels.
     #[arg(long, value_name = "MP", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=178))]
     pub(crate) max_pixels: u32,
-    /// Requests that are worked on or wait at once; one more is told 503 and may come again.
+    /// Pictures that are worked on or wait at once; one more is told 503 and may come again.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) concurrency: u32,
     /// How long a client may take to send a request, and the server to answer it.
@@ -402,14 +409,14 @@ pub(crate) struct SummaryArgs {
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) stem: Option<StemName>,
     /// CNN: channels of the first block [default: 64].
-    #[arg(long, value_name = "N")]
-    pub(crate) width: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) width: Option<u32>,
     /// Classes [default: 10; 1000 for images of 224 pixels].
-    #[arg(long, value_name = "N")]
-    pub(crate) num_classes: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) num_classes: Option<u32>,
     /// Side of the images in pixels [default: that of the weights; 224 for the stem imagenet, else 32].
-    #[arg(long, value_name = "N")]
-    pub(crate) image_size: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) image_size: Option<u32>,
     /// A table for people, or one JSON object.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub(crate) format: ReportFormat,
@@ -488,7 +495,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) repeats: u64,
     /// Images of a batch of cnn-train and resnet-full; those of the published comparisons if it is not given: 128 and 16.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) batch_size: Option<u64>,
     /// Steps of cnn-train and resnet-full in each measurement, the loss read back after the last.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]

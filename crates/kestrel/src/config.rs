@@ -396,6 +396,20 @@ impl TrainConfig {
         }
         self.check_methods()?;
         self.check_transfer()?;
+        if !(0.0..1.0).contains(&self.dropout) {
+            bail!("dropout is {}, but must be at least 0 and below 1", self.dropout);
+        }
+        let widest = 1 << 14;
+        if self.width > widest {
+            bail!("width is {}, but must be at most {widest}", self.width);
+        }
+        if !self.augment && self.train_transforms.is_some() {
+            bail!("train-transforms are given, and augment = false would pass them over; leave one of both out");
+        }
+        let policy = BadSamplePolicy::default();
+        if self.on_bad_sample == OnBadSample::Error && self.max_bad_fraction != policy.max_bad_fraction {
+            bail!("max-bad-fraction is for on-bad-sample skip; choose that, or leave max-bad-fraction out");
+        }
         if !(0.0..=1.0).contains(&self.max_bad_fraction) {
             bail!(
                 "max-bad-fraction is {}, but must be at least 0 and at most 1",

@@ -12,7 +12,7 @@ use kestrel_data::download::{Options, Progress};
 use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::sampler::{Sampler, WeightedRandomSampler};
 use kestrel_data::transforms::Compose;
-use kestrel_data::{BadSamplePolicy, Dataset, Splits};
+use kestrel_data::{BadSamplePolicy, Dataset, Splits, split};
 
 use crate::config::{DatasetName, SamplerName, TrainConfig};
 use crate::progress;
@@ -25,6 +25,8 @@ pub(crate) struct Source {
     pub(crate) splits: Splits,
     /// Whether it is one whole without splits, of which a run must hold a part back.
     pub(crate) whole: bool,
+    /// Whether this is the sample that the program carries.
+    pub(crate) is_sample: bool,
 }
 
 impl Source {
@@ -33,16 +35,67 @@ impl Source {
             name: name.to_owned(),
             splits: splits.into_dyn(),
             whole: false,
+            is_sample: false,
         }
     }
 
-    /// Whether this is the sample that the program carries.
-    pub(crate) fn is_sample(&self) -> bool {
-        self.name == SAMPLE
+    fn sample() -> kestrel_data::Result<Self> {
+        Ok(Self {
+            is_sample: true,
+            ..Self::new(SAMPLE, sample::load()?)
+        })
     }
 }
 
 const SAMPLE: &str = "fashion-mnist-sample";
+
+/// Images of a run, by what they are for.
+pub(crate) struct Data {
+    pub(crate) train: Arc<dyn Dataset>,
+    pub(crate) val: Arc<dyn Dataset>,
+    pub(crate) test: Arc<dyn Dataset>,
+    /// Whether `val` is `test`.
+    pub(crate) val_is_test: bool,
+}
+
+impl Data {
+    /// Holds back what the configuration asks for, and takes as many training images.
+    pub(crate) fn split(source: &Source, config: &TrainConfig) -> Result<Self> {
+        let mut train = Arc::clone(&source.splits.train);
+        let mut test = Arc::clone(&source.splits.test);
+        let mut val = source.splits.val.as_ref().map_or_else(|| Arc::clone(&test), Arc::clone);
+        let mut val_is_test = source.splits.val.is_none();
+        if config.val_fraction > 0.0 {
+            if source.splits.val.is_some() {
+                bail!(
+                    "the data set has a val split, so val-fraction has nothing to do; leave it out, or remove the folder val"
+                );
+            }
+            let (rest, held_out) = split::split_stratified(&train, config.val_fraction, config.seed)?;
+            train = Arc::new(rest);
+            val = Arc::new(held_out);
+            // Of one whole, the part held back is all that there is to evaluate on.
+            val_is_test = source.whole;
+            if source.whole {
+                test = Arc::clone(&val);
+            }
+        } else if source.whole {
+            bail!(
+                "{} is one whole without a test split; hold a part back with --val-fraction, such as 0.2",
+                source.name
+            );
+        }
+        if let Some(limit) = config.limit {
+            train = Arc::new(split::limit(&train, limit)?);
+        }
+        Ok(Self {
+            train,
+            val,
+            test,
+            val_is_test,
+        })
+    }
+}
 
 /// Where a data set is looked for.
 pub(crate) struct Place<'a> {
@@ -70,7 +123,7 @@ pub(crate) fn open(name: DatasetName, place: &Place<'_>, bars: &MultiProgress) -
             "the sample is part of the program and is not read from {}; leave out --data or --dataset",
             path.display()
         ),
-        (DatasetName::FashionMnistSample, None) => Ok(Source::new(SAMPLE, sample::load()?)),
+        (DatasetName::FashionMnistSample, None) => Ok(Source::sample()?),
         (DatasetName::Auto, Some(path)) => open_path(path, place),
         (DatasetName::Cifar10, Some(path)) => open_as("CIFAR-10", &cifar10::CLASSES, path, place),
         (DatasetName::Cifar100, Some(path)) => open_as("CIFAR-100", &cifar100::CLASSES, path, place),
@@ -89,7 +142,7 @@ pub(crate) fn open(name: DatasetName, place: &Place<'_>, bars: &MultiProgress) -
             // Only a network that does not deliver is made up for; a damaged copy must not pass in silence.
             Err(error) if matches!(error.downcast_ref(), Some(kestrel_data::Error::Download { .. })) => {
                 tracing::warn!("{}", no_cifar(&error));
-                Ok(Source::new(SAMPLE, sample::load()?))
+                Ok(Source::sample()?)
             }
             Err(error) => Err(error),
         },
@@ -143,7 +196,12 @@ fn open_path(path: &Path, place: &Place<'_>) -> Result<Source> {
         path.file_stem()
             .map_or("images".to_owned(), |name| name.to_string_lossy().into_owned())
     };
-    Ok(Source { name, splits, whole })
+    Ok(Source {
+        name,
+        splits,
+        whole,
+        is_sample: false,
+    })
 }
 
 /// Nobody should wait a minute for a network that is not there.
@@ -255,7 +313,11 @@ pub(crate) fn on_device(loader: DataLoader, what: &str, device: &Device) -> Resu
             tracing::info!("The {what} images stay in the host's memory: {reason}");
             Ok(loader.to_device(device))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            // A GPU without room for them, above all; an image that cannot be read is told of where it is loaded.
+            tracing::warn!("The {what} images stay in the host's memory: {error}");
+            Ok(loader.to_device(device))
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn save(folder: &Path, device: &Device, seed: u64) -> Result<()> {
         "host": host(),
         "pid": std::process::id(),
         "started": utc(SystemTime::now()),
-        "command": std::env::args().collect::<Vec<_>>(),
+        "command": std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>(),
         "seed": seed,
     });
     let mut environment = serde_json::to_value(Machine::here())?;

@@ -10,7 +10,7 @@ pub(crate) struct Exit {
 }
 
 impl Exit {
-    /// The arguments are wrong: they name a run that is in use.
+    /// The arguments are wrong, or name a run that is in use.
     pub(crate) const USAGE: u8 = 2;
 
     /// The end that a signal has asked for, as a shell has it: 128 and the signal's number.
@@ -25,6 +25,18 @@ impl Exit {
     pub(crate) fn was_asked_for(&self) -> bool {
         self.code > 128
     }
+}
+
+/// An error of arguments.
+pub(crate) fn usage(error: anyhow::Error) -> anyhow::Error {
+    let message = crate::describe(&error);
+    error
+        .downcast::<Exit>()
+        .unwrap_or(Exit {
+            code: Exit::USAGE,
+            message,
+        })
+        .into()
 }
 
 impl fmt::Display for Exit {

@@ -18,6 +18,7 @@ mod progress;
 mod run_folder;
 mod run_lock;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -26,7 +27,7 @@ use indicatif::MultiProgress;
 
 use kestrel_kernels::memory::CachingAllocator;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, LogFormat};
 use crate::config::TrainOptions;
 use crate::exit::Exit;
 
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => fail(&error, cli.logging.log_format.unwrap_or_default()),
     }
 }
 
@@ -56,7 +57,8 @@ fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
             .config
             .as_deref()
             .map(TrainOptions::from_file)
-            .transpose()?
+            .transpose()
+            .map_err(exit::usage)?
             .unwrap_or_default(),
         _ => TrainOptions::default(),
     };
@@ -64,7 +66,7 @@ fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
     let _logging = logging::init(&file.logging(&cli.logging), bars)?;
     if !matches!(cli.command, Command::Train(_) | Command::FinetuneResnet(_)) {
         // `train` chooses by itself, since a file or the run that it resumes may decide.
-        cli.cpu_features.unwrap_or_default().choose()?;
+        cli.cpu_features.unwrap_or_default().choose().map_err(exit::usage)?;
     }
     match &cli.command {
         Command::Train(args) => commands::train::run(args, &TrainOptions::default(), &file, bars),
@@ -86,18 +88,26 @@ fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
 /// Whoever read our output has seen enough, as `head` does; that is no fault.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+        .downcast_ref::<io::Error>()
+        .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
-    if let Some(exit) = error.downcast_ref::<Exit>() {
-        let word = if exit.was_asked_for() { "" } else { "error: " };
-        eprintln!("{word}{exit}");
-        return ExitCode::from(exit.code);
-    }
-    eprintln!("error: {}", describe(error));
-    ExitCode::FAILURE
+/// Says why the program ends, and gives its exit code.
+fn fail(error: &anyhow::Error, format: LogFormat) -> ExitCode {
+    let exit = error.downcast_ref::<Exit>();
+    let asked_for = exit.is_some_and(Exit::was_asked_for);
+    let message = exit.map_or_else(|| describe(error), ToString::to_string);
+    let line = match format {
+        LogFormat::Text if asked_for => message,
+        LogFormat::Text => format!("error: {message}"),
+        LogFormat::Json => {
+            let level = if asked_for { "INFO" } else { "ERROR" };
+            serde_json::json!({"level": level, "message": message, "target": env!("CARGO_PKG_NAME")}).to_string()
+        }
+    };
+    // Where nobody can read it any more, the exit code still says what has happened.
+    let _ = writeln!(io::stderr(), "{line}");
+    exit.map_or(ExitCode::FAILURE, |exit| ExitCode::from(exit.code))
 }
 
 /// An error and its causes, each once: many an error's text has its cause's in it.

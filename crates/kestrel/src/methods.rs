@@ -78,7 +78,7 @@ impl TrainConfig {
         use SchedulerName::{Constant, Cosine, CosineRestarts, MultiStep, OneCycle, Plateau, Step};
         let optimizer = |name| self.optimizer == name;
         let scheduler = |names: &[SchedulerName]| names.contains(&self.scheduler);
-        let methods: [(&[&str], &str, bool); 16] = [
+        let methods: [(&[&str], &str, bool); 21] = [
             (
                 &["nesterov", "dampening"],
                 "optimizer sgd",
@@ -90,11 +90,36 @@ impl TrainConfig {
                 optimizer(OptimizerName::RmsProp),
             ),
             (&["muon-lr"], "optimizer muon", optimizer(OptimizerName::Muon)),
+            (
+                &["beta1", "beta2"],
+                "optimizer adam, adamw, lion or muon",
+                !optimizer(OptimizerName::Sgd) && !optimizer(OptimizerName::RmsProp),
+            ),
+            (
+                &["eps"],
+                "optimizer adam, adamw, rmsprop or muon",
+                !optimizer(OptimizerName::Sgd) && !optimizer(OptimizerName::Lion),
+            ),
+            (
+                &["momentum"],
+                "optimizer sgd, rmsprop or muon",
+                [OptimizerName::Sgd, OptimizerName::RmsProp, OptimizerName::Muon].contains(&self.optimizer),
+            ),
             (&["lookahead-alpha", "lookahead-power"], "lookahead", self.lookahead > 0),
             (
                 &["norm-bias-lr-factor"],
                 "an optimizer other than muon",
                 !optimizer(OptimizerName::Muon),
+            ),
+            (
+                &["lr-factor"],
+                "scheduler plateau, step or multi-step",
+                scheduler(&[Plateau, Step, MultiStep]),
+            ),
+            (
+                &["min-lr"],
+                "scheduler plateau, cosine or cosine-restarts",
+                scheduler(&[Plateau, Cosine, CosineRestarts]),
             ),
             (&["lr-step-size"], "scheduler step", scheduler(&[Step])),
             (&["milestones"], "scheduler multi-step", scheduler(&[MultiStep])),

@@ -105,14 +105,19 @@ impl RunFolder {
 /// The run that `--resume PATH` means, and where it goes on: PATH is its folder, or one of its checkpoints.
 pub(crate) fn open(path: &Path) -> Result<(RunFolder, Found)> {
     if path.is_dir() {
-        let folder = RunFolder::at(path.to_owned())?;
-        let found = newest_in(&folder)?;
-        let found = found.with_context(|| {
+        let checkpoints = CheckpointFolder::of_run(path);
+        let none = || {
             format!(
                 "there is no checkpoint in {}; name a run's folder, or a file of its checkpoints",
-                CheckpointFolder::of_run(path).path().display()
+                checkpoints.path().display()
             )
-        })?;
+        };
+        // Nothing is left in a folder that is no run's, not even a lock.
+        if checkpoints.list()?.is_empty() {
+            bail!(none());
+        }
+        let folder = RunFolder::at(path.to_owned())?;
+        let found = newest_in(&folder)?.with_context(none)?;
         return Ok((folder, found));
     }
     if !path.is_file() {
@@ -174,6 +179,10 @@ fn saved_last(runs: &Path) -> Result<Option<PathBuf>> {
     let mut last: Option<(SystemTime, PathBuf)> = None;
     for entry in entries {
         let path = entry.with_context(|| format!("cannot list {}", runs.display()))?.path();
+        // Pages that compare runs lie there too.
+        if !path.is_dir() {
+            continue;
+        }
         let checkpoints = CheckpointFolder::of_run(&path).list()?;
         let times = checkpoints
             .iter()
@@ -227,10 +236,19 @@ mod tests {
     }
 
     #[test]
+    fn auto_looks_into_folders_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path().to_owned());
+        std::fs::write(dir.path().join("comparison.html"), "").unwrap();
+        assert!(matches!(newest(&config).unwrap(), (None, None)));
+    }
+
+    #[test]
     fn a_path_without_a_checkpoint_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let error = open(dir.path()).unwrap_err().to_string();
         assert!(error.contains("checkpoints"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "something was left");
         let error = open(&dir.path().join("x.safetensors")).unwrap_err().to_string();
         assert!(error.contains("x.safetensors"), "{error}");
     }

@@ -13,8 +13,11 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{cargo, process};
 
-const USAGE: &str = "usage: cargo xtask [--features cuda,cudnn] test-cuda [-p CRATE]... [FILTER]... \
+const USAGE: &str = "usage: cargo xtask [--features FEATURES] test-cuda [-p CRATE]... [FILTER]... \
                      [--no-run --out DIR [--trainer]]";
+
+/// The features unless told: those that `train` on a GPU is built with. `cuda` alone has convolutions of candle's ops.
+const FEATURES: &str = "cuda,cudnn";
 
 /// The crates that may have such tests.
 const CRATES: &[&str] = &["kestrel-kernels", "kestrel-data", "kestrel-models", "kestrel-train"];
@@ -36,7 +39,7 @@ struct Plan {
 /// Runs the tests, or writes them to a folder.
 pub(crate) fn run(features: Option<&OsStr>, args: &[OsString]) -> Result<ExitCode> {
     let plan = Plan::parse(args)?;
-    let features = features.unwrap_or(OsStr::new("cuda"));
+    let features = features_or_all(features);
     let mut command = cargo::release("test", Some(features));
     for package in &plan.crates {
         command.arg("--package").arg(package);
@@ -48,6 +51,10 @@ pub(crate) fn run(features: Option<&OsStr>, args: &[OsString]) -> Result<ExitCod
     }
     command.args(["--", "--include-ignored"]).args(&plan.filters);
     process::replace(command)
+}
+
+fn features_or_all(asked: Option<&OsStr>) -> &OsStr {
+    asked.unwrap_or(OsStr::new(FEATURES))
 }
 
 impl Plan {
@@ -108,6 +115,12 @@ mod tests {
             (vec!["kestrel-kernels".into()], vec!["pool".into()])
         );
         assert_eq!((plan.out, plan.trainer), (Some("d".into()), true));
+    }
+
+    #[test]
+    fn with_cudnn_unless_told() {
+        assert_eq!(features_or_all(None), "cuda,cudnn");
+        assert_eq!(features_or_all(Some(OsStr::new("cuda"))), "cuda");
     }
 
     #[test]

@@ -92,7 +92,10 @@ impl Tape {
             self.check(x)?;
             let y = crate::cuda::convolve(self, x, weight, bias, config)?;
             return match y.on_gpu() {
-                Some(on_gpu) => crate::cuda::normalize(self, on_gpu, bias, batch_norm, activation),
+                Some(on_gpu) => {
+                    self.check_residual(&y, activation)?;
+                    crate::cuda::normalize(self, on_gpu, bias, batch_norm, activation)
+                }
                 None => self.batch_norm(&y, batch_norm, activation),
             };
         }

@@ -4,8 +4,9 @@
 //! transforms, and batch norm, relu and pooling work on whole vectors of channels. A net that stays in it from the first
 //! convolution to the flattening copies nothing between its ops.
 //!
-//! `f32` on the CPU runs kernels of this module; anything else (other devices, `f64`, shapes that the kernels do not take)
-//! goes through the channels-first op of the same name, with the same numbers.
+//! `f32` on the CPU runs kernels of this module, and on an NVIDIA GPU, with the `cuda` feature, those of `kestrel_kernels::cuda`.
+//! Anything else (other devices, `f64`, shapes that the kernels do not take) goes through the channels-first op of the same name,
+//! with the same numbers.
 
 pub(crate) mod avg_pool2d;
 pub(crate) mod batch_norm;

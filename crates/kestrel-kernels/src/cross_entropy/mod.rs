@@ -26,14 +26,16 @@ pub struct CrossEntropyConfig {
 /// ```
 ///
 /// The targets may be probabilities instead of classes: see [`cross_entropy_with`], which this is with its default
-/// options. Classes are read and checked on the host, whatever the device: an index that the logits do not have is an
-/// error, never a loss of 0.
+/// options. Classes are read and checked on the host: an index that the logits do not have is an error, never a loss of 0. Only
+/// where the logits are `f32` on a GPU and the build has the `cuda` feature the host does not see them: such an index makes loss
+/// and gradient NaN there.
 ///
 /// # Shapes
 /// `logits` `[N, C]`, `targets` `[N]` of `u32`, or `[N, C]` of the logits' element type; the result is a scalar.
 ///
 /// # Errors
-/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::TargetOutOfRange`], [`Error::EmptyBatch`].
+/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::TargetOutOfRange`] (but on a GPU, as above),
+/// [`Error::EmptyBatch`].
 ///
 /// # Source
 /// `torch.nn.functional.cross_entropy(reduction="mean")`; proved by `tests/golden/cross_entropy.safetensors`.
@@ -57,8 +59,8 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
 /// `logits` `[N, C]`, `targets` `[N]` of `u32`, or `[N, C]` of the logits' element type; the result is a scalar.
 ///
 /// # Errors
-/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::TargetOutOfRange`], [`Error::EmptyBatch`],
-/// [`Error::InvalidArgument`] for a label smoothing outside of `[0, 1]`.
+/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::TargetOutOfRange`] (but on a GPU, as for [`cross_entropy`]),
+/// [`Error::EmptyBatch`], [`Error::InvalidArgument`] for a label smoothing outside of `[0, 1]`.
 ///
 /// # Source
 /// `torch.nn.functional.cross_entropy(weight=..., label_smoothing=..., reduction="mean")`; proved by

@@ -1,7 +1,6 @@
 //! What is kept for each device: its kernels, scratch memory, and cuDNN's handle.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaSlice, CudaStream, DevicePtr, sys};
@@ -54,20 +53,6 @@ fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
     driver(set.result())
 }
 
-/// Whether `f32` convolutions may round their factors to TF32 (10 bits of mantissa) and so run on tensor cores.
-static TF32: AtomicBool = AtomicBool::new(false);
-
-/// Lets `f32` convolutions round their factors to TF32, as `torch.backends.cudnn.allow_tf32`; off unless this is called. For the
-/// whole process; convolutions that have run keep what they were planned with.
-pub fn allow_tf32(allow: bool) {
-    TF32.store(allow, Ordering::Relaxed);
-}
-
-/// Whether TF32 is allowed.
-pub(super) fn tf32() -> bool {
-    TF32.load(Ordering::Relaxed)
-}
-
 /// A device as the ops of this module use it.
 pub(crate) struct Context {
     pub(super) device: CudaDevice,
@@ -77,7 +62,8 @@ pub(crate) struct Context {
     functions: Mutex<HashMap<String, CudaFunction>>,
     /// Zeros between launches.
     counters: CudaSlice<u32>,
-    workspace: Mutex<Option<CudaSlice<u8>>>,
+    /// Shared with the graphs whose launches have its address.
+    workspace: Mutex<Option<Arc<CudaSlice<u8>>>>,
     #[cfg(feature = "cudnn")]
     pub(super) cudnn: super::cudnn::Cudnn,
 }
@@ -133,24 +119,40 @@ impl Context {
         Ok(self.counters.device_ptr(&self.stream).0)
     }
 
-    /// Scratch memory of at least `bytes`, held until the launch that uses it is in the stream: then it is the next caller's.
+    /// Scratch memory of at least `bytes`, held until the launch that uses it is in the stream: then it is the next caller's. It
+    /// only grows, and not within a recording: what a recording allocates is the graph's, and no launch outside of it may use it.
     pub(super) fn workspace(&self, bytes: usize) -> Result<Workspace<'_>> {
         let mut slice = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         if slice.as_ref().is_none_or(|slice| slice.len() < bytes) {
-            // The old one is freed in the stream's order, after what still uses it.
+            if self.is_recording()? {
+                candle_core::bail!("a recording takes {bytes} bytes of scratch memory, more than there were before it");
+            }
+            // The old one is freed in the stream's order, after what still uses it, or with the last graph that does.
             *slice = None;
             // SAFETY: it is written before it is read.
-            *slice = Some(unsafe { self.device.alloc::<u8>(bytes.max(1 << 20)) }?);
+            let larger = unsafe { self.device.alloc::<u8>(bytes.max(1 << 20)) }?;
+            *slice = Some(Arc::new(larger));
         }
         let address = slice.as_ref().map_or(0, |slice| slice.device_ptr(&self.stream).0);
         Ok(Workspace { address, _slice: slice })
+    }
+
+    /// The scratch memory that there is, for whoever must keep it from being freed.
+    pub(super) fn kept_workspace(&self) -> Option<Arc<CudaSlice<u8>>> {
+        self.workspace.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the stream takes launches down instead of running them.
+    fn is_recording(&self) -> Result<bool> {
+        let status = driver(self.stream.capture_status())?;
+        Ok(status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
     }
 }
 
 /// Scratch memory; nobody else has it, and it is not freed, as long as this lives.
 pub(super) struct Workspace<'a> {
     pub(super) address: u64,
-    _slice: MutexGuard<'a, Option<CudaSlice<u8>>>,
+    _slice: MutexGuard<'a, Option<Arc<CudaSlice<u8>>>>,
 }
 
 /// A file of kernels.

@@ -9,7 +9,6 @@ use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use candle_core::{DType, Error, Result};
 
 use super::Context;
-use super::context::tf32;
 
 /// Algorithms that cuDNN is asked for.
 const ASKED: usize = 10;
@@ -154,7 +153,8 @@ impl Plan {
             got => candle_core::bail!("cuDNN convolves f32, bf16 and f16, not {got:?}"),
         };
         let math = match problem.dtype {
-            DType::F32 if !tf32() => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+            // Not TF32's 10 bits of mantissa.
+            DType::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
             _ => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
         };
         let ints = |dims: [usize; 4]| dims.map(|dim| dim as c_int);

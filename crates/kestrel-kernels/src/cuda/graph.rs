@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaSlice, DevicePtr, sys};
-use candle_core::{Device, Result, Tensor};
+use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaSlice, CudaStream, DevicePtr, sys};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::Context;
 use super::context::Source;
@@ -28,9 +28,11 @@ pub(super) fn recorded_step() -> u64 {
 /// tensor it makes is gone when it returns. Numbers that the host works out are those of the recording, except the step of
 /// [dropout's key](crate::DropoutKey), which each replay is given.
 pub struct Graph {
-    context: Arc<Context>,
     graph: Mutex<Recorded>,
     step: CudaSlice<u64>,
+    /// The launches have its address, so it lives as long as they do, also where the context has come to a larger one.
+    _workspace: Option<Arc<CudaSlice<u8>>>,
+    context: Arc<Context>,
 }
 
 struct Recorded(CudaGraph);
@@ -55,7 +57,7 @@ impl Graph {
     /// cannot be recorded. Nor can what waits for the device, as reading a number back.
     ///
     /// # Errors
-    /// Those of `f`, and the driver's for what cannot be recorded.
+    /// Those of `f`, and the driver's for what cannot be recorded; launches run again then, as after a recording.
     pub fn record(device: &Device, f: impl FnOnce() -> crate::Result<()>) -> crate::Result<Self> {
         /// Sets the address back, also where `f` panics.
         struct Restore(u64);
@@ -66,22 +68,24 @@ impl Graph {
         }
         let context = Context::of(device)?;
         let step = context.device.alloc_zeros::<u64>(1)?;
-        let stream = Arc::clone(&context.stream);
-        let restore = Restore(STEP.replace(step.device_ptr(&stream).0));
+        load_kernels(&context, &step)?;
+        let restore = Restore(STEP.replace(step.device_ptr(&context.stream).0));
         // What candle uploaded for these launches is used again.
         let uploads = context.device.enable_cuda_graph_htod_cache();
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        driver(stream.begin_capture(mode))?;
+        let capture = Capture::begin(&context.stream)?;
+        // From here on it is not exchanged.
+        let workspace = context.kept_workspace();
         let done = f();
-        let graph = driver(stream.end_capture(sys::CUgraphInstantiate_flags(0)));
+        let graph = capture.end();
         drop(uploads);
         drop(restore);
         done?;
         match graph? {
             Some(graph) => Ok(Self {
-                context,
                 graph: Mutex::new(Recorded(graph)),
                 step,
+                _workspace: workspace,
+                context,
             }),
             None => Err(candle_core::Error::Msg("a recording that cannot be replayed".to_owned()).into()),
         }
@@ -93,14 +97,72 @@ impl Graph {
     /// The driver's.
     pub fn replay(&self, step: u64) -> Result<()> {
         let graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner);
-        let to = self.step.device_ptr(&self.context.stream).0;
-        let args = [Arg::U64(step), Arg::Pointer(to)];
-        // SAFETY: the kernel writes one number, to where there is room for one.
-        unsafe {
-            self.context
-                .launch(Source::Update, "set_step", Grid::one_each(1), &args)
-        }?;
+        set_step(&self.context, &self.step, step)?;
         driver(graph.0.launch())
+    }
+}
+
+/// Puts a step's number to where recorded launches find it.
+fn set_step(context: &Context, to: &CudaSlice<u64>, step: u64) -> Result<()> {
+    let args = [Arg::U64(step), Arg::Pointer(to.device_ptr(&context.stream).0)];
+    // SAFETY: the kernel writes one number, to where there is room for one.
+    unsafe { context.launch(Source::Update, "set_step", Grid::one_each(1), &args) }
+}
+
+/// Launches what a recording and its replays launch besides what was prepared: a kernel is loaded at its first launch, and the
+/// driver loads none while it records.
+fn load_kernels(context: &Context, step: &CudaSlice<u64>) -> crate::Result<()> {
+    set_step(context, step, 0)?;
+    let device = Device::Cuda(context.device.clone());
+    let [from, to] = [(); 2].map(|()| Tensor::zeros(1, DType::F32, &device));
+    copy_all(&[(&from?, &to?)])
+}
+
+/// A stream that takes launches down instead of running them, until this is ended or dropped.
+struct Capture<'a> {
+    stream: &'a Arc<CudaStream>,
+    ended: bool,
+}
+
+impl<'a> Capture<'a> {
+    fn begin(stream: &'a Arc<CudaStream>) -> Result<Self> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        driver(stream.begin_capture(mode))?;
+        Ok(Self { stream, ended: false })
+    }
+
+    /// What was taken down.
+    fn end(mut self) -> Result<Option<CudaGraph>> {
+        let ended = self.ask_driver();
+        self.ended = ended.is_ok();
+        ended
+    }
+
+    fn ask_driver(&self) -> Result<Option<CudaGraph>> {
+        self.forget_error();
+        driver(self.stream.end_capture(sys::CUgraphInstantiate_flags(0)))
+    }
+
+    /// cudarc keeps an error that it could not return, as of freeing memory, and returns it from its next call, which then does
+    /// not reach the driver. After what cannot be recorded there is one.
+    fn forget_error(&self) {
+        let _ = self.stream.context().check_err();
+    }
+}
+
+impl Drop for Capture<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        // Nothing was ended where a panic came between, or another thread's error; all else leaves the stream as it was before.
+        self.forget_error();
+        let ended = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        if self.stream.capture_status().ok() != Some(ended) {
+            // There is nothing to be done about a second failure.
+            let _ = self.ask_driver();
+        }
+        self.forget_error();
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod losses;
 mod ops;
+mod recordings;
 mod repeats;
 mod support;
 mod updates;

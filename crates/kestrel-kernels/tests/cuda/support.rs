@@ -129,13 +129,18 @@ pub(crate) fn compare(
     buffers: &[Tensor],
     program: &dyn Fn(&mut Tape, &Value, &Setting) -> Result<Value>,
 ) -> Result<()> {
-    compare_within([2e-5, 2e-2, 3e-3], &[], name, x, params, buffers, program)
+    compare_within(&BOUNDS, &[], name, x, params, buffers, program)
 }
 
-/// Holds a program on the GPU to the same on the CPU, within bounds in `f32`, `bf16` and `f16`. `noise`: results that are 0 but
-/// for rounding.
+/// Bounds of what a few roundings of factors and results explain, each of half the last bit: 2^-9 of a number in `bf16`, 2^-12 in
+/// `f16`; in `f32` they are of sums in another order.
+pub(crate) const BOUNDS: [(Precision, f64); 3] =
+    [(Precision::F32, 2e-5), (Precision::Bf16, 2e-2), (Precision::F16, 3e-3)];
+
+/// Holds a program on the GPU to the same on the CPU, within bounds in some precisions. The input is rounded first, so that both
+/// begin with the same numbers. `noise`: results that are 0 but for rounding.
 pub(crate) fn compare_within(
-    bounds: [f64; 3],
+    bounds: &[(Precision, f64)],
     noise: &[usize],
     name: &str,
     x: &Tensor,
@@ -145,10 +150,8 @@ pub(crate) fn compare_within(
 ) -> Result<()> {
     let Some(device) = device() else { return Ok(()) };
     let mut faults = Vec::new();
-    for (precision, bound) in [Precision::F32, Precision::Bf16, Precision::F16]
-        .into_iter()
-        .zip(bounds)
-    {
+    for &(precision, bound) in bounds {
+        let x = &x.to_dtype(precision.dtype())?.to_dtype(DType::F32)?;
         for through in [false, true] {
             let on = |device: &Device| -> Result<Vec<Tensor>> {
                 let setting = Setting::on(device, x, params, buffers)?;
@@ -176,6 +179,13 @@ pub(crate) fn compare_within(
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     Ok(())
+}
+
+/// The weight of a 1x1 convolution that changes nothing: under autocast its result is the input in the precision's type.
+pub(crate) fn identity_of(c: usize) -> Tensor {
+    Tensor::eye(c, DType::F32, &Device::Cpu)
+        .and_then(|eye| eye.reshape((c, c, 1, 1)))
+        .unwrap()
 }
 
 /// Parameters and buffers of a batch norm.

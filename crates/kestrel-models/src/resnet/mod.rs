@@ -238,4 +238,8 @@ impl Model for ResNet {
         graph.linear("fc", x);
         Some(graph)
     }
+
+    fn can_be_recorded(&self) -> bool {
+        true
+    }
 }

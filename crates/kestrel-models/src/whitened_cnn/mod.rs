@@ -319,6 +319,10 @@ impl Model for WhitenedCnn {
     fn num_classes(&self) -> usize {
         self.config.num_classes
     }
+
+    fn can_be_recorded(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

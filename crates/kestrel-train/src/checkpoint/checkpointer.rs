@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use candle_core::Device;
 use kestrel_models::StateDict;
 use kestrel_models::weights::ModelInfo;
 
 use super::disk::{Disk, LocalDisk};
 use super::{Checkpoint, CheckpointFolder, Weights};
 use crate::callback::EpochTiming;
+use crate::progress::Position;
 use crate::{Callback, Control, EpochReport, Error, Progress, Result, StepReport, Trainer};
 
 /// The weights of the epoch with the best validation accuracy, in a run's folder.
@@ -29,8 +31,8 @@ pub enum Every {
 /// stopped, and within an epoch as often as asked for.
 ///
 /// The state is copied between two steps; it is hashed and written on a thread of its own, one file at a time and in order.
-/// What goes wrong there ends the run at the next save, or at the end of the fit. A state in which a number is not finite is
-/// not saved.
+/// What goes wrong there ends the run at the next save, or at the end of the fit; that state is written all the same, for what
+/// failed before may not fail again. A state in which a number is not finite is not saved.
 pub struct Checkpointer {
     folder: PathBuf,
     info: ModelInfo,
@@ -40,14 +42,43 @@ pub struct Checkpointer {
     disk: Arc<dyn Disk>,
     logs: Vec<PathBuf>,
     saved: Option<Saved>,
+    /// The best weights, until they are known to be on the disk.
+    best: Option<Arc<Best>>,
     writer: Option<JoinHandle<Result<()>>>,
 }
 
 /// What the last checkpoint holds.
 struct Saved {
     at: Instant,
+    place: Place,
+    /// Whether that is not known to have failed.
+    is_written: bool,
+}
+
+/// What tells the states of one run apart. Its losses are left out: one that is NaN is not even equal to itself.
+#[derive(Clone, Copy, PartialEq)]
+struct Place {
+    epoch: usize,
     step: u64,
-    progress: Progress,
+    samples_seen: u64,
+    position: Option<Position>,
+}
+
+impl Place {
+    fn of(progress: &Progress) -> Self {
+        Self {
+            epoch: progress.epoch,
+            step: progress.step,
+            samples_seen: progress.samples_seen,
+            position: progress.position,
+        }
+    }
+}
+
+/// The weights of the best epoch, on the host.
+struct Best {
+    weights: StateDict,
+    info: ModelInfo,
 }
 
 impl Checkpointer {
@@ -62,6 +93,7 @@ impl Checkpointer {
             disk: Arc::new(LocalDisk),
             logs: Vec::new(),
             saved: None,
+            best: None,
             writer: None,
         }
     }
@@ -94,35 +126,57 @@ impl Checkpointer {
         self
     }
 
-    /// Saves the trainer's state, which is one between two steps; nothing where it is saved already.
+    /// Saves the trainer's state, which is one between two steps; nothing where it is saved already. Where the save before this
+    /// one failed, its error is given once this one is under way.
     fn save(&mut self, trainer: &Trainer, improved: bool) -> Result<()> {
-        let progress = trainer.progress();
-        if !improved && self.saved.as_ref().is_some_and(|saved| saved.progress == *progress) {
+        let place = Place::of(trainer.progress());
+        if !improved
+            && self
+                .saved
+                .as_ref()
+                .is_some_and(|saved| saved.is_written && saved.place == place)
+        {
             return Ok(());
         }
         let span = tracing::debug_span!("checkpoint");
         let _guard = span.enter();
-        self.join()?;
+        let earlier = self.join();
+        first(earlier, self.write(trainer, improved))
+    }
+
+    /// Copies the trainer's state, and begins to write it.
+    fn write(&mut self, trainer: &Trainer, improved: bool) -> Result<()> {
+        let progress = trainer.progress();
         let info = ModelInfo {
             // Of the last validation; none before the first.
             temperature: progress.history.last().and_then(|epoch| epoch.temperature),
             ..self.info.clone()
         };
+        if improved {
+            // To the host on this thread, as the checkpoint's tensors: on a GPU another thread's reads would be in the midst of
+            // the passes that this one launches or records.
+            let on_host = |(name, tensor): (String, candle_core::Tensor)| Ok((name, tensor.to_device(&Device::Cpu)?));
+            let weights = trainer.validated_weights()?.into_iter().map(on_host);
+            self.best = Some(Arc::new(Best {
+                weights: weights.collect::<Result<_>>()?,
+                info: info.clone(),
+            }));
+        }
         let job = Job {
-            best: improved.then(|| trainer.validated_weights()).transpose()?,
+            // Also those of an epoch before, whose save failed.
+            best: self.best.clone(),
             checkpoint: Checkpoint::capture(trainer, &info, &self.config)?,
             folder: self.folder.clone(),
             step: progress.step,
             best_step: progress.best_step,
             keep_last: self.keep_last,
-            info,
             logs: self.logs.clone(),
             disk: Arc::clone(&self.disk),
         };
         self.saved = Some(Saved {
             at: Instant::now(),
-            step: progress.step,
-            progress: progress.clone(),
+            place: Place::of(progress),
+            is_written: true,
         });
         let writer = std::thread::Builder::new()
             .name("checkpoint".to_owned())
@@ -136,14 +190,21 @@ impl Checkpointer {
 
     /// Waits for the file that is being written.
     fn join(&mut self) -> Result<()> {
-        match self.writer.take().map(JoinHandle::join) {
-            None => Ok(()),
+        let result = match self.writer.take().map(JoinHandle::join) {
+            None => return Ok(()),
             Some(Ok(result)) => result,
             Some(Err(_)) => Err(Error::Write {
                 path: self.folder.clone(),
                 source: std::io::Error::other("the thread that writes checkpoints panicked"),
             }),
+        };
+        if result.is_ok() {
+            self.best = None;
+        } else if let Some(saved) = &mut self.saved {
+            // Nothing of that state may be on the disk.
+            saved.is_written = false;
         }
+        result
     }
 
     fn is_due(&self, step: u64) -> bool {
@@ -152,8 +213,8 @@ impl Checkpointer {
         };
         match self.every {
             None => false,
-            Some(Every::Steps(steps)) => step > saved.step && step.is_multiple_of(steps.max(1)),
-            Some(Every::Time(time)) => step > saved.step && saved.at.elapsed() >= time,
+            Some(Every::Steps(steps)) => step > saved.place.step && step.is_multiple_of(steps.max(1)),
+            Some(Every::Time(time)) => step > saved.place.step && saved.at.elapsed() >= time,
         }
     }
 }
@@ -165,8 +226,8 @@ impl Callback for Checkpointer {
         if self.saved.is_none() {
             self.saved = Some(Saved {
                 at: Instant::now(),
-                step: trainer.progress().step,
-                progress: trainer.progress().clone(),
+                place: Place::of(trainer.progress()),
+                is_written: true,
             });
         }
         Ok(Control::Continue)
@@ -189,8 +250,10 @@ impl Callback for Checkpointer {
     }
 
     fn on_fit_end(&mut self, trainer: &Trainer) -> Result<()> {
-        self.save(trainer, false)?;
-        self.join()
+        // Waited for before it is asked whether this state is saved already: if that failed, it is tried once more.
+        let earlier = self.join();
+        let saved = self.save(trainer, false);
+        first(first(earlier, saved), self.join())
     }
 
     fn on_error(&mut self, _: &Error) {
@@ -201,15 +264,25 @@ impl Callback for Checkpointer {
     }
 }
 
+/// The first of two errors, and the other to the log.
+fn first(earlier: Result<()>, later: Result<()>) -> Result<()> {
+    match (earlier, later) {
+        (Err(earlier), Err(later)) => {
+            tracing::warn!("{later}");
+            Err(earlier)
+        }
+        (earlier, later) => earlier.and(later),
+    }
+}
+
 /// A checkpoint on its way to the disk.
 struct Job {
-    best: Option<StateDict>,
+    best: Option<Arc<Best>>,
     checkpoint: Checkpoint,
     folder: PathBuf,
     step: u64,
     best_step: Option<u64>,
     keep_last: usize,
-    info: ModelInfo,
     logs: Vec<PathBuf>,
     disk: Arc<dyn Disk>,
 }
@@ -229,7 +302,7 @@ impl Job {
         // The weights come first: a checkpoint that says "best" must never be older than the best file.
         if let Some(best) = &self.best {
             let path = self.folder.join(BEST_FILE);
-            Weights::save_on(disk, best, &self.info, &path)?;
+            Weights::save_on(disk, &best.weights, &best.info, &path)?;
             tracing::debug!(path = %path.display(), "Best model saved");
         }
         self.checkpoint.save_on(disk, &path)?;

@@ -1,9 +1,11 @@
 //! The checkpoints of a run: their names by step, which one is the newest that is valid, which are kept.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::disk::Disk;
+use super::atomic_file::folder_of;
+use super::disk::{Disk, LocalDisk};
 use super::{Checkpoint, remove_scratch_files};
 use crate::{Error, Result};
 
@@ -49,22 +51,34 @@ impl CheckpointFolder {
         self.0.join(format!("{PREFIX}{step:08}{SUFFIX}"))
     }
 
-    /// Makes the folder, or removes the scratch files from it where it is there.
+    /// Makes the folder, so that its name and that of the run's folder survive a power loss, or removes the scratch files from it
+    /// where it is there.
     ///
     /// # Errors
     /// [`Error::Write`] where it cannot be made, and those of [`remove_scratch_files`].
     pub fn prepare(&self) -> Result<()> {
-        fs::create_dir_all(&self.0).map_err(|source| Error::Write {
+        let failed = |source| Error::Write {
             path: self.0.clone(),
             source,
-        })?;
+        };
+        let is_new = !self.0.is_dir();
+        fs::create_dir_all(&self.0).map_err(failed)?;
+        if is_new {
+            let run = folder_of(&self.0);
+            LocalDisk.sync_folder(run).map_err(failed)?;
+            match LocalDisk.sync_folder(folder_of(run)) {
+                // One may make folders in a folder that one may not read.
+                Err(e) if e.kind() == ErrorKind::PermissionDenied => {}
+                result => result.map_err(failed)?,
+            }
+        }
         for path in remove_scratch_files(&self.0)? {
             tracing::debug!("Removed {}, which a killed process had left", path.display());
         }
         Ok(())
     }
 
-    /// The checkpoints by number, the lowest first; none where there is no folder.
+    /// The checkpoints by number, the lowest first; none where there is no folder, or a file in its place or its run's.
     ///
     /// # Errors
     /// [`Error::Read`] where the folder cannot be listed.
@@ -74,7 +88,7 @@ impl CheckpointFolder {
             source,
         };
         let entries = match fs::read_dir(&self.0) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
             entries => entries.map_err(read)?,
         };
         let mut found = Vec::new();
@@ -182,6 +196,16 @@ mod tests {
         ] {
             assert_eq!(number(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_file_in_a_folders_place_has_no_checkpoints() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("comparison.html");
+        fs::write(&file, "").unwrap();
+        assert!(CheckpointFolder::of_run(&file).list().unwrap().is_empty());
+        fs::write(dir.path().join("checkpoints"), "").unwrap();
+        assert!(CheckpointFolder::of_run(dir.path()).list().unwrap().is_empty());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod disk;
 mod folder;
 mod format;
 
+pub(crate) use atomic_file::remove_scratch_files_of_age;
 pub use atomic_file::{remove_scratch_files, write_atomic, write_atomic_on};
 pub use checkpointer::{BEST_FILE, Checkpointer, Every};
 pub use disk::{Disk, LocalDisk, SyncWrite};

@@ -29,6 +29,10 @@ impl Model for Head {
         self.0.classify(features, mode)
     }
 
+    fn can_be_recorded(&self) -> bool {
+        self.0.can_be_recorded()
+    }
+
     fn params(&self) -> &Params {
         self.0.params()
     }

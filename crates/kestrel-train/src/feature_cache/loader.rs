@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use candle_core::{Device, Tensor};
-use kestrel_data::Fingerprint;
+use candle_core::{Device, DeviceLocation, Tensor};
 use kestrel_data::loader::{Batch, DataLoader, LoaderConfig};
 use kestrel_data::sampler::SequentialSampler;
+use kestrel_data::{Fingerprint, OnBadSample};
 use kestrel_kernels::autocast::{Precision, autocast};
+use kestrel_kernels::gpus;
 use kestrel_kernels::simd::Isa;
 use kestrel_models::weights::serialise;
 use kestrel_models::{Mode, Model, Params};
@@ -18,7 +19,11 @@ use serde_json::json;
 use super::FeatureCache;
 use super::file::View;
 use crate::batch_source::{BatchSource, Batches};
+use crate::checkpoint::remove_scratch_files_of_age;
 use crate::{Error, Result};
+
+/// No process writes one file for so long: a scratch file of that age was left by one that was killed.
+const OLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Changes when the same key would give other features.
 const FORMAT: u32 = 1;
@@ -84,6 +89,15 @@ impl FeatureCache {
     }
 }
 
+/// What computes the features, where it is not the CPU: other devices round otherwise.
+fn name_of(device: &Device) -> Result<Option<String>> {
+    Ok(match device.location() {
+        DeviceLocation::Cpu => None,
+        DeviceLocation::Cuda { gpu_id } => Some(format!("CUDA {}", gpus::gpu(gpu_id)?.name)),
+        other => Some(format!("{other:?}")),
+    })
+}
+
 /// sha256 of every tensor but the head's.
 fn hash_trunk(params: &Params, head: &str) -> Result<String> {
     let mut trunk = params.state_dict()?;
@@ -121,7 +135,8 @@ impl FeatureLoader {
         self.images
     }
 
-    /// Makes a view ready: takes it from the disk, or computes it and keeps it there. `on_batch(done, total)` is called after
+    /// Makes a view ready: takes it from the disk, unless it lacks images that were damaged and may not be left out, or computes it
+    /// and keeps it there. `on_batch(done, total)` is called after
     /// each batch that is computed. Whether it was on the disk.
     ///
     /// # Errors
@@ -131,15 +146,21 @@ impl FeatureLoader {
         if loaded.contains_key(&view) {
             return Ok(true);
         }
-        let key = match self.precision {
-            Precision::F32 => format!("{} view {view}", self.key),
-            precision => format!("{} {precision} view {view}", self.key),
-        };
+        let mut key = self.key.clone();
+        if self.precision != Precision::F32 {
+            key.push_str(&format!(" {}", self.precision));
+        }
+        if let Some(device) = name_of(&self.device)? {
+            key.push_str(&format!(" {device}"));
+        }
+        key.push_str(&format!(" view {view}"));
         let path = self.path(&key);
         let found = View::load(&path, &key).unwrap_or_else(|error| {
             tracing::warn!("{error}; the features are computed again");
             None
         });
+        // Of a view that may not be used, the images are read again: then the error is that of a run without a cache.
+        let found = found.filter(|view| self.bears(view));
         let from_disk = found.is_some();
         let features = match found {
             Some(features) => features,
@@ -150,12 +171,37 @@ impl FeatureLoader {
                     path: folder.clone(),
                     source,
                 })?;
+                match remove_scratch_files_of_age(folder, OLD) {
+                    Ok(removed) => removed.iter().for_each(|path| {
+                        tracing::debug!("Removed {}, which a killed process had left", path.display());
+                    }),
+                    // They are in nobody's way.
+                    Err(error) => tracing::warn!("{error}"),
+                }
                 features.save(&path, &key)?;
                 features
             }
         };
         loaded.insert(view, Arc::new(features));
         Ok(from_disk)
+    }
+
+    /// Whether the images that a view lacks, which were damaged, may be left out.
+    fn bears(&self, view: &View) -> bool {
+        let (samples, policy) = (self.images.dataset().len(), self.images.config().bad_samples);
+        let missing = samples.saturating_sub(view.indices.len());
+        if missing == 0 {
+            return true;
+        }
+        let borne =
+            policy.on_bad_sample == OnBadSample::Skip && missing as f64 <= policy.max_bad_fraction * samples as f64;
+        if borne {
+            tracing::warn!(
+                missing,
+                "{missing} of {samples} images have no features, for they are damaged"
+            );
+        }
+        borne
     }
 
     fn path(&self, key: &str) -> PathBuf {

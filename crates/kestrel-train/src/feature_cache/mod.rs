@@ -7,7 +7,8 @@
 //! run with the cache is the run without it, to the last digit.
 //!
 //! A file is named after the sha256 of everything that its features are a function of, and holds that sha256 and one of its
-//! contents: features of other weights, data or transforms are never used, nor damaged ones.
+//! contents: features of other weights, data, transforms or devices are never used, nor damaged ones. A file that lacks damaged
+//! images, which were skipped, is used where as many may be skipped.
 //!
 //! Shapes: `M` samples, `F` features.
 

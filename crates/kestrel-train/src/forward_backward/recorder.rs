@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Shape, Tensor, TensorId, Var};
-use kestrel_kernels::autocast::Precision;
+use candle_core::{Tensor, Var};
 use kestrel_kernels::cuda::{Graph, copy_all};
 use kestrel_models::Mode;
 
+use super::key::{Followed, Key, Meeting};
 use super::{Gradients, TrainPass};
 use crate::Result;
 use crate::loss::Targets;
@@ -22,40 +22,24 @@ const LAUNCHES_DOMINATE: f64 = 0.6;
 /// Makes passes on a GPU, recorded as a CUDA graph after a few passes if their launches dominate, and replayed from
 /// then on: to the bit what the launches give.
 ///
-/// A recording is of one shape of batch and one set of trained parameters. Batches of another shape, as an epoch's last, are
-/// passed launch by launch; another set of parameters, as after a layer is frozen, begins anew. What cannot be recorded, as a
-/// model that reads a number back, never is.
+/// Only passes of which model and loss both say that they [can be recorded](kestrel_models::Model::can_be_recorded) are. A
+/// recording is of one shape of batch and one set of trained parameters. Batches of another shape, as an epoch's last, are passed
+/// launch by launch, until some have come running: then it begins anew, as it does with another set of parameters, after a layer
+/// is frozen. What cannot be recorded, as a loss that reads a number back, never is. A recorder is for one loss.
 #[derive(Default)]
 pub struct Recorder {
     state: State,
     /// For whom the state is.
-    key: Option<Key>,
+    followed: Followed,
 }
 
 #[derive(Default)]
 enum State {
-    #[default]
-    New,
     WarmingUp(usize),
     Recorded(Box<Recorded>),
-    /// Not worth it, or not possible.
+    /// Nothing has come yet, or it is not worth it, or not possible.
+    #[default]
     ByLaunches,
-}
-
-/// What a recording depends on, besides the contents of tensors.
-#[derive(Clone, Debug, PartialEq)]
-struct Key {
-    images: Shape,
-    targets: (Shape, DType),
-    trained: Vec<TensorId>,
-    precision: Precision,
-    seed: u64,
-}
-
-impl Key {
-    fn is_of_another_shape(&self, other: &Self) -> bool {
-        (&self.images, &self.targets) != (&other.images, &other.targets)
-    }
 }
 
 /// A pass and the tensors that it reads and writes.
@@ -79,7 +63,7 @@ impl Recorder {
         let Mode::Train { seed, step } = pass.mode else {
             return by_launches();
         };
-        if !images.device().is_cuda() {
+        if !images.device().is_cuda() || !pass.model.can_be_recorded() || !pass.loss.can_be_recorded() {
             return by_launches();
         }
         let trained = pass.model.params().trainable();
@@ -90,15 +74,10 @@ impl Recorder {
             precision: pass.precision,
             seed,
         };
-        match &self.key {
-            Some(known) if *known == key => {}
-            Some(known) if known.is_of_another_shape(&key) && !matches!(self.state, State::New) => {
-                return by_launches();
-            }
-            _ => {
-                self.key = Some(key);
-                self.state = State::WarmingUp(0);
-            }
+        match self.followed.meet(key) {
+            Meeting::Known => {}
+            Meeting::Passing => return by_launches(),
+            Meeting::New => self.state = State::WarmingUp(0),
         }
         match &mut self.state {
             State::Recorded(recorded) => recorded.replay(images, targets.tensor(), step),
@@ -125,7 +104,7 @@ impl Recorder {
                 }
                 Ok(gradients)
             }
-            State::New | State::ByLaunches => by_launches(),
+            State::ByLaunches => by_launches(),
         }
     }
 

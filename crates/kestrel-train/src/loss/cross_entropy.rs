@@ -56,4 +56,8 @@ impl Loss for CrossEntropyLoss {
             _ => Ok(targets.tensor().dim(0)? as f64),
         }
     }
+
+    fn can_be_recorded(&self) -> bool {
+        true
+    }
 }

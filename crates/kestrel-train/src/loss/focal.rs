@@ -44,17 +44,16 @@ impl Loss for FocalLoss {
         if let Some(weights) = &self.class_weights {
             weights.check(logits)?;
         }
-        // Also checks shapes, types and the range of the classes.
-        kestrel_kernels::cross_entropy(&logits.detach(), targets.tensor())?;
+        // The logits are few: they come to the host from any device, and the loss goes back.
+        let host_logits = logits.to_device(&Device::Cpu)?;
+        let host_targets = targets.tensor().to_device(&Device::Cpu)?;
+        // Also checks shapes, types and the range of the classes; the last on the host alone.
+        kestrel_kernels::cross_entropy(&host_logits.detach(), &host_targets)?;
         let num_classes = logits.dim(D::Minus1)?;
         let shares = match targets {
-            Targets::Soft(soft) => soft
-                .to_dtype(DType::F64)?
-                .to_device(&Device::Cpu)?
-                .flatten_all()?
-                .to_vec1()?,
-            Targets::Classes(classes) => {
-                let classes = classes.to_device(&Device::Cpu)?.to_vec1::<u32>()?;
+            Targets::Soft(_) => host_targets.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?,
+            Targets::Classes(_) => {
+                let classes = host_targets.to_vec1::<u32>()?;
                 let mut shares = vec![0.0; classes.len() * num_classes];
                 for (row, class) in shares.chunks_mut(num_classes).zip(classes) {
                     row[class as usize] = 1.0;
@@ -71,8 +70,8 @@ impl Loss for FocalLoss {
             shares: weighted.collect(),
             num_classes,
         };
-        // The logits are few: they come to the host from any device.
-        Ok(logits.to_device(&Device::Cpu)?.contiguous()?.apply_op1(op)?)
+        let loss = host_logits.contiguous()?.apply_op1(op)?;
+        Ok(loss.to_device(logits.device())?)
     }
 }
 

@@ -64,6 +64,13 @@ pub trait Loss: Send + Sync {
     fn divisor(&self, targets: Targets<'_>) -> Result<f64> {
         Ok(targets.tensor().dim(0)? as f64)
     }
+
+    /// Whether a training pass with this loss may be recorded once on a GPU and replayed for later steps; the promise is that of
+    /// [`Model::can_be_recorded`](kestrel_models::Model::can_be_recorded), of [`forward`](Self::forward) and what is recorded in
+    /// it for the backward. Not, where a loss does not say.
+    fn can_be_recorded(&self) -> bool {
+        false
+    }
 }
 
 /// Class weights, one a class.

@@ -21,6 +21,7 @@ pub struct EvaluationRecord {
     /// How many there were.
     pub images: u64,
     /// Cross-entropy averaged over batches, at temperature 1, as in training.
+    #[serde(with = "crate::number")]
     pub loss: f64,
     /// Accuracy, in `[0, 1]`.
     pub top1: f64,
@@ -100,5 +101,31 @@ impl EvaluationRecord {
     /// [`crate::Error::Read`], [`crate::Error::InvalidRecord`].
     pub fn load(folder: &Path) -> Result<Option<Self>> {
         record_file::load(&folder.join(EVALUATION_FILE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_is_none_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = EvaluationRecord {
+            split: "test".to_owned(),
+            images: 1,
+            loss: f64::NAN,
+            top1: 0.5,
+            top5: None,
+            ece: 0.0,
+            uncalibrated_ece: None,
+            temperature: None,
+            per_class: Vec::new(),
+            confusion: Vec::new(),
+            reliability: Vec::new(),
+        };
+        record.save(dir.path()).unwrap();
+        let loaded = EvaluationRecord::load(dir.path()).unwrap().unwrap();
+        assert!(loaded.loss.is_nan() && loaded.top1 == 0.5);
     }
 }

@@ -38,10 +38,12 @@ pub struct GalleryImage {
     /// The predicted class.
     pub predicted: String,
     /// Its probability, in `[0, 1]`.
+    #[serde(with = "crate::number")]
     pub probability: f64,
     /// The true class.
     pub target: String,
     /// Its probability.
+    #[serde(with = "crate::number")]
     pub target_probability: f64,
     /// Where the image comes from: its file, or its place in the data set.
     pub source: String,

@@ -49,6 +49,7 @@ pub struct StepLine {
     /// The epoch, from 1.
     pub epoch: u64,
     /// The loss.
+    #[serde(with = "crate::number")]
     pub loss: f64,
 }
 
@@ -61,10 +62,12 @@ pub struct EpochLine {
     #[serde(default)]
     pub lr: Option<f64>,
     /// Training loss.
+    #[serde(with = "crate::number")]
     pub train_loss: f64,
     /// Training accuracy, in `[0, 1]`.
     pub train_top1: f64,
-    /// Validation loss.
+    /// Validation loss; not a finite number where the weights gave none.
+    #[serde(with = "crate::number")]
     pub val_loss: f64,
     /// Validation accuracy, in `[0, 1]`.
     pub val_top1: f64,
@@ -123,10 +126,12 @@ impl RunLog {
         Ok(log)
     }
 
-    /// The epoch of the best validation accuracy; the first of equals.
+    /// The epoch of the best validation accuracy; the first of equals. As in training, one whose loss is not finite is the best
+    /// of nothing.
     pub fn best(&self) -> Option<&EpochLine> {
         self.epochs
             .iter()
+            .filter(|epoch| epoch.val_loss.is_finite())
             .fold(None, |best: Option<&EpochLine>, epoch| match best {
                 Some(best) if epoch.val_top1 <= best.val_top1 => Some(best),
                 _ => Some(epoch),
@@ -162,6 +167,28 @@ mod tests {
         assert_eq!((log.run.name.as_str(), log.run.seed), ("a", Some(7)));
         assert_eq!((log.steps.len(), log.epochs.len(), log.throughput.len()), (1, 2, 0));
         assert_eq!(log.epochs[1].val_top5, Some(0.9));
+        assert_eq!(log.best().unwrap().epoch, 1);
+    }
+
+    #[test]
+    fn epochs_whose_loss_is_none_are_read_and_never_the_best() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = |epoch: u64, loss: &str, top1: f64| {
+            format!(
+                r#"{{"kind":"epoch","epoch":{epoch},"train_loss":1.0,"train_top1":0.5,"val_loss":{loss},"val_top1":{top1}}}"#
+            )
+        };
+        // The last is as earlier versions wrote it.
+        let lines = [
+            line(1, "1.5", 0.25),
+            line(2, "\"NaN\"", 0.5),
+            line(3, "\"inf\"", 0.75),
+            line(4, "null", 1.0),
+        ];
+        std::fs::write(dir.path().join(METRICS_FILE), lines.join("\n")).unwrap();
+        let log = RunLog::load(dir.path()).unwrap();
+        let finite: Vec<bool> = log.epochs.iter().map(|epoch| epoch.val_loss.is_finite()).collect();
+        assert_eq!(finite, [true, false, false, false]);
         assert_eq!(log.best().unwrap().epoch, 1);
     }
 

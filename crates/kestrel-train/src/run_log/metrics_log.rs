@@ -24,7 +24,7 @@ pub struct RunHeader {
     pub options: String,
 }
 
-/// A line; the schema is 1.
+/// A line; the schema is 1. A loss that is NaN or infinite is the string `"NaN"`, `"inf"` or `"-inf"`.
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Line<'a> {
@@ -39,6 +39,7 @@ enum Line<'a> {
         epoch: usize,
         batch: usize,
         lr: f64,
+        #[serde(with = "crate::number")]
         loss: f64,
         #[serde(skip_serializing_if = "Option::is_none")]
         grad_norm: Option<f64>,
@@ -50,8 +51,10 @@ enum Line<'a> {
         stage: usize,
         step: u64,
         lr: f64,
+        #[serde(with = "crate::number")]
         train_loss: f64,
         train_top1: f64,
+        #[serde(with = "crate::number")]
         val_loss: f64,
         val_top1: f64,
         #[serde(skip_serializing_if = "Option::is_none")]

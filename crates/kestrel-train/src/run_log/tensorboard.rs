@@ -14,7 +14,8 @@ use event::{Event, record};
 
 /// Writes scalars to an event file in a run's folder, a new one each time that the run starts or goes on.
 ///
-/// A file that goes on says so, and TensorBoard passes over what earlier files say of later steps.
+/// Each begins with where the run goes on, and TensorBoard passes over what earlier files say of later steps. A run that begins
+/// again in its folder goes on after step 0: what earlier files say is all passed over.
 pub struct TensorBoard {
     path: PathBuf,
     file: File,
@@ -36,9 +37,7 @@ impl TensorBoard {
             path,
         };
         this.write(0, &Event::FileVersion)?;
-        if progress.step > 0 {
-            this.write(progress.step + 1, &Event::SessionStart)?;
-        }
+        this.write(progress.step + 1, &Event::SessionStart)?;
         Ok(this)
     }
 
@@ -96,5 +95,42 @@ impl Callback for TensorBoard {
         ];
         self.scalars(report.step, &scalars)?;
         Ok(Control::Continue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What follows the time in each event of a file.
+    fn events(path: &Path) -> Vec<Vec<u8>> {
+        let bytes = std::fs::read(path).unwrap();
+        let mut rest = bytes.as_slice();
+        let mut events = Vec::new();
+        while !rest.is_empty() {
+            let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
+            // A checksum after the length, a tag and eight bytes of time, and a checksum after the event.
+            events.push(rest[12 + 9..12 + length].to_vec());
+            rest = &rest[12 + length + 4..];
+        }
+        events
+    }
+
+    #[test]
+    fn every_file_says_from_where_on_it_tells_also_that_of_a_run_that_begins_again() {
+        for (step, varint) in [(0, &[1][..]), (300, &[0xad, 2])] {
+            let dir = tempfile::tempdir().unwrap();
+            let progress = Progress {
+                step,
+                ..Progress::default()
+            };
+            let board = TensorBoard::create(dir.path(), "here", &progress).unwrap();
+            let events = events(&board.path);
+            // Field 2, the step; field 7, a session log whose status is START.
+            let start = [&[0x10], varint, &[0x3a, 2, 8, 1]].concat();
+            assert_eq!(events.len(), 2);
+            assert!(events[0].ends_with(b"brain.Event:2"));
+            assert_eq!(events[1], start, "after step {step}");
+        }
     }
 }

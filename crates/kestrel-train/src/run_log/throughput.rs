@@ -10,6 +10,8 @@ use crate::callback::EpochTiming;
 use crate::{Callback, Control, EpochReport, Progress, Result, Trainer};
 
 /// A line an epoch; times in seconds. Of an epoch that was resumed, the part since then.
+///
+/// On a GPU `forward` may be the host's time for launching both passes, and `backward` 0: see [`EpochTiming`].
 #[derive(Serialize)]
 struct Line {
     epoch: usize,

@@ -12,6 +12,7 @@ use crate::lr_scheduler::Event;
 use crate::metrics::argmax;
 use crate::progress::Position;
 use crate::trainer::pending::{Pending, Pushed};
+use crate::trainer::step::told_of_memory;
 use crate::weight_average::WeightAverage;
 use crate::{BatchSource, Callback, Control, EpochReport, Error, Evaluation, Result, StepReport, Trainer, evaluate};
 
@@ -49,9 +50,22 @@ impl Trainer {
             }
         }
         let result = self.epochs(train, val, callbacks);
-        match &result {
-            Ok(()) => callbacks.iter_mut().try_for_each(|c| c.on_fit_end(self))?,
-            Err(error) => callbacks.iter_mut().for_each(|c| c.on_error(error)),
+        if let Err(error) = &result {
+            callbacks.iter_mut().for_each(|c| c.on_error(error));
+            return result;
+        }
+        self.end_fit(callbacks)
+    }
+
+    /// Tells every callback, also where one before it fails: the checkpointer may come after it. Gives the first error.
+    fn end_fit(&self, callbacks: &mut [&mut dyn Callback]) -> Result<()> {
+        let mut result = Ok(());
+        for callback in callbacks {
+            match callback.on_fit_end(self) {
+                Err(error) if result.is_err() => tracing::warn!("{error}"),
+                Err(error) => result = Err(error),
+                Ok(()) => {}
+            }
         }
         result
     }
@@ -211,10 +225,12 @@ impl Trainer {
         let params = self.optimizer.params();
         let mut accumulator = Accumulator::default();
         let mut samples = Vec::new();
+        let mut batch_size = 0;
         let mut control = Control::Continue;
         let mut pending = None;
         while let Some(batch) = batches.next() {
             let batch = batch?;
+            batch_size = batch.len();
             if pending.is_none() && self.defers_reads(batch.images.device()) {
                 pending = Some(Pending::new(batch.images.device())?);
             }
@@ -243,9 +259,11 @@ impl Trainer {
             if last && let Some(grads) = accumulator.take() {
                 let before = Instant::now();
                 if let Some(pending) = &mut pending {
-                    ended = Some(self.gated_step(grads, &params, pending, &samples)?);
+                    let made = self.gated_step(grads, &params, pending, &samples);
+                    ended = Some(made.map_err(|error| told_of_memory(error, batch_size))?);
                 } else {
-                    grad_norm = self.optimizer_step(grads, &params, step, pass.loss, &samples)?;
+                    let made = self.optimizer_step(grads, &params, step, pass.loss, &samples);
+                    grad_norm = made.map_err(|error| told_of_memory(error, batch_size))?;
                     skipped = grad_norm.is_none();
                 }
                 timing.optimizer += before.elapsed();
@@ -319,11 +337,13 @@ impl Trainer {
             // Too few batches were left for a whole step; how many is not known before, as bad samples are dropped.
             if let Some(pending) = &mut pending {
                 let (lrs, steps_made) = (self.optimizer.lrs(), self.progress.step);
-                let ended = self.gated_step(grads, &params, pending, &samples)?;
+                let ended = self.gated_step(grads, &params, pending, &samples);
+                let ended = ended.map_err(|error| told_of_memory(error, batch_size))?;
                 pending.push_end(position.batches, ended, lrs, steps_made);
             } else {
                 let loss = position.loss.value();
-                self.optimizer_step(grads, &params, position.batches, loss, &samples)?;
+                self.optimizer_step(grads, &params, position.batches, loss, &samples)
+                    .map_err(|error| told_of_memory(error, batch_size))?;
             }
         }
         if let Some(pending) = &mut pending {

@@ -79,9 +79,9 @@ impl Pending {
         &self.gate
     }
 
-    /// Shuts the gate for good unless a number is finite.
+    /// Shuts the gate for good unless a number is finite. It may lie on another device, as the loss of a user's own may.
     pub(super) fn require_finite(&mut self, number: &Tensor) -> Result<()> {
-        let number = number.detach().to_dtype(DType::F64)?;
+        let number = number.detach().to_device(self.gate.device())?.to_dtype(DType::F64)?;
         // 0, or NaN.
         let finite = number.sub(&number)?.eq(0f64)?.to_dtype(DType::F32)?;
         self.gate = self.gate.mul(&finite)?;
@@ -104,7 +104,7 @@ impl Pending {
             Targets::Soft(soft) => soft.argmax(D::Minus1)?.to_dtype(DType::U32)?,
         };
         let correct = predicted.eq(&targets)?.to_dtype(DType::F64)?.sum_all()?;
-        let loss = loss.detach().to_dtype(DType::F64)?;
+        let loss = loss.detach().to_device(correct.device())?.to_dtype(DType::F64)?;
         self.batches.push_back(Numbers {
             step,
             images: Some(Images {

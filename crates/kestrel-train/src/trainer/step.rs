@@ -206,7 +206,7 @@ impl Trainer {
 }
 
 /// Names the batch size where a device has no memory left; candle has no variant for that, only the driver's words.
-fn told_of_memory(error: Error, batch_size: usize) -> Error {
+pub(crate) fn told_of_memory(error: Error, batch_size: usize) -> Error {
     let from_device = matches!(error, Error::Candle(_) | Error::Kernel(_) | Error::Model(_));
     let text = error.to_string().to_ascii_lowercase();
     if from_device && (text.contains("out of memory") || text.contains("out_of_memory")) {

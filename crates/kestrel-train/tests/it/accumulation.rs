@@ -226,3 +226,22 @@ fn mixed_images_are_compared_with_their_soft_targets() {
         );
     }
 }
+
+/// As in PyTorch, the mean over images whose classes all weigh 0 is NaN. No learning rate mends that.
+#[test]
+fn a_batch_of_no_weight_ends_the_run_and_the_weights_are_named() {
+    for (accumulation, deferred) in [(1, false), (2, false), (1, true)] {
+        let config = LoaderConfig {
+            batch_size: 1,
+            ..LoaderConfig::default()
+        };
+        let loader = DataLoader::new(dataset(1, 3), presets::cifar_eval().unwrap(), config).unwrap();
+        let mut trainer = trainer(accumulation, Some(vec![0.0, 1.0, 1.0]), 0.0).with_deferred_reads(deferred);
+        let error = trainer.train_one_epoch(&loader, &mut []).unwrap_err();
+        let kestrel_train::Error::NonFinite(found) = &error else {
+            panic!("{error}")
+        };
+        assert!(found.loss.is_nan() && found.samples == [0]);
+        assert!(error.to_string().contains("the weights of the classes"), "{error}");
+    }
+}

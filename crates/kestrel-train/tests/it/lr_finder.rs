@@ -1,8 +1,12 @@
 //! The learning-rate range test.
 
+use candle_core::{DType, Device};
+use kestrel_kernels::SgdConfig;
 use kestrel_train::lr_finder::{LrFinderConfig, find_lr};
+use kestrel_train::optim::Sgd;
+use kestrel_train::{GradClip, Trainer, TrainerConfig};
 
-use crate::toy_run::{loader, trainer};
+use crate::toy_run::{info, loader, trainer};
 
 #[test]
 fn the_rate_rises_and_the_run_is_as_before() {
@@ -36,4 +40,33 @@ fn the_rate_rises_and_the_run_is_as_before() {
     ] {
         assert!(find_lr(&mut found, &loader(1, 27, true), &bad).is_err());
     }
+}
+
+#[test]
+fn gradients_are_clipped_as_in_a_run() {
+    let config = LrFinderConfig {
+        num_steps: 25,
+        ..LrFinderConfig::default()
+    };
+    let losses = |max_norm| {
+        let clip = GradClip {
+            max_norm,
+            max_value: None,
+        };
+        let model = info(2).model.build(5, DType::F32, &Device::Cpu).unwrap();
+        let sgd = Sgd::new(model.params().trainable(), SgdConfig::default()).unwrap();
+        let run = TrainerConfig {
+            epochs: 1,
+            log_every: 0,
+            seed: 5,
+        };
+        let mut trainer = Trainer::new(model, Box::new(sgd), None, run).with_grad_clip(clip);
+        let curve = find_lr(&mut trainer, &loader(1, 27, true), &config).unwrap();
+        curve.points.iter().map(|point| point.loss).collect::<Vec<_>>()
+    };
+    // So little that no rate moves anything.
+    let (free, held) = (losses(None), losses(Some(1e-30)));
+    assert_eq!(held.len(), 25);
+    assert_ne!(free.last(), held.last());
+    assert!(held[24] < 1.2 * held[0], "{held:?}");
 }

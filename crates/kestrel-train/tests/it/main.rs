@@ -4,8 +4,12 @@
 
 mod accumulation;
 mod calibration;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod deferred_reads;
+mod endings;
 mod faults;
+mod features;
 #[path = "../../../kestrel-models/tests/it/formula.rs"]
 #[expect(dead_code, reason = "its users elsewhere need more of it")]
 mod formula;

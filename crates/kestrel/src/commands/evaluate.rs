@@ -6,10 +6,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use candle_core::DType;
 use indicatif::MultiProgress;
+use kestrel_data::BadSamplePolicy;
+use kestrel_data::datasets::{cifar10, cifar100, sample};
 use kestrel_data::transforms::{Compose, presets};
-use kestrel_data::{BadSamplePolicy, datasets::sample};
 use kestrel_kernels::autocast::autocast;
-use kestrel_train::checkpoint::Weights;
+use kestrel_train::checkpoint::{CheckpointFolder, Weights};
 use kestrel_train::predictor::described_transforms;
 use kestrel_train::report::DataRecord;
 
@@ -17,9 +18,9 @@ use super::predictions;
 use super::scoring::Scoring;
 use crate::cli::{EvaluateArgs, Split};
 use crate::config::{DatasetName, TrainConfig, TrainOptions};
-use crate::data::{self, EvalImages};
-use crate::device;
+use crate::data::{self, Data, EvalImages};
 use crate::run_folder::{self, RunFolder};
+use crate::{device, exit};
 
 /// Runs the command.
 pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
@@ -27,10 +28,10 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
     let device = args.device.open()?;
     let weights = Weights::load(&args.weights)?;
     let info = &weights.info;
-    // Weights that were trained on the embedded sample are evaluated on it, without asking the network for CIFAR-10.
-    let dataset = match args.dataset {
-        DatasetName::Auto if args.data.is_none() && info.classes == sample::CLASSES => DatasetName::FashionMnistSample,
-        named => named,
+    let run = if args.data.is_none() && args.dataset == DatasetName::Auto {
+        run_config(&args.weights)?
+    } else {
+        None
     };
     let specs = match &args.config {
         Some(file) => TrainConfig::from_layers(&[&TrainOptions::from_file(file)?])?.eval_specs()?,
@@ -40,16 +41,36 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         on_bad_sample: args.on_bad_sample,
         max_bad_fraction: args.max_bad_fraction,
     };
+    let (dataset, path) = match &run {
+        Some(run) => (run.dataset, run.data.as_deref()),
+        None => (args.dataset, args.data.as_deref()),
+    };
+    let kept = run.as_ref().map(|run| run.data_dir.as_path());
     let place = data::Place {
-        path: args.data.as_deref(),
-        data_dir: &args.data_dir,
+        path,
+        data_dir: args.data_dir.as_deref().or(kept).unwrap_or(Path::new("data")),
         bad_samples,
         own_transforms: specs.is_some(),
     };
-    let source = data::open(dataset, &place, bars)?;
+    let dataset = match dataset {
+        DatasetName::Auto if path.is_none() => named_by(&info.classes).map_err(exit::usage)?,
+        named => named,
+    };
+    let source = data::open(dataset, &place, bars);
+    let (source, run) = match run {
+        Some(run) => (source.context(OF_RUN)?, run),
+        None => (source?, TrainConfig::default()),
+    };
+    // Of one whole, a run has held a part back; without the run, all of it is evaluated.
+    let (train, test) = if source.whole && run.val_fraction == 0.0 {
+        (Arc::clone(&source.splits.train), Arc::clone(&source.splits.test))
+    } else {
+        let data = Data::split(&source, &run)?;
+        (data.train, data.test)
+    };
     let split = match args.split {
-        Split::Test => source.splits.test,
-        Split::Train => source.splits.train,
+        Split::Test => test,
+        Split::Train => train,
     };
     if split.classes() != info.classes {
         bail!(
@@ -65,6 +86,7 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         .params()
         .load_state_dict(&weights.tensors)
         .with_context(|| format!("loading {}", args.weights.display()))?;
+    tracing::info!("Data: {}", source.name);
     tracing::info!("Device: {}", device::describe(&device));
     device::say_precision(args.precision.into(), &device);
     let images = EvalImages {
@@ -108,16 +130,55 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         .context("the report; leave it out with --no-report, or choose another place with --report")
 }
 
+/// What an error of opening the run's own data says first.
+const OF_RUN: &str =
+    "the data of the run, which the config.toml beside the weights names; choose other with --data or --dataset";
+
+/// The folder of the run that a weight file lies in, if it is one.
+fn run_of(weights: &Path) -> Option<&Path> {
+    let folder = CheckpointFolder::run_of(weights).or_else(|| weights.parent())?;
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    folder.join(run_folder::CONFIG_FILE).is_file().then_some(folder)
+}
+
+/// The configuration of that run.
+fn run_config(weights: &Path) -> Result<Option<TrainConfig>> {
+    let Some(folder) = run_of(weights) else {
+        return Ok(None);
+    };
+    let options = TrainOptions::from_file(&folder.join(run_folder::CONFIG_FILE))?;
+    TrainConfig::from_layers(&[&options]).map(Some).context(OF_RUN)
+}
+
+/// The data set that has these classes.
+fn named_by(classes: &[String]) -> Result<DatasetName> {
+    let known = [
+        (&cifar10::CLASSES[..], DatasetName::Cifar10),
+        (&cifar100::CLASSES[..], DatasetName::Cifar100),
+        (&sample::CLASSES[..], DatasetName::FashionMnistSample),
+    ];
+    match known.into_iter().find(|(names, _)| classes == *names) {
+        Some((_, name)) => Ok(name),
+        None => bail!(
+            "the weights tell apart {}, and there is no config.toml of their run beside them; name their data set with --data \
+             or --dataset",
+            classes.join(", ")
+        ),
+    }
+}
+
 /// Where the report goes: as asked, else the folder of the run that the weights are of, else a new one.
 fn report_folder(args: &EvaluateArgs) -> Result<PathBuf> {
     if let Some(folder) = &args.report {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         return Ok(folder.clone());
     }
-    let beside = args.weights.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let beside = beside.unwrap_or(Path::new("."));
-    if beside.join(run_folder::CONFIG_FILE).is_file() {
-        return Ok(beside.to_owned());
+    if let Some(folder) = run_of(&args.weights) {
+        return Ok(folder.to_owned());
     }
     let stem = args.weights.file_stem().unwrap_or_default().to_string_lossy();
     let folder = RunFolder::create(&TrainConfig::default(), &format!("{stem}-evaluation"))?;

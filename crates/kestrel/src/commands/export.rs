@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use kestrel_models::weights::{self, ModelInfo};
 use kestrel_models::{StateDict, onnx};
@@ -13,6 +13,16 @@ use crate::cli::{ExportArgs, ExportFormat};
 /// Runs the command: writes the file, and prints what it is and how to load it.
 pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     let Weights { info, tensors } = Weights::load(&args.weights)?;
+    if args
+        .out
+        .canonicalize()
+        .is_ok_and(|out| args.weights.canonicalize().is_ok_and(|weights| weights == out))
+    {
+        bail!(
+            "--out is the file that --weights names, and what is written holds less: no classes, no preprocessing; choose \
+             another name"
+        );
+    }
     let is_onnx = args
         .out
         .extension()

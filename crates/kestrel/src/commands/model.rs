@@ -23,7 +23,7 @@ pub(crate) fn run(args: &ModelArgs) -> Result<()> {
         Some(path) => Weights::load(path)?.info.model,
         None => named(args)?,
     };
-    let side = args.image_size.unwrap_or(config.image_size());
+    let side = args.image_size.map_or(config.image_size(), |side| side as usize);
     let model = config.build(0, DType::F32, &Device::Cpu)?;
     let summary = Summary::of(model.as_ref(), side, side).with_context(|| {
         format!(
@@ -44,15 +44,17 @@ pub(crate) fn run(args: &ModelArgs) -> Result<()> {
 fn named(args: &SummaryArgs) -> Result<ModelConfig> {
     let model = args.model.unwrap_or(ModelName::Cnn);
     let small = model.depth().is_none() || args.stem == Some(StemName::Cifar);
-    let side = args.image_size.unwrap_or(if small { CIFAR.0 } else { IMAGENET.0 });
+    let side = args
+        .image_size
+        .map_or(if small { CIFAR.0 } else { IMAGENET.0 }, |side| side as usize);
     let classes = if side >= IMAGENET.0 { IMAGENET.1 } else { CIFAR.1 };
     let config = TrainConfig::from_layers(&[&TrainOptions {
         model: Some(model),
         stem: args.stem,
-        width: args.width,
+        width: args.width.map(|width| width as usize),
         ..TrainOptions::default()
     }])?;
-    Ok(config.network(args.num_classes.unwrap_or(classes), side))
+    Ok(config.network(args.num_classes.map_or(classes, |classes| classes as usize), side))
 }
 
 fn print(config: &ModelConfig, side: usize, summary: &Summary) -> Result<()> {

@@ -46,7 +46,12 @@ pub(crate) fn run(args: &PredictArgs, bars: &MultiProgress) -> Result<()> {
         .with_context(|| format!("in {}", args.weights.display()))?;
     let loader = match DataLoader::new(Arc::clone(&list) as Arc<dyn Dataset>, transforms, config) {
         // Every one is bad, and has been named.
-        Err(kestrel_data::Error::EmptySplit { .. }) => return failed(list.len(), list.len()),
+        Err(kestrel_data::Error::EmptySplit { .. }) => {
+            let mut none = Predictions::new(args, &predictor, &list);
+            none.begin()?;
+            none.end()?;
+            return failed(list.len(), list.len());
+        }
         loader => loader?.to_device(&device),
     };
     let mut out = Predictions::new(args, &predictor, &list);

@@ -1,6 +1,7 @@
 //! `kestrel report`.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -24,12 +25,23 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
         ),
         (runs, out) => {
             let page = out.clone().unwrap_or_else(|| beside(&runs[0]));
+            if is_no_page(&page) {
+                bail!("{} is there and is no page; name another with --out", page.display());
+            }
             write_comparison(runs, &page)?;
             page
         }
     };
     writeln!(io::stdout().lock(), "{}", page.display())?;
     Ok(())
+}
+
+/// Whether a file is there that is something else than an HTML page.
+fn is_no_page(path: &Path) -> bool {
+    const START: &[u8] = b"<!doctype html";
+    let mut start = [0; START.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    path.is_file() && !(read.is_ok() && start.eq_ignore_ascii_case(START))
 }
 
 fn beside(run: &Path) -> PathBuf {

@@ -39,15 +39,20 @@ impl Scoring<'_> {
     pub(crate) fn run(&self, format: ReportFormat) -> Result<(Evaluation, EvaluationRecord)> {
         let evaluation = self.evaluate()?;
         let found = EvaluationRecord::new(&evaluation, self.info, self.split);
-        let mut out = io::stdout().lock();
+        let mut text = Vec::new();
         match format {
-            ReportFormat::Text => evaluation_table::print(&found, self.images.dataset.len(), &mut out)?,
+            ReportFormat::Text => evaluation_table::print(&found, self.images.dataset.len(), &mut text)?,
             ReportFormat::Json => {
-                serde_json::to_writer_pretty(&mut out, &found).map_err(io::Error::from)?;
-                writeln!(out)?;
+                serde_json::to_writer_pretty(&mut text, &found)?;
+                writeln!(text)?;
             }
         }
-        out.flush()?;
+        let mut out = io::stdout().lock();
+        match out.write_all(&text).and_then(|()| out.flush()) {
+            // There are files to write, whoever has stopped reading.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written?,
+        }
         Ok((evaluation, found))
     }
 

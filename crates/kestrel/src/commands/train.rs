@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use indicatif::MultiProgress;
 use kestrel_data::loader::{DataLoader, LoaderConfig};
-use kestrel_data::{Dataset, split};
 use kestrel_kernels::autocast::autocast;
 use kestrel_models::Model;
 use kestrel_models::weights::ModelInfo;
@@ -24,10 +23,10 @@ use super::predictions;
 use super::scoring::Scoring;
 use super::stages::{self, Batches, Run};
 use crate::cli::{ReportFormat, TrainArgs};
-use crate::config::{OptimizerName, PreprocessingName, TrainConfig, TrainOptions};
-use crate::data::{self, EvalImages, Source};
+use crate::config::{DatasetName, OptimizerName, PreprocessingName, TrainConfig, TrainOptions};
+use crate::data::{self, Data, EvalImages, Source};
 use crate::run_folder::{self, Found, RunFolder};
-use crate::{device, environment, initial_weights};
+use crate::{device, environment, exit, initial_weights};
 
 /// What `--resume` takes in a path's place: the newest checkpoint, or a new run where there is none.
 const AUTO: &str = "auto";
@@ -45,15 +44,6 @@ struct Saved {
     commit: Option<String>,
 }
 
-/// Images of a run, by what they are for.
-struct Data {
-    train: Arc<dyn Dataset>,
-    val: Arc<dyn Dataset>,
-    test: Arc<dyn Dataset>,
-    /// Whether `val` is `test`.
-    val_is_test: bool,
-}
-
 /// A run that is continued.
 struct Resumed {
     found: Found,
@@ -65,19 +55,24 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     let span = tracing::info_span!("run");
     let _guard = span.enter();
     let started = Instant::now();
-    let asked = || TrainConfig::from_layers(&[preset, file, &args.options]);
+    let asked = || TrainConfig::from_layers(&[preset, file, &args.options]).map_err(exit::usage);
     let (folder, resumed) = match args.resume.as_deref() {
         None => (None, None),
         Some(path) if path == Path::new(AUTO) => run_folder::newest(&asked()?)?,
-        Some(path) => run_folder::open(path).map(|(folder, found)| (Some(folder), Some(found)))?,
+        Some(path) => {
+            stays_in_place(path, &args.options).map_err(exit::usage)?;
+            run_folder::open(path).map(|(folder, found)| (Some(folder), Some(found)))?
+        }
     };
     let resumed = resumed.map(Resumed::read).transpose()?;
     // Wrong options are told before anything is opened or fetched.
     let first = match &resumed {
-        Some(r) => r.saved.config.resumed(&[file, &args.options], r.changed_code())?,
+        Some(r) => r
+            .go_on(&[file, &args.options], args.allow_code_change)
+            .map_err(exit::usage)?,
         None => asked()?,
     };
-    first.cpu_features.choose()?;
+    first.cpu_features.choose().map_err(exit::usage)?;
     device::set_threads(first.threads)?;
     let device = first.device.open()?;
     let place = data::Place {
@@ -87,11 +82,19 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
         own_transforms: first.own_transforms(),
     };
     let source = data::open(first.dataset, &place, bars)?;
-    let config = match &resumed {
-        None if source.is_sample() => TrainConfig::from_layers(&[preset, &sample_preset(), file, &args.options])?,
+    let mut config = match &resumed {
+        None if source.is_sample => TrainConfig::from_layers(&[preset, &sample_preset(), file, &args.options])?,
         _ => first,
     };
-    let data = split_data(&source, &config)?;
+    if resumed.is_none() && (config.dataset, &config.data) == (DatasetName::Auto, &None) {
+        // What was taken is what the run goes on with, also where a network comes or goes.
+        config.dataset = if source.is_sample {
+            DatasetName::FashionMnistSample
+        } else {
+            DatasetName::Cifar10
+        };
+    }
+    let data = Data::split(&source, &config)?;
     let saved = Saved {
         config: config.clone(),
         data: data.train.fingerprint()?.to_string(),
@@ -166,6 +169,21 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     }
 }
 
+/// Fails where a run that is named by its path would be told to be another's.
+fn stays_in_place(path: &Path, options: &TrainOptions) -> Result<()> {
+    let asked = [
+        ("name", options.name.is_some()),
+        ("runs-dir", options.runs_dir.is_some()),
+    ];
+    if let Some((option, _)) = asked.into_iter().find(|(_, is_given)| *is_given) {
+        bail!(
+            "--{option} is for a new run, or for --resume auto; the run of {} goes on where it is",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
 /// Prints the learning rate that a range test suggests, and draws its curve.
 fn find_lr(trainer: &mut Trainer, loader: &dyn BatchSource, args: &TrainArgs, config: &TrainConfig) -> Result<()> {
     let curve = lr_finder::find_lr(trainer, loader, &LrFinderConfig::default())?;
@@ -199,8 +217,18 @@ impl Resumed {
         Ok(Self { found, saved })
     }
 
-    /// What of the program is not what it was. Another commit of the same version may change no number, and is only told.
-    fn changed_code(&self) -> Vec<String> {
+    /// The run's configuration, with what the layers may change. Its place stays what it is.
+    fn go_on(&self, layers: &[&TrainOptions], allow_code_change: bool) -> Result<TrainConfig> {
+        let saved = &self.saved.config;
+        Ok(TrainConfig {
+            name: saved.name.clone(),
+            runs_dir: saved.runs_dir.clone(),
+            ..saved.resumed(layers, self.changed_code(allow_code_change))?
+        })
+    }
+
+    /// What of the program is not what it was, and not allowed to be.
+    fn changed_code(&self, allowed: bool) -> Vec<String> {
         let (was, is) = (self.found.checkpoint.version(), env!("CARGO_PKG_VERSION"));
         if was != is {
             return vec![format!("the program is version {is} and was {was}")];
@@ -208,7 +236,11 @@ impl Resumed {
         if let (Some(was), Some(is)) = (&self.saved.commit, environment::commit())
             && *was != is
         {
-            tracing::warn!("the program is of commit {is} and was of {was}; if its numbers changed, so will the run's");
+            let difference = format!("the program is of commit {is} and was of {was}");
+            if !allowed {
+                return vec![format!("{difference} (--allow-code-change goes on with it)")];
+            }
+            tracing::warn!("{difference}; if its numbers changed, so will the run's");
         }
         Vec::new()
     }
@@ -249,42 +281,6 @@ impl Resumed {
             "Resuming {path}: after epoch {done} of {epochs}{within}, step {step}"
         );
     }
-}
-
-fn split_data(source: &Source, config: &TrainConfig) -> Result<Data> {
-    let mut train = Arc::clone(&source.splits.train);
-    let mut test = Arc::clone(&source.splits.test);
-    let mut val = source.splits.val.as_ref().map_or_else(|| Arc::clone(&test), Arc::clone);
-    let mut val_is_test = source.splits.val.is_none();
-    if config.val_fraction > 0.0 {
-        if source.splits.val.is_some() {
-            bail!(
-                "the data set has a val split, so val-fraction has nothing to do; leave it out, or remove the folder val"
-            );
-        }
-        let (rest, held_out) = split::split_stratified(&train, config.val_fraction, config.seed)?;
-        train = Arc::new(rest);
-        val = Arc::new(held_out);
-        // Of one whole, the part held back is all that there is to evaluate on.
-        val_is_test = source.whole;
-        if source.whole {
-            test = Arc::clone(&val);
-        }
-    } else if source.whole {
-        bail!(
-            "{} is one whole without a test split; hold a part back with --val-fraction, such as 0.2",
-            source.name
-        );
-    }
-    if let Some(limit) = config.limit {
-        train = Arc::new(split::limit(&train, limit)?);
-    }
-    Ok(Data {
-        train,
-        val,
-        test,
-        val_is_test,
-    })
 }
 
 pub(super) struct Loaders {
@@ -407,6 +403,12 @@ fn describe(
         info.model.name()
     );
     tracing::info!("Run: {}", folder.display());
+    let epochs = config.stages().last().map_or(0, |stage| stage.last_epoch);
+    if let Some(start) = config.swa_start.filter(|start| *start > epochs) {
+        tracing::warn!(
+            "swa-start is {start}, and the run has {epochs} epochs: no weights are averaged until it is gone on with"
+        );
+    }
 }
 
 /// Saves what the report shows of the data.
@@ -432,8 +434,15 @@ fn finish(
 ) -> Result<()> {
     let model = model.as_ref();
     let (Some(best), Some(epoch)) = (progress.best_accuracy, progress.best_epoch) else {
+        if progress.epoch == 0 {
+            bail!(
+                "no epoch was completed, so there are no weights to evaluate; resume {}",
+                folder.display()
+            );
+        }
         bail!(
-            "no epoch was completed, so there are no weights to evaluate; resume {}",
+            "no epoch's validation loss is a finite number, so no weights were kept as the best; look at the curves of {}, and \
+             begin a new run with a lower learning rate",
             folder.display()
         );
     };

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use kestrel_data::OnBadSample;
 use kestrel_data::transforms::TransformSpec;
@@ -363,6 +363,22 @@ impl TrainOptions {
     }
 
     pub(super) fn table(&self) -> Result<Table> {
+        for (option, path) in [
+            ("data", &self.data),
+            ("data-dir", &self.data_dir),
+            ("runs-dir", &self.runs_dir),
+            ("trace", &self.trace),
+        ] {
+            if let Some(path) = path.as_deref().filter(|path| path.to_str().is_none()) {
+                bail!(
+                    "{option} is {}, which is not UTF-8 and could not be saved with the run; give it another name",
+                    path.display()
+                );
+            }
+        }
+        if let Some(seed) = self.seed.filter(|seed| i64::try_from(*seed).is_err()) {
+            bail!("seed is {seed}, but must be at most {}", i64::MAX);
+        }
         Table::try_from(self).context("the options")
     }
 }

@@ -193,9 +193,9 @@ fn the_reference_recipe_is_the_default() {
 #[test]
 fn the_fine_tuning_recipe_is_the_preset_and_a_second_stage() {
     let finetune = recipe("finetune");
-    let preset = TrainConfig::from_layers(&[&TrainOptions::finetune_resnet()]).unwrap();
+    let weights = options("pretrained = \"imagenet\"");
+    let preset = TrainConfig::from_layers(&[&TrainOptions::finetune_resnet(), &weights]).unwrap();
     let first = TrainConfig {
-        pretrained: None,
         image_size: None,
         cache_views: None,
         unfreeze: None,

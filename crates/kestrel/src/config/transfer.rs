@@ -124,6 +124,13 @@ impl TrainConfig {
                 bail!("{option} is for {other}; choose that, or leave {option} out");
             }
         }
+        if self.freeze != NONE && self.weights.is_none() && self.pretrained.is_none() {
+            bail!(
+                "freeze is {}, but nothing is learned yet that could be kept: name what to begin with by pretrained or \
+                 weights, or train all with freeze none",
+                self.freeze
+            );
+        }
         if self.weights.is_some() && self.pretrained.is_some() {
             bail!("weights and pretrained are both given; choose one to begin with");
         }
@@ -278,7 +285,22 @@ mod tests {
     use candle_core::{DType, Device};
 
     fn config(options: &TrainOptions) -> Result<TrainConfig> {
-        TrainConfig::from_layers(&[&TrainOptions::finetune_resnet(), options])
+        let weights = TrainOptions {
+            weights: Some("w.pth".to_owned()),
+            ..TrainOptions::default()
+        };
+        TrainConfig::from_layers(&[&TrainOptions::finetune_resnet(), &weights, options])
+    }
+
+    #[test]
+    fn what_was_never_learned_is_not_frozen() {
+        let error = TrainConfig::from_layers(&[&TrainOptions::finetune_resnet()]).unwrap_err();
+        assert!(error.to_string().contains("pretrained or weights"), "{error}");
+        let all = TrainOptions {
+            freeze: Some(NONE.to_owned()),
+            ..TrainOptions::default()
+        };
+        assert!(TrainConfig::from_layers(&[&TrainOptions::finetune_resnet(), &all]).is_ok());
     }
 
     /// The layer groups that a stage trains.

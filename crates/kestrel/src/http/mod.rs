@@ -14,5 +14,5 @@ mod server;
 mod timed_io;
 
 pub(crate) use answer::Answer;
-pub(crate) use request::Request;
+pub(crate) use request::{Body, Request};
 pub(crate) use server::{Limits, Server};

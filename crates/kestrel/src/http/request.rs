@@ -1,12 +1,14 @@
 //! A request, whose body is read when somebody asks for it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Limited};
-use hyper::body::{Body, Bytes, Incoming};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode, header};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::{Answer, Limits};
@@ -15,17 +17,57 @@ use super::{Answer, Limits};
 /// may never see why it was refused.
 const DISCARD: (usize, Duration) = (64 << 20, Duration::from_secs(2));
 
+/// Bodies of the largest size that may be in memory together.
+const BODIES: usize = 4;
+/// Bytes of the unit in which they are counted.
+const UNIT: usize = 1 << 10;
+
+/// The memory that bodies may take, those that are still coming among them: slow clients hold what they have sent, no more.
+#[derive(Clone)]
+pub(super) struct BodyMemory(Arc<Semaphore>);
+
+impl BodyMemory {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self(Arc::new(Semaphore::new(BODIES * limits.max_body.div_ceil(UNIT))))
+    }
+}
+
+/// A body, and the memory that it is counted in.
+pub(crate) struct Body {
+    bytes: Vec<u8>,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Why a body was not read to its end.
+enum Cut {
+    TooLarge,
+    NoMemory,
+    Broken,
+}
+
 /// A request whose head has been read.
 pub(crate) struct Request {
     head: Parts,
     body: Incoming,
     limits: Limits,
+    memory: BodyMemory,
 }
 
 impl Request {
-    pub(super) fn new(request: hyper::Request<Incoming>, limits: Limits) -> Self {
+    pub(super) fn new(request: hyper::Request<Incoming>, limits: Limits, memory: BodyMemory) -> Self {
         let (head, body) = request.into_parts();
-        Self { head, body, limits }
+        Self {
+            head,
+            body,
+            limits,
+            memory,
+        }
     }
 
     /// GET, POST, ...
@@ -51,8 +93,8 @@ impl Request {
     }
 
     /// The body, read within the limits, or why it is refused: 413 where it is too large, 408 where it does not come in time,
-    /// 400 where it is cut off.
-    pub(crate) async fn body(self) -> Result<Bytes, Answer> {
+    /// 400 where it is cut off, 503 where others take all memory for bodies.
+    pub(crate) async fn body(self) -> Result<Body, Answer> {
         let max = self.limits.max_body;
         let too_large = || {
             Answer::refusal(
@@ -65,14 +107,20 @@ impl Request {
             return Err(self.refuse(too_large()).await);
         }
         let mut body = self.body;
-        let whole = Limited::new(&mut body, max).collect();
+        let whole = collect(&mut body, max, &self.memory);
         match timeout(self.limits.timeout, whole).await {
-            Ok(Ok(whole)) => Ok(whole.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Ok(Ok(whole)) => Ok(whole),
+            Ok(Err(Cut::TooLarge)) => {
                 discard(&mut body).await;
                 Err(too_large())
             }
-            Ok(Err(_)) => Err(Answer::refusal(
+            Ok(Err(Cut::NoMemory)) => {
+                discard(&mut body).await;
+                Err(Answer::busy(
+                    "as many bytes as there is room for are on their way; try again in a second",
+                ))
+            }
+            Ok(Err(Cut::Broken)) => Err(Answer::refusal(
                 StatusCode::BAD_REQUEST,
                 "the body ends before its announced end or is badly chunked",
             )),
@@ -91,6 +139,32 @@ impl Request {
         }
         answer
     }
+}
+
+/// Reads a body of at most `max` bytes, as long as there is memory for it.
+async fn collect(body: &mut Incoming, max: usize, memory: &BodyMemory) -> Result<Body, Cut> {
+    let mut bytes = Vec::new();
+    let mut held: Option<OwnedSemaphorePermit> = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Cut::Broken)?;
+        let Some(data) = frame.data_ref() else { continue };
+        if bytes.len() + data.len() > max {
+            return Err(Cut::TooLarge);
+        }
+        let units = (bytes.len() + data.len()).div_ceil(UNIT);
+        let more = units - held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if more > 0 {
+            let more = u32::try_from(more).map_err(|_| Cut::TooLarge)?;
+            let more = Arc::clone(&memory.0).try_acquire_many_owned(more);
+            let more = more.map_err(|_| Cut::NoMemory)?;
+            match &mut held {
+                Some(held) => held.merge(more),
+                None => held = Some(more),
+            }
+        }
+        bytes.extend_from_slice(data);
+    }
+    Ok(Body { bytes, _memory: held })
 }
 
 /// Reads and drops what is left of a body, within bounds.

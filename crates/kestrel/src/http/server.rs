@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 
+use super::guard::{self, Names};
+use super::request::BodyMemory;
 use super::timed_io::TimedIo;
-use super::{Answer, Request, guard};
+use super::{Answer, Request};
 use crate::interrupt::Interrupt;
 
 /// Bytes of a request's head at most.
@@ -24,6 +26,8 @@ const MAX_HEAD: usize = 16 * 1024;
 const MAX_CONNECTIONS: u32 = 256;
 /// Threads that work on answers; each keeps some memory of its own.
 const MAX_WORKERS: usize = 8;
+/// How long a connection may stand without the head of a request, if `--timeout` is not shorter: there are not many.
+const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 /// After which a signal is seen.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -32,15 +36,15 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Limits {
     /// Bytes of a body.
     pub(crate) max_body: usize,
-    /// How long it may take over the head of a request, idle time between two included, over the body, and over reading a part
-    /// of the answer.
+    /// How long it may take over the body of a request, and over reading a part of the answer; over the head, idle time between
+    /// two requests included, five seconds at most.
     pub(crate) timeout: Duration,
 }
 
 /// A server that listens and does not answer yet.
 pub(crate) struct Server {
     listener: TcpListener,
-    address: SocketAddr,
+    names: Names,
 }
 
 impl Server {
@@ -52,13 +56,23 @@ impl Server {
         if !host.is_loopback() {
             tracing::warn!("Others in the network can reach {address}, without a password and unencrypted.");
         }
-        Ok(Self { listener, address })
+        let names = Names {
+            address,
+            public_host: None,
+        };
+        Ok(Self { listener, names })
+    }
+
+    /// The same under a name that a proxy before it has.
+    pub(crate) fn with_public_host(mut self, host: Option<&str>) -> Self {
+        self.names.public_host = host.map(Arc::from);
+        self
     }
 
     /// Prints the page's address.
     pub(crate) fn announce(&self) -> Result<()> {
         let mut out = io::stdout().lock();
-        writeln!(out, "http://{}/", self.address)?;
+        writeln!(out, "http://{}/", self.names.address)?;
         Ok(out.flush()?)
     }
 
@@ -100,6 +114,7 @@ impl Server {
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.listener)?;
             let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+            let memory = BodyMemory::new(limits);
             let (ending, ended) = watch::channel(false);
             let accept = async {
                 loop {
@@ -109,7 +124,9 @@ impl Server {
                     };
                     match listener.accept().await {
                         Ok((stream, _)) => {
-                            let connection = connection(stream, self.address, limits, handler.clone(), ended.clone());
+                            let names = self.names.clone();
+                            let connection =
+                                connection(stream, names, limits, memory.clone(), handler.clone(), ended.clone());
                             tokio::spawn(async move {
                                 connection.await;
                                 drop(place);
@@ -142,17 +159,18 @@ impl Server {
 /// Answers the requests of one connection.
 async fn connection<F: Future<Output = Answer> + Send + 'static>(
     stream: TcpStream,
-    address: SocketAddr,
+    names: Names,
     limits: Limits,
+    memory: BodyMemory,
     handler: impl Fn(Request) -> F,
     mut ended: watch::Receiver<bool>,
 ) {
     // Answers are sent whole; waiting to send more with them gains nothing.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        let refusal = guard::refusal(request.headers(), address);
+        let refusal = guard::refusal(request.headers(), &names);
         let line = format!("{} {}", request.method(), request.uri().path());
-        let request = Request::new(request, limits);
+        let request = Request::new(request, limits, memory.clone());
         let answer = match refusal {
             Some(refusal) => Err(request.refuse(refusal)),
             None => Ok(handler(request)),
@@ -168,7 +186,7 @@ async fn connection<F: Future<Output = Answer> + Send + 'static>(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.timeout)
+        .header_read_timeout(limits.timeout.min(HEAD_PATIENCE))
         .max_buf_size(MAX_HEAD)
         // A client that has said all may close its half and wait for the answer.
         .half_close(true)

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::pictures::{kestrel, newest, stderr, succeed, write};
+use crate::pictures::{command, kestrel, newest, stderr, succeed, trained, write};
 
 /// Runs `kestrel`, which must fail with `code` and a message that holds every one of `words`, on one `error:` line.
 fn fail(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
@@ -18,13 +18,15 @@ fn fail(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
 }
 
 fn train(folder: &Path, more: &[&str], words: &[&str]) {
-    let args: Vec<&str> = ["train", "--width", "1", "--epochs", "1"]
-        .iter()
-        .chain(more)
-        .copied()
-        .collect();
-    fail(folder, &args, 1, words);
+    fail(folder, &[&TRAIN[..], more].concat(), 1, words);
 }
+
+/// The same where the arguments alone are wrong.
+fn misuse(folder: &Path, more: &[&str], words: &[&str]) {
+    fail(folder, &[&TRAIN[..], more].concat(), 2, words);
+}
+
+const TRAIN: [&str; 5] = ["train", "--width", "1", "--epochs", "1"];
 
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -126,25 +128,45 @@ fn options_that_do_not_exist_or_make_no_sense() {
         &["--data", "pictures", "--num-classes", "10"],
         &["num-classes is 10", "2"],
     );
-    train(
+    for (more, word) in [
+        (&["--batch-size", "0"][..], "batch-size is 0"),
+        (&["--lr=-1"], "lr is -1"),
+        (&["--dropout", "1.5"], "dropout is 1.5"),
+        (&["--lr-factor", "1"], "factor is 1"),
+        (&["--seed", "18446744073709551615"], "seed is 18446744073709551615"),
+        (
+            &["--max-bad-fraction", "0.5"],
+            "max-bad-fraction is for on-bad-sample skip",
+        ),
+        (&["--freeze", "block1"], "freeze is block1, but nothing is learned yet"),
+        (&["--name", "x/y"], "name is \"x/y\""),
+    ] {
+        // Neither the data nor the network is looked at before.
+        misuse(dir.path(), more, &[word]);
+    }
+    fail(
         dir.path(),
-        &["--data", "pictures", "--batch-size", "0"],
-        &["batch-size is 0"],
+        &["finetune-resnet", "--data", "pictures"],
+        2,
+        &["freeze is backbone", "pretrained or weights"],
     );
-    train(dir.path(), &["--data", "pictures", "--lr=-1"], &["lr is -1"]);
-    train(
+    fail(dir.path(), &["train", "--find-lr-plot", "a.png"], 2, &["--find-lr"]);
+    let widest = "9223372036854775807";
+    fail(
         dir.path(),
-        &["--data", "pictures", "--dropout", "1.5"],
-        &["dropout is 1.5"],
+        &["train", "--width", widest],
+        2,
+        &["width is 9223372036854775807"],
     );
-    train(
+    fail(
         dir.path(),
-        &["--data", "pictures", "--lr-factor", "1"],
-        &["factor is 1"],
+        &["model", "summary", "--num-classes", "18446744073709551615"],
+        2,
+        &["--num-classes"],
     );
     fs::write(dir.path().join("c.toml"), "epochs = 1\nwidht = 2\n").unwrap();
-    train(dir.path(), &["--config", "c.toml"], &["c.toml", "line 2", "widht"]);
-    train(dir.path(), &["--config", "none.toml"], &["none.toml"]);
+    misuse(dir.path(), &["--config", "c.toml"], &["c.toml", "line 2", "widht"]);
+    misuse(dir.path(), &["--config", "none.toml"], &["none.toml"]);
     assert!(!dir.path().join("runs").exists(), "a refused run leaves no folder");
 }
 
@@ -204,9 +226,13 @@ fn weights_and_checkpoints_that_do_not_fit() {
     fail(
         dir.path(),
         &["train", "--resume", "runs/a", "--width", "2"],
-        1,
+        2,
         &["--width is 2 and was 1"],
     );
+    for (option, value) in [("--name", "b"), ("--runs-dir", "elsewhere")] {
+        let args = ["train", "--resume", "runs/a", option, value];
+        fail(dir.path(), &args, 2, &[option, "runs/a goes on where it is"]);
+    }
     fail(
         dir.path(),
         &["train", "--resume", "runs/a", "--data", "others"],
@@ -224,4 +250,78 @@ fn weights_and_checkpoints_that_do_not_fit() {
         1,
         &["runs/a/checkpoints/step-", "sha256"],
     );
+}
+
+#[test]
+fn what_is_written_replaces_nothing_that_it_is_made_of() {
+    let dir = trained();
+    let weights = "runs/a/best.safetensors";
+    let before = fs::read(dir.path().join(weights)).unwrap();
+    let out = "runs/../runs/a/best.safetensors";
+    fail(
+        dir.path(),
+        &["export", "--weights", weights, "--out", out],
+        1,
+        &["--out is the file that --weights names"],
+    );
+    assert!(fs::read(dir.path().join(weights)).unwrap() == before);
+    let log = fs::read(dir.path().join("runs/a/metrics.jsonl")).unwrap();
+    fail(
+        dir.path(),
+        &["report", "runs/a", "runs/a", "--out", "runs/a/metrics.jsonl"],
+        1,
+        &["runs/a/metrics.jsonl is there and is no page", "--out"],
+    );
+    assert!(fs::read(dir.path().join("runs/a/metrics.jsonl")).unwrap() == log);
+    // A page is written again.
+    for _ in 0..2 {
+        succeed(dir.path(), &["report", "runs/a", "runs/a", "--out", "page.html"]);
+    }
+}
+
+/// Of their own weights a run's data are known; of others somebody must name them.
+#[test]
+fn weights_without_their_run_are_not_evaluated_on_other_images() {
+    let dir = trained();
+    fs::copy(
+        dir.path().join("runs/a/best.safetensors"),
+        dir.path().join("w.safetensors"),
+    )
+    .unwrap();
+    fail(
+        dir.path(),
+        &["evaluate", "--weights", "w.safetensors"],
+        2,
+        &["class0, class1", "--data"],
+    );
+    fs::rename(dir.path().join("pictures"), dir.path().join("moved")).unwrap();
+    fail(
+        dir.path(),
+        &["evaluate", "--weights", "runs/a/best.safetensors"],
+        1,
+        &["pictures", "config.toml", "--data"],
+    );
+}
+
+/// An argument that is not UTF-8 cannot be saved with the run, and is named.
+#[cfg(target_os = "linux")]
+#[test]
+fn arguments_that_are_not_utf_8() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let dir = trained();
+    let odd = OsStr::from_bytes(b"d\xff");
+    let mut command = command(dir.path(), &["train", "--data"]);
+    let output = command.arg(odd).output().unwrap();
+    let text = stderr(&output);
+    assert!(
+        output.status.code() == Some(2) && text.contains("data is d") && text.contains("not UTF-8"),
+        "{text}"
+    );
+    // A folder may be called so.
+    fs::rename(dir.path().join("runs/a"), dir.path().join("runs").join(odd)).unwrap();
+    let mut command = crate::pictures::command(dir.path(), &["train", "--epochs", "3", "--resume"]);
+    let output = command.arg(Path::new("runs").join(odd)).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
 }

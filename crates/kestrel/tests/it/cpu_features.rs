@@ -133,7 +133,7 @@ fn a_set_that_the_machine_lacks_is_refused_with_those_it_has() {
     ] {
         let output = kestrel(dir.path(), &args);
         let text = stderr(&output);
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(
             text.starts_with("error: ") && text.contains("--cpu-features") && text.contains(missing),

@@ -43,7 +43,15 @@ fn every_command_says_what_a_gpu_needs() {
     let weights = "runs/a/best.safetensors";
     for args in [
         &["train", "--data", "pictures", "--device", "cuda:1"][..],
-        &["finetune-resnet", "--data", "pictures", "--device", "cuda"],
+        &[
+            "finetune-resnet",
+            "--pretrained",
+            "imagenet",
+            "--data",
+            "pictures",
+            "--device",
+            "cuda",
+        ],
         &[
             "evaluate",
             "--weights",

@@ -2,7 +2,8 @@
 
 use std::process::Stdio;
 
-use crate::pictures::{command, kestrel, stdout, succeed};
+use crate::pictures::{command, kestrel, stdout, succeed, write};
+use crate::train::train;
 
 /// Every command and subcommand.
 const COMMANDS: [&[&str]; 11] = [
@@ -63,6 +64,46 @@ fn completions_name_commands_and_options() {
         }
     }
     assert_eq!(kestrel(dir.path(), &["completions", "cmd"]).status.code(), Some(2));
+}
+
+/// Where nobody can read the last word any more, the exit code still tells.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_stderr_changes_no_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = command(dir.path(), &["evaluate", "--weights", "none"])
+        .stderr(full)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+/// Who does not read the table gets the files all the same.
+#[test]
+fn a_run_is_whole_though_nobody_reads_its_output() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("pictures"), 2, 6, 3);
+    let mut child = command(dir.path(), &train(&["--epochs", "1", "--name", "a"]))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    for file in ["evaluation.json", "predictions.png", "report.html"] {
+        assert!(dir.path().join("runs/a").join(file).is_file(), "{file}");
+    }
+}
+
+/// The last word is an object too where the lines are.
+#[test]
+fn errors_for_machines() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = kestrel(dir.path(), &["evaluate", "--weights", "none", "--log-format", "json"]);
+    let line: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(line["level"], "ERROR");
+    assert!(line["message"].as_str().unwrap().contains("none"), "{line}");
 }
 
 /// A reader that has seen enough, as `head` does, is no fault.

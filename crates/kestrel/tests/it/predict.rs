@@ -137,6 +137,8 @@ fn bad_images_are_named_and_the_others_are_predicted() {
         "{}",
         stderr(&none)
     );
+    let none = kestrel(dir.path(), &predict(&[&["--format", "json"], &names[..]].concat()));
+    assert_eq!((none.status.code(), stdout(&none).as_str()), (Some(1), "[]\n"));
     for (args, word) in [
         (&["nothing/*.png"][..], "matches no file"),
         (&["runs/a/figures/none"], "1 of 1"),

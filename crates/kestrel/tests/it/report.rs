@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::pictures::{kestrel, stderr, stdout, succeed, trained};
+use crate::pictures::{kestrel, newest, stderr, stdout, succeed, trained};
 use crate::serving::Serving;
 
 fn read(folder: &Path, file: &str) -> String {
@@ -86,6 +86,42 @@ fn evaluate_says_the_same_as_a_table_and_as_json() {
         table.contains(&format!("calibration error: {}", percent("ece"))),
         "{table}"
     );
+}
+
+/// A run says what its weights were trained on, and where their report goes.
+#[test]
+fn weights_in_their_run_are_evaluated_on_its_images() {
+    let dir = trained();
+    let weights = "runs/a/best.safetensors";
+    let named = succeed(dir.path(), &["evaluate", "--weights", weights, "--data", "pictures"]);
+    let found = succeed(dir.path(), &["evaluate", "--weights", weights]);
+    assert_eq!(stdout(&found), stdout(&named));
+    let before = fs::metadata(dir.path().join("runs/a/evaluation.json"))
+        .unwrap()
+        .modified();
+    let checkpoint = newest(&dir.path().join("runs/a"));
+    succeed(dir.path(), &["evaluate", "--weights", checkpoint.to_str().unwrap()]);
+    let after = fs::metadata(dir.path().join("runs/a/evaluation.json"))
+        .unwrap()
+        .modified();
+    assert!(before.unwrap() < after.unwrap(), "the report is not the run's");
+    assert_eq!(fs::read_dir(dir.path().join("runs")).unwrap().count(), 1);
+}
+
+/// Of one whole, what a run has held back is what its weights are evaluated on.
+#[test]
+fn of_one_whole_the_held_back_images_are_evaluated() {
+    let dir = trained();
+    fs::rename(dir.path().join("pictures/train"), dir.path().join("whole")).unwrap();
+    let args = "train --data whole --val-fraction 0.25 --width 1 --epochs 1 --batch-size 8 --name b";
+    let output = succeed(dir.path(), &args.split(' ').collect::<Vec<_>>());
+    let evaluated = succeed(dir.path(), &["evaluate", "--weights", "runs/b/best.safetensors"]);
+    assert!(
+        stdout(&evaluated).contains("the 6 test images"),
+        "{}",
+        stdout(&evaluated)
+    );
+    assert_eq!(stdout(&evaluated), stdout(&output));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::pictures::{kestrel, newest, stderr, succeed, write};
+use crate::pictures::{command, kestrel, newest, stderr, succeed, write};
 use crate::train::train;
 
 fn folder() -> tempfile::TempDir {
@@ -192,7 +192,7 @@ fn a_run_with_other_data_or_options_is_refused_and_each_difference_named() {
             "--batch-size",
             "2",
         ],
-        1,
+        2,
         &[
             "--lr is 0.5 and was 0.01",
             "--width is 3 and was 2",
@@ -281,6 +281,32 @@ fn early_stopping_and_the_time_limit_end_well() {
         "{text}"
     );
     newest(&dir.path().join("runs/b"));
+}
+
+/// `cargo xtask` tells the program its commit.
+#[test]
+fn another_commit_is_refused_unless_it_is_allowed() {
+    let dir = folder();
+    let of_commit = |commit: &str, args: &[&str]| {
+        let output = command(dir.path(), args)
+            .env("KESTREL_COMMIT", commit)
+            .output()
+            .unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let (code, text) = of_commit("aaa", &train(&["--epochs", "1", "--name", "a"]));
+    assert_eq!(code, Some(0), "{text}");
+    let resume = ["train", "--resume", "runs/a", "--epochs", "2"];
+    let (code, text) = of_commit("bbb", &resume);
+    assert!(
+        code == Some(2) && text.contains("of commit bbb and was of aaa") && text.contains("--allow-code-change"),
+        "{text}"
+    );
+    let (code, text) = of_commit("bbb", &[&resume[..], &["--allow-code-change"]].concat());
+    assert!(
+        code == Some(0) && text.contains("of commit bbb and was of aaa"),
+        "{text}"
+    );
 }
 
 /// A limit on the size of files is a disk that is full: the write fails in its midst.

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::{BufReader, Cursor, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -278,7 +280,27 @@ fn who_comes_when_all_places_are_taken_is_told_to_come_again() {
     let dir = trained();
     let serving = serve(dir.path(), &["--concurrency", "1"]);
     let good = picture(32, 32, ImageFormat::Png);
-    // It has the place while its body is on the way.
+    // Each takes a while.
+    let large = picture(6000, 6000, ImageFormat::Png);
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..8).map(|_| scope.spawn(|| serving.predict("", &large))).collect();
+        asked.into_iter().map(|answer| answer.join().unwrap()).collect()
+    });
+    assert!(answers.iter().any(|answer| answer.status == 200));
+    let busy = answers
+        .iter()
+        .find(|answer| answer.status == 503)
+        .expect("all were answered");
+    assert_eq!(busy.header("retry-after"), Some("1"), "{busy:?}");
+    assert!(busy.error().contains("try again"));
+    assert_eq!(serving.predict("", &good).status, 200);
+}
+
+#[test]
+fn bodies_on_the_way_take_no_place_and_bounded_memory() {
+    let dir = trained();
+    let serving = serve(dir.path(), &["--concurrency", "1", "--max-body", "1"]);
+    let good = picture(32, 32, ImageFormat::Png);
     let mut first = serving.connect();
     first
         .write_all(&serving.head(
@@ -289,12 +311,32 @@ fn who_comes_when_all_places_are_taken_is_told_to_come_again() {
         .unwrap();
     let mut first = BufReader::new(first);
     assert_eq!(Response::read(&mut first).unwrap().status, 100);
-    let busy = serving.predict("", &good);
-    assert_eq!((busy.status, busy.header("retry-after")), (503, Some("1")), "{busy:?}");
-    assert!(busy.error().contains("try again"));
+    assert_eq!(serving.predict("", &good).status, 200);
     first.get_mut().write_all(&good).unwrap();
     assert_eq!(Response::read(&mut first).unwrap().status, 200);
-    assert_eq!(serving.predict("", &good).status, 200);
+
+    // Five of the largest size are more than there is memory for. None can end, so one of them is told.
+    let almost = vec![7; (1 << 20) - 1];
+    let head = serving.head("POST /predict", "Content-Type: image/png\r\n", 1 << 20);
+    let slow: Vec<_> = (0..5)
+        .map(|_| {
+            let mut stream = serving.connect();
+            stream.write_all(&head).unwrap();
+            // It may be refused before all of it is sent.
+            let _ = stream.write_all(&almost);
+            stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            stream
+        })
+        .collect();
+    let told = |stream: &&TcpStream| stream.peek(&mut [0]).is_ok_and(|bytes| bytes > 0);
+    let busy = (0..60).find_map(|_| slow.iter().find(told)).expect("nobody was told");
+    let busy = Response::read(&mut BufReader::new(busy)).unwrap();
+    assert_eq!((busy.status, busy.header("retry-after")), (503, Some("1")), "{busy:?}");
+    assert!(busy.error().contains("bytes"), "{busy:?}");
+    drop(slow);
+    let answers = std::iter::repeat_with(|| serving.predict("", &good));
+    let freed = answers.take(1000).find(|answer| answer.status == 200);
+    assert!(freed.is_some(), "the memory was not given back");
 }
 
 #[test]

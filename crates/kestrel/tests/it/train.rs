@@ -148,6 +148,16 @@ fn a_held_back_part_keeps_the_test_split_for_the_end() {
     assert!(stdout(&output).contains("6 test images"));
 }
 
+/// A folder of that name is no more than a folder.
+#[test]
+fn pictures_that_are_called_like_the_sample_are_not_taken_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("fashion-mnist-sample"), 2, 2, 1);
+    let args = "train --data fashion-mnist-sample --width 1 --batch-size 4 --num-images 0 --name a";
+    let output = succeed(dir.path(), &args.split(' ').collect::<Vec<_>>());
+    assert!(stderr(&output).contains("Finished: 50 epochs"), "{}", stderr(&output));
+}
+
 #[test]
 fn the_sample_is_trained_on_when_asked_for() {
     let dir = tempfile::tempdir().unwrap();
@@ -166,12 +176,15 @@ fn the_sample_is_trained_on_when_asked_for() {
     let output = succeed(dir.path(), &args);
     assert_eq!(stderr(&output), "", "-q leaves nothing but trouble");
     assert!(stdout(&output).contains("Ankle boot"));
-    // Without a data set's name, weights of the sample are evaluated on the sample.
+    // The run remembers what it was trained on, and so do its weights where they lie elsewhere.
     let weights = "runs/fashion-mnist-sample-cnn-1/best.safetensors";
-    assert_eq!(
-        stdout(&succeed(dir.path(), &["evaluate", "--weights", weights])),
-        stdout(&output)
-    );
+    fs::copy(dir.path().join(weights), dir.path().join("w.safetensors")).unwrap();
+    for weights in [weights, "w.safetensors"] {
+        assert_eq!(
+            stdout(&succeed(dir.path(), &["evaluate", "--weights", weights])),
+            stdout(&output)
+        );
+    }
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use kestrel_models::{StateDict, weights};
+use candle_core::{DType, Device};
+use kestrel_models::{Depth, Model, ResNet, ResNetConfig, StateDict, weights};
 use kestrel_train::checkpoint::Weights;
 
 use crate::pictures::{command, newest, stderr, stdout, succeed, write};
@@ -166,9 +167,12 @@ fn features_are_kept_for_the_same_weights_and_data_alone() {
         .unwrap();
     assert_eq!(run("image", &views), (2, 1));
     args.drain(args.len() - 2..);
-    args.extend(["--seed", "7"]);
+    let other = ResNet::new(ResNetConfig::new(Depth::ResNet18, 1000), 7, DType::F32, &Device::Cpu).unwrap();
+    let other = weights::export(&other.params().state_dict().unwrap()).unwrap();
+    fs::write(dir.path().join("other.safetensors"), other).unwrap();
+    args.extend(["--weights", "other.safetensors"]);
     let at = args.iter().position(|arg| *arg == "head").unwrap();
-    args[at] = "random";
+    args[at] = "other";
     let log = stderr(&succeed(dir.path(), &args));
     assert!(
         !log.contains("kept from an earlier run") && log.contains("computed in"),

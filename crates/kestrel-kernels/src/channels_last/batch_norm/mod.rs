@@ -253,7 +253,7 @@ impl Tape {
     }
 
     /// Errors unless what is added to a batch norm of `x` has its shape.
-    fn check_residual(&self, x: &Value, activation: Activation<'_>) -> Result<()> {
+    pub(super) fn check_residual(&self, x: &Value, activation: Activation<'_>) -> Result<()> {
         let Activation::AddRelu(residual) = activation else {
             return Ok(());
         };

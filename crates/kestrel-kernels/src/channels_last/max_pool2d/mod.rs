@@ -51,20 +51,19 @@ impl Tape {
     pub fn max_pool2d(&mut self, x: &Value, kernel: usize, stride: usize, padding: usize) -> Result<Value> {
         self.check(x)?;
         #[cfg(feature = "cuda")]
-        if let Some((_, tensor)) = x.on_gpu() {
-            let geometry = Geometry::channels_last(OP, tensor, kernel, stride, padding)?;
-            if let Some(on_gpu) = x.on_gpu().filter(|_| geometry.taps_fit_a_byte()) {
+        if let Some(on_gpu) = x.on_gpu() {
+            let geometry = Geometry::channels_last(OP, on_gpu.1, kernel, stride, padding)?;
+            if geometry.taps_fit_a_byte() {
                 return crate::cuda::max_pool2d(self, on_gpu, geometry);
             }
+            // Of any type that a value on a GPU has: it comes there as `f32`.
+            return self.max_pool2d_of_candle(x, kernel, stride, padding);
         }
         element::require_float(OP, x.shape_tensor())?;
         let geometry = Geometry::channels_last(OP, x.shape_tensor(), kernel, stride, padding)?;
         let recorded = x.as_recorded().filter(|_| geometry.taps_fit_a_byte());
         let Some((node, data)) = recorded else {
-            return self.candle(&[x], |x| {
-                let y = crate::max_pool2d(&x[0].permute((0, 3, 1, 2))?, kernel, stride, padding)?;
-                Ok(y.permute((0, 2, 3, 1))?.contiguous()?)
-            });
+            return self.max_pool2d_of_candle(x, kernel, stride, padding);
         };
         let normalized = match data {
             Data::Normalized(normalized) if normalized.activation == Pointwise::Relu && geometry.halves() => {
@@ -95,6 +94,14 @@ impl Tape {
         };
         self.record(&y, op);
         Ok(y)
+    }
+
+    /// The same by the channels-first op of candle's graph.
+    fn max_pool2d_of_candle(&mut self, x: &Value, kernel: usize, stride: usize, padding: usize) -> Result<Value> {
+        self.candle(&[x], |x| {
+            let y = crate::max_pool2d(&x[0].permute((0, 3, 1, 2))?, kernel, stride, padding)?;
+            Ok(y.permute((0, 2, 3, 1))?.contiguous()?)
+        })
     }
 }
 

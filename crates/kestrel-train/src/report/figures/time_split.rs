@@ -24,14 +24,17 @@ impl TimeSplit {
     /// Of a run's epochs; `None` where nothing was measured.
     pub(in crate::report) fn new(epochs: &[ThroughputLine]) -> Option<Self> {
         let mean = |of: fn(&ThroughputLine) -> f64| epochs.iter().map(of).sum::<f64>() / epochs.len().max(1) as f64;
-        let known = [
-            ("waiting for images", mean(|e| e.load_seconds)),
-            ("forward", mean(|e| e.forward_seconds)),
-            ("backward", mean(|e| e.backward_seconds)),
-            ("optimiser", mean(|e| e.optimizer_seconds)),
-        ];
+        let (forward, backward) = (mean(|e| e.forward_seconds), mean(|e| e.backward_seconds));
+        let mut known = vec![("waiting for images", mean(|e| e.load_seconds))];
+        if backward > 0.0 {
+            known.extend([("forward", forward), ("backward", backward)]);
+        } else {
+            // On a GPU, whose own time is waited for elsewhere; see `EpochTiming`.
+            known.push(("launching both passes", forward));
+        }
+        known.push(("optimiser", mean(|e| e.optimizer_seconds)));
         let rest = mean(|e| e.seconds) - known.iter().map(|(_, seconds)| seconds).sum::<f64>();
-        let mut parts = known.to_vec();
+        let mut parts = known;
         parts.push(("rest of the step", rest.max(0.0)));
         parts.push(("validation", mean(|e| e.validation_seconds)));
         let all: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
@@ -115,6 +118,16 @@ mod tests {
         let split = TimeSplit::new(&[epoch(8.0), epoch(10.0)]).unwrap();
         let seconds: Vec<f64> = split.parts.iter().map(|(_, s)| *s).collect();
         assert_eq!(seconds, [1.0, 2.0, 3.0, 1.0, 2.0, 4.0]);
+        let launched = ThroughputLine {
+            backward_seconds: 0.0,
+            ..epoch(8.0)
+        };
+        let names = |epochs: &[ThroughputLine]| {
+            let parts = TimeSplit::new(epochs).unwrap().parts;
+            parts.iter().map(|(name, _)| *name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&[epoch(8.0)])[1..3], ["forward", "backward"]);
+        assert_eq!(names(&[launched])[1..3], ["launching both passes", "optimiser"]);
         assert_eq!(split.title(), "An epoch, on average of 2: 13.0 s");
         assert!(TimeSplit::new(&[]).is_none() && TimeSplit::new(&[ThroughputLine::default()]).is_none());
     }

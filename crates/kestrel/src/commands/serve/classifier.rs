@@ -14,7 +14,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use candle_core::Device;
 use hyper::StatusCode;
-use hyper::body::Bytes;
 use kestrel_data::transforms::{Compose, View};
 use kestrel_train::{Picture, Predictor};
 use serde::Serialize;
@@ -24,7 +23,7 @@ use tokio::task::spawn_blocking;
 use super::query::{Cam, PredictQuery};
 use crate::cli::ServeArgs;
 use crate::commands::class_lines::{ClassLine, class_lines};
-use crate::http::Answer;
+use crate::http::{Answer, Body};
 
 /// Pictures that are decoded at once, at most: a large one takes half a gigabyte.
 const DECODERS: usize = 4;
@@ -128,21 +127,21 @@ impl Classifier {
         self.places.try_acquire().ok()
     }
 
-    /// The answer to a picture's bytes.
-    pub(super) async fn predict(&self, bytes: Bytes, query: PredictQuery) -> Result<Answer, Answer> {
+    /// The answer to a picture's file.
+    pub(super) async fn predict(&self, file: Body, query: PredictQuery) -> Result<Answer, Answer> {
         let late = |_| {
             let seconds = self.timeout.as_secs();
             Answer::busy(format!(
                 "the answer would take longer than {seconds} s; try again later"
             ))
         };
-        let work = self.decode_and_classify(bytes, query);
+        let work = self.decode_and_classify(file, query);
         tokio::time::timeout(self.timeout, work).await.map_err(late)?
     }
 
-    async fn decode_and_classify(&self, bytes: Bytes, query: PredictQuery) -> Result<Answer, Answer> {
+    async fn decode_and_classify(&self, file: Body, query: PredictQuery) -> Result<Answer, Answer> {
         let shared = Arc::clone(&self.shared);
-        let picture = self.on(&self.decoders, move || shared.decode(&bytes)).await??;
+        let picture = self.on(&self.decoders, move || shared.decode(file.as_ref())).await??;
         let shared = Arc::clone(&self.shared);
         let found = self.on(&self.network, move || shared.classify(&picture, query)).await?;
         found.map_err(|error| Answer::fault(&error))

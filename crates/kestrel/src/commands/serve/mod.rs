@@ -26,7 +26,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     };
     let classifier = Classifier::load(args, device).with_context(|| format!("loading {}", args.weights.display()))?;
     let page = page::page();
-    let server = Server::bind(args.host, args.port)?;
+    let server = Server::bind(args.host, args.port)?.with_public_host(args.public_host.as_deref());
     server.announce()?;
     tracing::info!("Open it in a browser and drop a picture; POST /predict is for programs. Stop with Ctrl-C.");
     let shared = Arc::new((classifier, page));
@@ -68,13 +68,13 @@ async fn predict(request: Request, classifier: &Classifier) -> Result<Answer, An
             return Err(request.refuse(refusal).await);
         }
     };
-    // Before the body is read, so that the memory for bodies is bounded too.
+    // Places are for those who have said all: who is slow to say it holds none.
+    let body = request.body().await?;
     let Some(place) = classifier.place() else {
         let sentence = "as many requests as there is room for are being answered; try again in a second";
-        return Err(request.refuse(Answer::busy(sentence)).await);
+        return Err(Answer::busy(sentence));
     };
-    let bytes = request.body().await?;
-    let answer = classifier.predict(bytes, query).await;
+    let answer = classifier.predict(body, query).await;
     drop(place);
     answer
 }
