@@ -247,7 +247,7 @@ pub(crate) struct EvaluateArgs {
     /// Which images: another seed, other images.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// In what convolutions and linear layers are computed: f32, bf16 or f16.
+    /// In what convolutions and linear layers are computed: f32, tf32 (a GPU's convolutions), bf16 or f16.
     #[arg(long, value_enum, value_name = "TYPE", default_value_t = PrecisionName::F32, hide_possible_values = true)]
     pub(crate) precision: PrecisionName,
     /// auto, cpu, cuda or cuda:N.
@@ -278,7 +278,7 @@ pub(crate) struct PredictArgs {
     /// Images in a batch.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) batch_size: u64,
-    /// In what convolutions and linear layers are computed: f32, bf16 or f16.
+    /// In what convolutions and linear layers are computed: f32, tf32 (a GPU's convolutions), bf16 or f16.
     #[arg(long, value_enum, value_name = "TYPE", default_value_t = PrecisionName::F32, hide_possible_values = true)]
     pub(crate) precision: PrecisionName,
     /// auto, cpu, cuda or cuda:N.
@@ -500,7 +500,7 @@ pub(crate) struct BenchArgs {
     /// Steps of cnn-train and resnet-full in each measurement, the loss read back after the last.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) steps: u64,
-    /// f32, bf16 or f16: the precision of cnn-train and resnet-full.
+    /// f32, tf32 (a GPU's convolutions), bf16 or f16: the precision of cnn-train and resnet-full.
     #[arg(long, value_enum, value_name = "TYPE", default_value_t = PrecisionName::F32, hide_possible_values = true)]
     pub(crate) precision: PrecisionName,
     /// CPU threads; 0 for one a core.

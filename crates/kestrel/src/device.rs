@@ -10,6 +10,8 @@ use kestrel_kernels::gpus::{self, HAS_CUDA};
 use kestrel_kernels::simd::Isa;
 use serde::{Deserialize, Serialize};
 
+use crate::config::PrecisionName;
+
 /// `auto`, `cpu`, `cuda` or `cuda:N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -137,14 +139,24 @@ pub(crate) fn set_threads(threads: usize) -> Result<()> {
     Ok(())
 }
 
-/// Says once what another precision than `f32` means on the CPU.
-pub(crate) fn say_precision(precision: Precision, device: &Device) {
-    if precision != Precision::F32 && device.is_cpu() {
-        tracing::info!(
-            "Precision: {precision}, on the CPU computed in f32 and rounded: right, but slower; meant for checking what a GPU \
-             will do"
-        );
+/// Chooses the precision for the whole process, before any work, and says once what another than `f32` means on the CPU.
+pub(crate) fn set_precision(name: PrecisionName, device: &Device) -> Result<()> {
+    match name {
+        PrecisionName::Tf32 if !device.is_cuda() => {
+            bail!("precision tf32 is of NVIDIA's GPUs; on the CPU choose f32, or bf16 to see what fewer digits do")
+        }
+        #[cfg(feature = "cuda")]
+        PrecisionName::Tf32 => kestrel_kernels::cuda::allow_tf32(true),
+        PrecisionName::Bf16 | PrecisionName::F16 if device.is_cpu() => {
+            let precision = Precision::from(name);
+            tracing::info!(
+                "Precision: {precision}, on the CPU computed in f32 and rounded: right, but slower; meant for checking what a GPU \
+                 will do"
+            );
+        }
+        _ => {}
     }
+    Ok(())
 }
 
 /// The device in words, for the log.

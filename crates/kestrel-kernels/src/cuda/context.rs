@@ -1,6 +1,7 @@
 //! What is kept for each device: its kernels, scratch memory, and cuDNN's handle.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaSlice, CudaStream, DevicePtr, sys};
@@ -51,6 +52,21 @@ fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
     // SAFETY: the attribute is a u64, which the driver copies.
     let set = unsafe { sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()) };
     driver(set.result())
+}
+
+/// Whether `f32` convolutions may round their factors to TF32 (10 bits of mantissa) and so run on tensor cores.
+static TF32: AtomicBool = AtomicBool::new(false);
+
+/// Lets cuDNN's `f32` convolutions round their factors to TF32, as `torch.backends.cudnn.allow_tf32`; off unless this is called.
+/// For the whole process; convolutions that have run keep what they were planned with.
+pub fn allow_tf32(allow: bool) {
+    TF32.store(allow, Ordering::Relaxed);
+}
+
+/// Whether TF32 is allowed.
+#[cfg(feature = "cudnn")]
+pub(super) fn tf32() -> bool {
+    TF32.load(Ordering::Relaxed)
 }
 
 /// A device as the ops of this module use it.

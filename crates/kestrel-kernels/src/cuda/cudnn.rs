@@ -9,6 +9,7 @@ use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use candle_core::{DType, Error, Result};
 
 use super::Context;
+use super::context::tf32;
 
 /// Algorithms that cuDNN is asked for.
 const ASKED: usize = 10;
@@ -153,8 +154,7 @@ impl Plan {
             got => candle_core::bail!("cuDNN convolves f32, bf16 and f16, not {got:?}"),
         };
         let math = match problem.dtype {
-            // Not TF32's 10 bits of mantissa.
-            DType::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+            DType::F32 if !tf32() => sys::cudnnMathType_t::CUDNN_FMA_MATH,
             _ => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
         };
         let ints = |dims: [usize; 4]| dims.map(|dim| dim as c_int);

@@ -31,7 +31,7 @@ mod tensors;
 mod update;
 
 pub(crate) use context::Context;
-pub use context::device;
+pub use context::{allow_tf32, device};
 pub(crate) use dropout::dropout;
 pub use graph::{Graph, copy_all};
 use launch::{Arg, Grid};

@@ -7,7 +7,7 @@ use kestrel_kernels::tape::{self, Tape, Value};
 use kestrel_kernels::{BatchNormConfig, Conv2dConfig, DropoutKey, Error};
 
 use crate::Result;
-use crate::support::{BOUNDS, Setting, compare, compare_within, device, identity_of, norm_of, values};
+use crate::support::{BOUNDS, Setting, compare, compare_within, device, distance, identity_of, norm_of, values};
 
 #[test]
 fn cuda_convolutions_agree_with_the_cpu() -> Result<()> {
@@ -240,5 +240,36 @@ fn cuda_a_residual_of_another_shape_is_an_error() -> Result<()> {
         tape.conv2d_batch_norm(&x, &s.params[0], None, &config, &batch_norm, Activation::AddRelu(&x))
     });
     assert!(matches!(found, Err(Error::ShapeMismatch { .. })), "{found:?}");
+    Ok(())
+}
+
+/// TF32 keeps 10 bits of each factor's mantissa, so a product is off by 2^-11 and less: not the same as in f32, and near.
+#[cfg(feature = "cudnn")]
+#[test]
+fn cuda_tf32_convolutions_are_near() -> Result<()> {
+    struct Off;
+    impl Drop for Off {
+        fn drop(&mut self) {
+            kestrel_kernels::cuda::allow_tf32(false);
+        }
+    }
+    let Some(device) = device() else { return Ok(()) };
+    // No other test has planned this shape.
+    let (x, params) = (values(&[8, 32, 18, 18], 1), [values(&[72, 32, 3, 3], 2)]);
+    let same = Conv2dConfig {
+        padding: 1,
+        ..Conv2dConfig::default()
+    };
+    let program = |tape: &mut Tape, x: &Value, s: &Setting| tape.conv2d(x, &s.params[0], None, &same);
+    let want = Setting::on(&Device::Cpu, &x, &params, &[])?.run(&program, false)?;
+    let off = Off;
+    kestrel_kernels::cuda::allow_tf32(true);
+    let found = Setting::on(&device, &x, &params, &[])?.run(&program, false)?;
+    drop(off);
+    for (i, (found, want)) in found.iter().zip(&want).enumerate() {
+        let off = distance(found, want)?;
+        assert!(off < 1e-3, "{i}: {off}");
+    }
+    assert!(distance(&found[0], &want[0])? > 1e-6, "TF32 was not used");
     Ok(())
 }

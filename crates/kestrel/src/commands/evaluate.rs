@@ -88,7 +88,7 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         .with_context(|| format!("loading {}", args.weights.display()))?;
     tracing::info!("Data: {}", source.name);
     tracing::info!("Device: {}", device::describe(&device));
-    device::say_precision(args.precision.into(), &device);
+    device::set_precision(args.precision, &device)?;
     let images = EvalImages {
         dataset: Arc::clone(&split),
         transforms: match &specs {

@@ -24,7 +24,7 @@ const PREFETCH: usize = 4;
 pub(crate) fn run(args: &PredictArgs, bars: &MultiProgress) -> Result<()> {
     device::set_threads(args.threads)?;
     let device = args.device.open()?;
-    device::say_precision(args.precision.into(), &device);
+    device::set_precision(args.precision, &device)?;
     let predictor =
         Predictor::load(&args.weights, &device).with_context(|| format!("loading {}", args.weights.display()))?;
     let list = Arc::new(named_images(&args.paths, &mut io::stdin().lock())?);

@@ -75,6 +75,7 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     first.cpu_features.choose().map_err(exit::usage)?;
     device::set_threads(first.threads)?;
     let device = first.device.open()?;
+    device::set_precision(first.precision, &device)?;
     let place = data::Place {
         path: first.data.as_deref(),
         data_dir: &first.data_dir,
@@ -374,7 +375,6 @@ fn describe(
     num_parameters: usize,
 ) {
     tracing::info!("Device: {}", device::describe(device));
-    device::say_precision(config.precision.into(), device);
     tracing::info!(
         "Data: {}, {} training and {} test images, {} classes",
         source.name,

@@ -30,6 +30,8 @@ pub(crate) enum DatasetName {
 pub(crate) enum PrecisionName {
     /// Single precision throughout.
     F32,
+    /// Single precision, but for convolutions' factors, which a GPU rounds to TF32.
+    Tf32,
     /// Products in bfloat16; weights, sums and losses stay f32.
     Bf16,
     /// Products in half precision, with a scaled loss; weights, sums and losses stay f32.
@@ -39,7 +41,7 @@ pub(crate) enum PrecisionName {
 impl From<PrecisionName> for Precision {
     fn from(name: PrecisionName) -> Self {
         match name {
-            PrecisionName::F32 => Self::F32,
+            PrecisionName::F32 | PrecisionName::Tf32 => Self::F32,
             PrecisionName::Bf16 => Self::Bf16,
             PrecisionName::F16 => Self::F16,
         }

@@ -211,7 +211,7 @@ pub(crate) struct TrainOptions {
     /// Cut each gradient to this absolute value [default: none].
     #[arg(long, value_name = "V", help_heading = "Training")]
     pub(crate) clip_grad_value: Option<f64>,
-    /// In what convolutions and linear layers are computed: f32, bf16 or f16; weights and optimiser stay f32
+    /// In what convolutions and linear layers are computed: f32, tf32 (a GPU's convolutions), bf16 or f16; weights and optimiser stay f32
     /// [default: f32].
     #[arg(
         long,

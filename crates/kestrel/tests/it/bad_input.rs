@@ -120,6 +120,11 @@ fn options_that_do_not_exist_or_make_no_sense() {
     );
     train(
         dir.path(),
+        &["--data", "pictures", "--device", "cpu", "--precision", "tf32"],
+        &["tf32 is of NVIDIA's GPUs", "f32"],
+    );
+    train(
+        dir.path(),
         &["--data", "pictures", "--dataset", "fashion-mnist-sample"],
         &["pictures", "--data"],
     );

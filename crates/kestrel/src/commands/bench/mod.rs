@@ -16,12 +16,14 @@ use anyhow::{Context, Result};
 use kestrel_kernels::autocast::Precision;
 
 use crate::cli::{BenchArgs, BenchCase};
+use crate::config::PrecisionName;
 use crate::device;
 
 /// Runs the command.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     device::set_threads(args.threads)?;
     let device = args.device.open()?;
+    device::set_precision(args.precision, &device)?;
     let all = [
         BenchCase::CnnTrain,
         BenchCase::CnnEval,
@@ -37,10 +39,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let all = [&all[..], &[BenchCase::LoadFolder][..usize::from(args.folder.is_some())]].concat();
     let cases = if args.cases.is_empty() { &all } else { &args.cases };
     tracing::info!("Device: {}", device::describe(&device));
-    let precision: Precision = args.precision.into();
+    let precision = match args.precision {
+        PrecisionName::Tf32 => "tf32",
+        other => Precision::from(other).name(),
+    };
     for case in cases {
         let (name, variant, rates) = match case {
-            BenchCase::CnnTrain => ("cnn-train", precision.name(), cnn::train(args, &device)?),
+            BenchCase::CnnTrain => ("cnn-train", precision, cnn::train(args, &device)?),
             BenchCase::CnnEval => ("cnn-eval", "f32", cnn::eval(args.repeats, &device)?),
             BenchCase::WhitenedCnnTrain => ("whitened-cnn-train", "f32", whitened_cnn::train(args.repeats, &device)?),
             BenchCase::ResnetHead => ("resnet-head", "f32", resnet::head(args.repeats, &device)?),
@@ -48,7 +53,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
                 let rates = resnet_head_cached::train(args.repeats, &device)?;
                 ("resnet-head-cached", "f32", rates)
             }
-            BenchCase::ResnetFull => ("resnet-full", precision.name(), resnet::full(args, &device)?),
+            BenchCase::ResnetFull => ("resnet-full", precision, resnet::full(args, &device)?),
             BenchCase::LoadCifar => ("load-cifar", "prefetch", load_cifar::load(args.repeats, &device)?),
             BenchCase::LoadFolder => {
                 let folder = args.folder.as_deref();
