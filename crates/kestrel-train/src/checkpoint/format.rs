@@ -1,8 +1,8 @@
 //! The two files: weights alone, and the whole state of a run.
 //!
-//! Both are safetensors files whose JSON record says what they hold. A checkpoint's tensors are named
-//! `model.<parameter>`, `optimizer.<kind>.<parameter>` and, where the weights are averaged, `average.<parameter>`; its
-//! record carries a sha256 over every tensor and the rest of the record, so that a changed bit anywhere is noticed.
+//! Both are safetensors files whose JSON record says what they hold, with a sha256 over every tensor and the rest of the record, so
+//! that a changed bit anywhere is noticed. A checkpoint's tensors are named `model.<parameter>`, `optimizer.<kind>.<parameter>`
+//! and, where the weights are averaged, `average.<parameter>`.
 
 use std::path::Path;
 
@@ -20,7 +20,10 @@ use crate::grad_scaler::{GradScaler, GradScalerState};
 use crate::weight_average::WeightAverage;
 use crate::{Error, Progress, Result, Trainer};
 
-const WEIGHTS_FORMAT: u32 = 1;
+/// 2: with a hash.
+const WEIGHTS_FORMAT: u32 = 2;
+/// Its place in a record while it is worked out.
+const BLANK: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// 2: within an epoch too, and another hash.
 const FORMAT: u32 = 2;
 const MODEL: &str = "model.";
@@ -37,9 +40,13 @@ pub struct Weights {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct WeightsRecord {
     format: u32,
     info: ModelInfo,
+    /// Over the tensors, and over this record with [`BLANK`] in its place; none in format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
 }
 
 impl Weights {
@@ -61,20 +68,23 @@ impl Weights {
 
     pub(super) fn save_on(disk: &dyn Disk, tensors: &StateDict, info: &ModelInfo, path: &Path) -> Result<()> {
         require_finite(tensors, path)?;
-        let record = to_json(
-            &WeightsRecord {
+        let record = |sha256: &str| {
+            let record = WeightsRecord {
                 format: WEIGHTS_FORMAT,
                 info: info.clone(),
-            },
-            path,
-        )?;
-        write_atomic_on(disk, path, &serialise(tensors, &record)?)
+                sha256: Some(sha256.to_owned()),
+            };
+            to_json(&record, path)
+        };
+        let sha256 = hash(&serialise(tensors, "")?, &record(BLANK)?).map_err(|reason| invalid(path, &reason))?;
+        write_atomic_on(disk, path, &serialise(tensors, &record(&sha256)?)?)
     }
 
-    /// Reads weights that Kestrel wrote, from a weight file or from a checkpoint; the average, where it holds one.
+    /// Reads weights that Kestrel wrote, from a weight file or from a checkpoint; the average, where it holds one. Their hash is
+    /// checked, which only a weight file of an earlier version lacks.
     ///
     /// # Errors
-    /// A file that cannot be read or is no such file.
+    /// A file that cannot be read, was changed, or is no such file.
     pub fn load(path: &Path) -> Result<Self> {
         let file = read(path)?;
         let record = file
@@ -88,10 +98,20 @@ impl Weights {
                 tensors: strip(&checkpoint.tensors, if averaged { AVERAGE } else { MODEL }),
             });
         }
-        let record: WeightsRecord =
+        let WeightsRecord { format, info, sha256 } =
             serde_json::from_str(&record).map_err(|e| invalid(path, &format!("its record: {e}")))?;
+        match (format, sha256) {
+            (1, None) => {}
+            (WEIGHTS_FORMAT, Some(sha256)) => {
+                require_hash(&bytes_of(path)?, &record.replacen(&sha256, BLANK, 1), &sha256, path)?;
+            }
+            _ => {
+                let reason = format!("it has format {format}, this version reads formats 1 and {WEIGHTS_FORMAT}");
+                return Err(invalid(path, &reason));
+            }
+        }
         Ok(Self {
-            info: record.info,
+            info,
             tensors: file.tensors,
         })
     }
@@ -202,17 +222,10 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Read`], or [`Error::InvalidCheckpoint`] for a file that is cut, changed, or something else.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|source| Error::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let bytes = bytes_of(path)?;
         // All of the header, and the hash, before a tensor is made: a file costs no more than twice its size in memory.
         let sealed = sealed(&bytes, path)?;
-        if hash(&bytes, &sealed.checkpoint).map_err(|reason| invalid(path, &reason))? != sealed.sha256 {
-            let reason =
-                "its contents do not match their sha256: the file was changed or damaged, or an earlier version's";
-            return Err(invalid(path, reason));
-        }
+        require_hash(&bytes, &sealed.checkpoint, &sealed.sha256, path)?;
         let format = serde_json::from_str::<FormatOnly>(&sealed.checkpoint);
         let format = format.map_err(|e| invalid(path, &e.to_string()))?.format;
         if format != FORMAT {
@@ -333,6 +346,22 @@ fn sealed(bytes: &[u8], path: &Path) -> Result<Sealed> {
     let record = metadata.metadata().as_ref().and_then(|m| m.get(RECORD));
     let record = record.ok_or_else(|| invalid(path, "it has no record of a run"))?;
     serde_json::from_str(record).map_err(|_| invalid(path, "it holds weights alone, or another program's tensors"))
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Errors unless the tensors of a file and a record have that [`hash`].
+fn require_hash(file: &[u8], record: &str, sha256: &str, path: &Path) -> Result<()> {
+    if hash(file, record).map_err(|reason| invalid(path, &reason))? != sha256 {
+        let reason = "its contents do not match their sha256: the file was changed or damaged, or an earlier version's";
+        return Err(invalid(path, reason));
+    }
+    Ok(())
 }
 
 /// sha256 over the tensors of a file and a record, as hex: of each tensor, by name, its name, type, shape and bytes, each

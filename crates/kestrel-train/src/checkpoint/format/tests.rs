@@ -117,6 +117,37 @@ fn a_bit_that_is_flipped_anywhere_is_noticed() {
     }
 }
 
+/// The same of weights alone, and of those of an earlier version, which have no hash.
+#[test]
+fn a_bit_of_weights_that_is_flipped_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.safetensors");
+    let info = serde_json::from_value::<Body>(body(FORMAT)).unwrap().info;
+    Weights::save_state_dict(&tensors(), &info, &path).unwrap();
+    let good = std::fs::read(&path).unwrap();
+    let read = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        Weights::load(&path)
+    };
+    assert_eq!(read(&good).unwrap().tensors.len(), tensors().len());
+    for at in 0..good.len() {
+        for bit in 0..8 {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1 << bit;
+            assert!(read(&bytes).is_err(), "bit {bit} of byte {at}");
+        }
+    }
+    let record = |format: u32| serde_json::json!({"format": format, "info": &info}).to_string();
+    assert!(read(&serialise(&tensors(), &record(1)).unwrap()).is_ok());
+    for format in [0, 2, 3] {
+        let error = read(&serialise(&tensors(), &record(format)).unwrap()).unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("it has format {format}")),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn a_state_that_is_not_finite_is_not_written() {
     let dir = tempfile::tempdir().unwrap();
