@@ -347,7 +347,7 @@ pub(crate) struct ServeArgs {
     /// Pictures that are worked on or wait at once; one more is told 503 and may come again.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) concurrency: u32,
-    /// How long a client may take to send a request, and the server to answer it.
+    /// How long a client may take to send a picture (the head of its request: 5 at most), and the server to answer it.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) timeout: u32,
     /// auto, cpu, cuda or cuda:N.
