@@ -4,9 +4,6 @@
 //! of its group. There are as many groups as make enough units, and their accumulators are summed in order at the end.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use rayon::prelude::*;
 
 use super::accumulate::{Accumulate, accumulate};
 use super::gather::{gather_panels, gather_windows};
@@ -47,10 +44,6 @@ pub(super) fn backward_weights<S: Simd>(s: S, pass: WeightGradient<'_>) {
     let panels = Panels::new(s, k, phase.depth());
     let cut = Cut::new(&phase, &panels);
     let accumulators = workspace.weights.floats(cut.groups * panels.len());
-    let threads = rayon::current_num_threads().min(cut.units());
-    if workspace.threads.len() < threads {
-        workspace.threads.resize_with(threads, Default::default);
-    }
     let job = Job {
         s,
         phase: &phase,
@@ -60,19 +53,11 @@ pub(super) fn backward_weights<S: Simd>(s: S, pass: WeightGradient<'_>) {
         dy,
         accumulators: Shared(accumulators.as_mut_ptr()),
     };
-    let next = AtomicUsize::new(0);
-    workspace.threads[..threads]
-        .par_iter_mut()
-        .with_max_len(1)
-        .for_each(|scratch| {
-            let scratch = scratch.floats(job.windows() + cut.gradients(&panels));
-            loop {
-                let unit = next.fetch_add(1, Ordering::Relaxed);
-                if unit >= cut.units() {
-                    break;
-                }
-                job.run(unit, scratch);
-            }
+    let scratch_len = job.windows() + cut.gradients(&panels);
+    workspace
+        .threads
+        .for_each_unit(cut.units(), scratch_len, &mut [], 0, |unit, scratch, _| {
+            job.run(unit, scratch)
         });
     unpack_gradients(s, accumulators, r * q, &panels, dw);
 }

@@ -3,9 +3,6 @@
 
 use std::cmp::Reverse;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use rayon::prelude::*;
 
 use super::gather::gather_windows;
 use super::panel::{Panels, pack_weights};
@@ -62,30 +59,13 @@ pub(super) fn correlate<S: Simd, E: Epilogue>(s: S, pass: Correlation<'_, E>) ->
     };
 
     let units = units * ranges.count;
-    let threads = rayon::current_num_threads().min(units);
-    if workspace.threads.len() < threads {
-        workspace.threads.resize_with(threads, Default::default);
-    }
     let scratch_len = jobs.iter().map(|job| job.scratch(&ranges)).max().unwrap_or(0);
-    let next = AtomicUsize::new(0);
-    let sums_at = Shared(sums.as_mut_ptr());
-    workspace.threads[..threads]
-        .par_iter_mut()
-        .with_max_len(1)
-        .for_each(|scratch| {
-            let scratch = scratch.floats(scratch_len);
-            loop {
-                let unit = next.fetch_add(1, Ordering::Relaxed);
-                if unit >= units {
-                    break;
-                }
-                // SAFETY: there are `sums_len` sums for each unit, and this thread alone has taken this unit.
-                let sums =
-                    unsafe { std::slice::from_raw_parts_mut(sums_at.get().wrapping_add(unit * sums_len), sums_len) };
-                let (block, range) = (unit / ranges.count, unit % ranges.count);
-                let job = &jobs[jobs.partition_point(|job| job.first_block <= block) - 1];
-                pass.run(job, block - job.first_block, range, scratch, sums);
-            }
+    workspace
+        .threads
+        .for_each_unit(units, scratch_len, sums, sums_len, |unit, scratch, sums| {
+            let (block, range) = (unit / ranges.count, unit % ranges.count);
+            let job = &jobs[jobs.partition_point(|job| job.first_block <= block) - 1];
+            pass.run(job, block - job.first_block, range, scratch, sums);
         });
     totals::<E>(sums, channels, &ranges)
 }
@@ -231,6 +211,10 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
         phase.list(first..first + len, &mut pixels);
         let pixels = &pixels[..len];
         let panels = range * self.ranges.panels..self.panels.count().min((range + 1) * self.ranges.panels);
+        if job.all_depth == 0 {
+            self.fill(panels, pixels, sums);
+            return;
+        }
         let (windows, partial) = scratch.split_at_mut(job.windows());
         let partial = partial.as_mut_ptr();
 
@@ -261,6 +245,24 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
                 break;
             }
         }
+    }
+
+    /// Writes a range of channels of pixels that no tap meets.
+    fn fill(&self, panels: Range<usize>, pixels: &[Pixel], sums: &mut [f32]) {
+        let channel = panels.start * self.panels.full_width();
+        let finish = Finish {
+            epilogue: self.epilogue,
+            pixels,
+            y: self.target.get(),
+            channels: self.panels.channels,
+            channel,
+            used: self.panels.channels.min(panels.end * self.panels.full_width()) - channel,
+            sums,
+            sums_row: self.ranges.row(),
+            sums_channel: 0,
+        };
+        // SAFETY: the target has the length of all pixels; those of this block at these channels are this unit's alone.
+        unsafe { tile::fill(self.s, finish) };
     }
 
     /// One chunk of the depth for all panels of a range.

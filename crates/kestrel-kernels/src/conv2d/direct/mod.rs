@@ -52,7 +52,7 @@ pub struct Direct {
 }
 
 impl Direct {
-    /// The convolution of `shape`, by the fastest instruction set of this processor.
+    /// The convolution of `shape`, by the instruction set of this process: see [`Isa::current`].
     pub fn new(shape: Shape) -> Self {
         Self::with_isa(shape, Isa::current())
     }

@@ -56,10 +56,10 @@ pub(super) struct Finish<'a, E> {
     pub(super) y: *mut f32,
     /// Channels of an output pixel.
     pub(super) channels: usize,
-    /// The panel's first channel, and its channels without filling lanes.
+    /// The first channel, and the channels without filling lanes: of a panel, or of all panels of a range.
     pub(super) channel: usize,
     pub(super) used: usize,
-    /// The epilogue's sums `[SUMS, sums_row]`, of which the panel's begin at `sums_channel`.
+    /// The epilogue's sums `[SUMS, sums_row]`, of which these channels' begin at `sums_channel`.
     pub(super) sums: &'a mut [f32],
     pub(super) sums_row: usize,
     pub(super) sums_channel: usize,
@@ -168,8 +168,9 @@ impl<const VECTORS: usize, E: Epilogue> Panel<'_, VECTORS, E> {
                 // Opaque, so that this copy is what epilogues address by row, and not the registers of the loop above: they
                 // would be kept in memory all along.
                 let sums = black_box(sums);
+                #[allow(clippy::needless_range_loop, reason = "`j` is a column of all rows")]
                 for j in 0..VECTORS {
-                    finish.store::<S, VECTORS, ROWS>(s, row, &sums, j);
+                    finish.store::<S, ROWS>(s, row, |i| sums[i][j], j);
                 }
             }
         }
@@ -178,36 +179,55 @@ impl<const VECTORS: usize, E: Epilogue> Panel<'_, VECTORS, E> {
 }
 
 impl<E: Epilogue> Finish<'_, E> {
-    /// Writes vector `j` of the rows from `row` on. The conditions of [`multiply`] hold for them.
+    /// Writes vector `j` of the rows from `row` on, `value` of each. The conditions of [`multiply`] or of [`fill`] hold for them.
     #[inline(always)]
-    fn store<S: Simd, const VECTORS: usize, const ROWS: usize>(
-        &mut self,
-        s: S,
-        row: usize,
-        values: &[[S::V; VECTORS]; ROWS],
-        j: usize,
-    ) {
+    fn store<S: Simd, const ROWS: usize>(&mut self, s: S, row: usize, value: impl Fn(usize) -> S::V, j: usize) {
         let channel = self.channel + j * S::LANES;
         let lanes = S::LANES.min(self.used - j * S::LANES);
         let pixels = &self.pixels[row..][..ROWS];
         let mut constants = self.epilogue.channels(s, channel, lanes);
         if lanes == S::LANES {
-            for i in 0..ROWS {
-                let index = pixels[i].target * self.channels + channel;
-                let value = self.epilogue.apply(s, &mut constants, values[i][j], index, S::LANES);
+            for (i, pixel) in pixels.iter().enumerate() {
+                let index = pixel.target * self.channels + channel;
+                let value = self.epilogue.apply(s, &mut constants, value(i), index, S::LANES);
                 // SAFETY: this pixel is writable at a whole vector of channels.
                 unsafe { s.store(self.y.wrapping_add(index), value) };
             }
         } else {
-            for i in 0..ROWS {
-                let index = pixels[i].target * self.channels + channel;
-                let value = self.epilogue.apply(s, &mut constants, values[i][j], index, lanes);
+            for (i, pixel) in pixels.iter().enumerate() {
+                let index = pixel.target * self.channels + channel;
+                let value = self.epilogue.apply(s, &mut constants, value(i), index, lanes);
                 // SAFETY: this pixel is writable at `lanes` channels, less than a vector.
                 unsafe { s.store_first(self.y.wrapping_add(index), value, lanes) };
             }
         }
         let at = self.sums_channel + j * S::LANES;
         E::finish(s, constants, Sums::new(&mut *self.sums, self.sums_row, at));
+    }
+}
+
+/// Writes what the epilogue makes of zeros: the outputs of pixels that no tap meets. Pixel by pixel, so that memory is gone through
+/// in order.
+///
+/// # Safety
+/// `finish.y` is writable at `finish.used` channels from `finish.channel` on of each pixel, by this call alone.
+pub(super) unsafe fn fill<S: Simd, E: Epilogue>(s: S, finish: Finish<'_, E>) {
+    s.vectorize(Fill(finish));
+}
+
+/// Invariant: [`fill`]'s conditions.
+struct Fill<'a, E>(Finish<'a, E>);
+
+impl<E: Epilogue> Kernel for Fill<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        for row in 0..self.0.pixels.len() {
+            for j in 0..self.0.used.div_ceil(S::LANES) {
+                self.0.store::<S, 1>(s, row, |_| s.zero(), j);
+            }
+        }
     }
 }
 

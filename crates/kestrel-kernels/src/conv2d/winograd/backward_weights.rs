@@ -7,8 +7,6 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -20,7 +18,7 @@ use super::points::Points;
 use super::product::{Product, multiply};
 use super::shape::{Form, Shape};
 use super::transform::{Adjoint, Strided, Unit};
-use super::weights::{transform_weight_gradient_part, transform_weight_gradients, weight_gradient_panels};
+use super::weights::{transform_weight_gradient_part, transform_weight_gradients, weight_gradient_len};
 use super::workspace::{LINE, Workspace};
 use super::{Shared, WeightGradient, check_len};
 use crate::simd::Simd;
@@ -34,7 +32,7 @@ const TILES_ALONE: usize = 32;
 /// Floats of transformed tiles up to which all may form one block: 24 MiB.
 const ALL_TILES: usize = 6 << 20;
 /// Floats of a block that threads share.
-const SHARED_BLOCK_FLOATS: usize = 900_000;
+const SHARED_BLOCK_FLOATS: usize = 1_800_000;
 /// Tiles that one thread transforms in one go, where threads share a block.
 const TILES_AT_ONCE: usize = 8;
 
@@ -95,7 +93,7 @@ fn groups(shape: &Shape, panels: &Panels) -> usize {
     if groups < 4 { 1 } else { 1 << groups.ilog2() }
 }
 
-/// Tiles of a shared block: as many as keep it within 3.5 MB, in whole parts of [`TILES_AT_ONCE`].
+/// Tiles of a shared block: as many as keep it within 7 MB, in whole parts of [`TILES_AT_ONCE`].
 fn shared_block_tiles<T: Adjoint>(panels: &Panels) -> usize {
     let tiles = SHARED_BLOCK_FLOATS / (T::ALL_POINTS * (panels.channels + panels.depth));
     tiles.clamp(16, 128) / TILES_AT_ONCE * TILES_AT_ONCE
@@ -148,33 +146,17 @@ impl<T: Adjoint, S: Simd, L: OnLoad> Job<'_, T, S, L> {
         let tiles = self.shape.tiles();
         let block = Block::new::<T, S>(TILES_ALONE, &self.panels);
         let du = workspace.weights.floats(groups * self.panels.len());
-        let threads = rayon::current_num_threads().min(groups);
-        if workspace.threads.len() < threads {
-            workspace.threads.resize_with(threads, Default::default);
-        }
-        let next = AtomicUsize::new(0);
-        let accumulators = Shared(du.as_mut_ptr());
-        workspace.threads[..threads]
-            .par_iter_mut()
-            .with_max_len(1)
-            .for_each(|scratch| {
-                let scratch = scratch.floats(block.len());
-                loop {
-                    let group = next.fetch_add(1, Ordering::Relaxed);
-                    if group >= groups {
-                        break;
-                    }
-                    let accumulator = accumulators.get().wrapping_add(group * self.panels.len());
-                    // SAFETY: `du` has the panels' length for each group, and this thread alone has taken this group.
-                    let accumulator = unsafe { std::slice::from_raw_parts_mut(accumulator, self.panels.len()) };
-                    self.accumulate_group(
-                        tiles * group / groups..tiles * (group + 1) / groups,
-                        block,
-                        scratch,
-                        accumulator,
-                    );
-                }
-            });
+        let accumulator_len = self.panels.len();
+        workspace.threads.for_each_unit(
+            groups,
+            block.len(),
+            du,
+            accumulator_len,
+            |group, scratch, accumulator| {
+                let tiles = tiles * group / groups..tiles * (group + 1) / groups;
+                self.accumulate_group(tiles, block, scratch, accumulator);
+            },
+        );
         du
     }
 
@@ -232,33 +214,25 @@ impl<T: Adjoint, S: Simd, L: OnLoad> Job<'_, T, S, L> {
         let scratch = Shared(workspace.shared.floats(block.len()).as_mut_ptr());
         self.transform_shared(0..tiles, block, scratch);
         let points = Points::<T>::new(self.shape, 0..tiles);
-        let threads = rayon::current_num_threads().min(panels.count());
-        if workspace.threads.len() < threads {
-            workspace.threads.resize_with(threads, Default::default);
-        }
-        let parts = Mutex::new(weight_gradient_panels(panels, dw).enumerate());
-        workspace.threads[..threads]
-            .par_iter_mut()
-            .with_max_len(1)
-            .for_each(|du| {
-                let du = du.floats(panels.part_len());
-                let take = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
-                while let Some((panel, dw)) = take() {
-                    for part in panels.parts(panel) {
-                        for (point, plane) in du.chunks_exact_mut(part.plane).enumerate() {
-                            let target = Target {
-                                point,
-                                panel,
-                                channels: part.depth.clone(),
-                                plane: plane.as_mut_ptr(),
-                                next: None,
-                            };
-                            // SAFETY: rows `0..tiles` of the block have been transformed, and nobody writes to them now; the plane
-                            // is this thread's.
-                            unsafe { self.multiply(target, &points, true, block, scratch) };
-                        }
-                        transform_weight_gradient_part::<T, S>(self.s, du, self.panels, part, dw);
+        let dw_len = weight_gradient_len(panels);
+        workspace
+            .threads
+            .for_each_unit(panels.count(), panels.part_len(), dw, dw_len, |panel, du, dw| {
+                for part in panels.parts(panel) {
+                    for (point, plane) in du.chunks_exact_mut(part.plane).enumerate() {
+                        let target = Target {
+                            point,
+                            panel,
+                            channels: part.depth.clone(),
+                            plane: plane.as_mut_ptr(),
+                            next: plane.as_ptr(),
+                            next_patches: point + 1 < T::ALL_POINTS,
+                        };
+                        // SAFETY: rows `0..tiles` of the block have been transformed, and nobody writes to them now; the plane
+                        // is this thread's.
+                        unsafe { self.multiply(target, &points, true, block, scratch) };
                     }
+                    transform_weight_gradient_part::<T, S>(self.s, du, self.panels, part, dw);
                 }
             });
     }
@@ -323,7 +297,8 @@ impl<T: Adjoint, S: Simd, L: OnLoad> Job<'_, T, S, L> {
             channels: 0..self.panels.depth,
             plane,
             // What the next product adds to, if it is the same accumulator's next panel.
-            next: Some(plane.wrapping_add(self.panels.stride()).cast_const()),
+            next: plane.wrapping_add(self.panels.stride()),
+            next_patches: panel + 1 == self.panels.count() && point + 1 < T::ALL_POINTS,
         }
     }
 
@@ -355,6 +330,7 @@ impl<T: Adjoint, S: Simd, L: OnLoad> Job<'_, T, S, L> {
             c: target.plane,
             c_stride: width,
             next: target.next,
+            ahead: if target.next_patches { block.v_plane } else { 0 },
         };
         let (head, tail) = match points.runs(target.point) {
             [] => (0..0, &[][..]),
@@ -384,5 +360,7 @@ struct Target {
     channels: Range<usize>,
     plane: *mut f32,
     /// Memory to ask for meanwhile.
-    next: Option<*const f32>,
+    next: *const f32,
+    /// Whether to ask for the next point's patches, too.
+    next_patches: bool,
 }

@@ -4,8 +4,6 @@
 //! weights, a part of the depth at a time, multiplies all tiles with each part, and transforms the sums. So transformed
 //! weights never leave a core's cache, and one image keeps all threads busy.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use rayon::prelude::*;
 
 use super::Shared;
@@ -52,73 +50,63 @@ pub(super) fn convolve<'w, T: Transform, S: Simd, L: OnLoad, E: Epilogue>(
     let blocks = tiles.div_ceil(BLOCK);
     let m_row = panels.full_width();
     let m_plane = tiles * m_row + LINE;
-    let sums = Sums::new::<E>(&mut workspace.sums, blocks * panels.count(), m_row);
-    let sums_at = Shared(sums.values.as_mut_ptr());
-    let threads = rayon::current_num_threads().min(panels.count());
-    if workspace.threads.len() < threads {
-        workspace.threads.resize_with(threads, Default::default);
-    }
+    let sums = Sums::by_range::<E>(&mut workspace.sums, panels.count(), blocks, m_row);
     let points = Points::<T>::new(shape, 0..tiles);
-    let next = AtomicUsize::new(0);
-    workspace.threads[..threads]
-        .par_iter_mut()
-        .with_max_len(1)
-        .for_each(|scratch| {
-            let scratch = scratch.floats(panels.part_len() + T::ALL_POINTS * m_plane);
+    let scratch_len = panels.part_len() + T::ALL_POINTS * m_plane;
+    let len = sums.len;
+    workspace.threads.for_each_unit(
+        panels.count(),
+        scratch_len,
+        sums.values,
+        blocks * len,
+        |panel, scratch, sums| {
             let (u, m) = scratch.split_at_mut(panels.part_len());
             let m = m.as_mut_ptr();
-            loop {
-                let panel = next.fetch_add(1, Ordering::Relaxed);
-                if panel >= panels.count() {
-                    break;
-                }
-                for part in panels.parts(panel) {
-                    transform_weight_part::<T, S>(s, w, direction, panels, part.clone(), u);
-                    let products =
-                        (0..T::ALL_POINTS).flat_map(|point| points.runs(point).iter().map(move |rows| (point, rows)));
-                    for (point, rows) in products {
-                        let product = Product {
-                            rows: rows.len(),
-                            depth: part.depth.len(),
-                            a: v_at
-                                .get()
-                                .wrapping_add(point * v_plane + rows.start * v_row + part.depth.start),
-                            a_stride: v_row,
-                            b: u[points.plane(point) * part.plane..].as_ptr(),
-                            c: m.wrapping_add(point * m_plane + rows.start * m_row),
-                            c_stride: m_row,
-                            next: None,
-                        };
-                        let width = panels.width(panel);
-                        if part.depth.start == 0 {
-                            // SAFETY: A is columns of rows of a plane of `v`, all written and no longer written to; B a plane of
-                            // `u`; C rows of a plane of `m`, as wide as a full panel; `u` and `m` are this thread's.
-                            unsafe { multiply::<S, false, false>(s, product, width) };
-                        } else {
-                            // SAFETY: as above, and the first part has initialised C.
-                            unsafe { multiply::<S, false, true>(s, product, width) };
-                        }
+            for part in panels.parts(panel) {
+                transform_weight_part::<T, S>(s, w, direction, panels, part.clone(), u);
+                let products =
+                    (0..T::ALL_POINTS).flat_map(|point| points.runs(point).iter().map(move |rows| (point, rows)));
+                for (point, rows) in products {
+                    let product = Product {
+                        rows: rows.len(),
+                        depth: part.depth.len(),
+                        a: v_at
+                            .get()
+                            .wrapping_add(point * v_plane + rows.start * v_row + part.depth.start),
+                        a_stride: v_row,
+                        b: u[points.plane(point) * part.plane..].as_ptr(),
+                        c: m.wrapping_add(point * m_plane + rows.start * m_row),
+                        c_stride: m_row,
+                        next: u[points.plane((point + 1).min(T::ALL_POINTS - 1)) * part.plane..].as_ptr(),
+                        // Patches of all tiles are more than a core's cache holds, and lie in rows too short to be foreseen.
+                        ahead: if point + 1 < T::ALL_POINTS { v_plane } else { 0 },
+                    };
+                    let width = panels.width(panel);
+                    if part.depth.start == 0 {
+                        // SAFETY: A is columns of rows of a plane of `v`, all written and no longer written to; B a plane of
+                        // `u`; C rows of a plane of `m`, as wide as a full panel; `u` and `m` are this thread's.
+                        unsafe { multiply::<S, false, false>(s, product, width) };
+                    } else {
+                        // SAFETY: as above, and the first part has initialised C.
+                        unsafe { multiply::<S, false, true>(s, product, width) };
                     }
                 }
-                let first = panel * panels.full_width();
-                let channels = first..first + panels.used(panel);
-                for block in 0..blocks {
-                    let range = block * BLOCK..tiles.min((block + 1) * BLOCK);
-                    let unit = block * panels.count() + panel;
-                    // SAFETY: there are `len` sums for each unit, and this thread alone has taken this panel.
-                    let sums = unsafe {
-                        std::slice::from_raw_parts_mut(sums_at.get().wrapping_add(unit * sums.len), sums.len)
-                    };
-                    let products = Products {
-                        m: m.wrapping_add(range.start * m_row),
-                        plane: m_plane,
-                        row: m_row,
-                    };
-                    // SAFETY: tiles and channels are the shape's, a panel starts at a multiple of a vector; `m` has just been
-                    // written for these tiles and channels; the outputs at these channels belong to this panel.
-                    unsafe { operands.transform_products(products, range, channels.clone(), sums) };
-                }
             }
-        });
+            let first = panel * panels.full_width();
+            let channels = first..first + panels.used(panel);
+            for block in 0..blocks {
+                let range = block * BLOCK..tiles.min((block + 1) * BLOCK);
+                let sums = &mut sums[block * len..][..len];
+                let products = Products {
+                    m: m.wrapping_add(range.start * m_row),
+                    plane: m_plane,
+                    row: m_row,
+                };
+                // SAFETY: tiles and channels are the shape's, a panel starts at a multiple of a vector; `m` has just been
+                // written for these tiles and channels; the outputs at these channels belong to this panel.
+                unsafe { operands.transform_products(products, range, channels.clone(), sums) };
+            }
+        },
+    );
     sums
 }

@@ -4,24 +4,18 @@
 //! channels come the products of all points and the transform of their results.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rayon::prelude::*;
-
-use super::convolve::{Operands, Sums, TILES_OF_MANY_CHANNELS};
+use super::convolve::{Operands, Sums};
 use super::hooks::{Epilogue, OnLoad};
+use super::output::Products;
 use super::panel::{Panels, patch_row};
 use super::points::Points;
-use super::product::{Product, multiply};
+use super::product::{BLOCK_TILES, Product, multiply};
 use super::shape::Shape;
 use super::transform::Transform;
 use super::weights::{Direction, transform_weights};
 use super::workspace::{LINE, Workspace};
-use super::{Shared, output::Products};
 use crate::simd::Simd;
-
-/// Transformed weights of one point from which on the next panel is asked for ahead, in floats.
-const PREFETCH_FROM: usize = 20_000;
 
 /// How the work is cut up; depends on the shape and the instruction set alone.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +37,7 @@ struct Blocking {
 impl Blocking {
     fn new<S: Simd>(shape: &Shape, panels: &Panels) -> Self {
         let [.., c] = shape.input();
-        let tiles = block_tiles::<S>(shape.tiles(), c);
+        let tiles = block_tiles::<S>(shape.tiles());
         let v_row = patch_row::<S>(c);
         let m_row = channels_at_once::<S>().min(panels.padded());
         Self {
@@ -62,10 +56,9 @@ impl Blocking {
     }
 }
 
-/// Tiles of a block: 24, or 32 of many channels, but fewer if there would be less than eight blocks.
-fn block_tiles<S: Simd>(tiles: usize, c: usize) -> usize {
-    let most = if c > 128 { TILES_OF_MANY_CHANNELS } else { 24 };
-    tiles.div_ceil(8).next_multiple_of(S::ROWS).min(most)
+/// Tiles of a block: fewer if there would be less than eight blocks.
+fn block_tiles<S: Simd>(tiles: usize) -> usize {
+    tiles.div_ceil(8).next_multiple_of(S::ROWS).min(BLOCK_TILES)
 }
 
 /// Output channels whose products are held at a time: processors with wide vectors have larger caches.
@@ -85,32 +78,22 @@ pub(super) fn convolve<'w, T: Transform, S: Simd, L: OnLoad, E: Epilogue>(
     let u = workspace.weights.floats(panels.len());
     transform_weights::<T, S>(s, w, direction, panels, u);
     let u = &*u;
-    let sums = Sums::new::<E>(&mut workspace.sums, blocking.count * blocking.ranges, blocking.m_row);
+    let sums = Sums::by_block::<E>(&mut workspace.sums, blocking.count, blocking.ranges, blocking.m_row);
 
-    let threads = rayon::current_num_threads().min(blocking.count);
-    if workspace.threads.len() < threads {
-        workspace.threads.resize_with(threads, Default::default);
-    }
-    let next = AtomicUsize::new(0);
-    let sums_at = Shared(sums.values.as_mut_ptr());
-    workspace.threads[..threads]
-        .par_iter_mut()
-        .with_max_len(1)
-        .for_each(|scratch| {
-            let scratch = scratch.floats(T::ALL_POINTS * (blocking.v_plane + blocking.m_plane));
-            let (v, m) = scratch.split_at_mut(T::ALL_POINTS * blocking.v_plane);
-            let job = Job { operands, blocking, u };
-            loop {
-                let block = next.fetch_add(1, Ordering::Relaxed);
-                if block >= blocking.count {
-                    break;
-                }
-                let len = blocking.ranges * sums.len;
-                // SAFETY: there are `len` sums for each block, and this thread alone has taken this block.
-                let sums = unsafe { std::slice::from_raw_parts_mut(sums_at.get().wrapping_add(block * len), len) };
-                job.run(blocking.tiles_of(block, shape), v, m, sums);
-            }
-        });
+    let v_len = T::ALL_POINTS * blocking.v_plane;
+    let scratch_len = v_len + T::ALL_POINTS * blocking.m_plane;
+    let job = Job { operands, blocking, u };
+    let sums_len = blocking.ranges * sums.len;
+    workspace.threads.for_each_unit(
+        blocking.count,
+        scratch_len,
+        sums.values,
+        sums_len,
+        |block, scratch, sums| {
+            let (v, m) = scratch.split_at_mut(v_len);
+            job.run(blocking.tiles_of(block, shape), v, m, sums);
+        },
+    );
     sums
 }
 
@@ -169,7 +152,6 @@ impl<T: Transform, S: Simd, L: OnLoad, E: Epilogue> Job<'_, T, S, L, E> {
         let panels = &self.operands.panels;
         let full = panels.full_width();
         let range = channels.start / full..channels.end.div_ceil(full);
-        let prefetch = panels.channels * panels.depth > PREFETCH_FROM;
         let points = Points::<T>::new(self.operands.shape, tiles);
         for point in 0..T::ALL_POINTS {
             let next_plane = points.plane((point + 1).min(T::ALL_POINTS - 1));
@@ -191,7 +173,8 @@ impl<T: Transform, S: Simd, L: OnLoad, E: Epilogue> Job<'_, T, S, L, E> {
                         b,
                         c: m.wrapping_add(point * m_plane + rows.start * m_row + panel * full - channels.start),
                         c_stride: m_row,
-                        next: prefetch.then_some(next),
+                        next,
+                        ahead: 0,
                     };
                     // SAFETY: A is these rows of a plane of `v`; B a plane of `u`, which has the panels' length; C these rows
                     // of a plane of `m`, which hold these channels rounded up to a vector; this thread alone uses `m`.

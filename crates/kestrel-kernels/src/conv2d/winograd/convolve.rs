@@ -14,8 +14,6 @@ use super::workspace::Buffer;
 use super::{Convolution, Shared, by_panels, by_tiles, check_len, input};
 use crate::simd::Simd;
 
-/// Tiles that are multiplied at a time, where there are more than 128 channels.
-pub(super) const TILES_OF_MANY_CHANNELS: usize = 32;
 /// Floats of transformed patches up to which those of all tiles are held at once: 12 MiB.
 const ALL_PATCHES: usize = 3 << 20;
 
@@ -66,13 +64,9 @@ fn convolve_by<T: Transform, S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convol
     };
     // Of patches and weights, the fewer are held at once, transformed; the others pass by.
     if shape.tiles() < k && T::ALL_POINTS * shape.tiles() * c <= ALL_PATCHES {
-        let sums = by_panels::convolve(operands, w, direction, workspace);
-        let ranges = panels.count();
-        sums.totals::<E>(k, |unit| unit % ranges * panels.full_width())
+        by_panels::convolve(operands, w, direction, workspace).totals::<E>(k)
     } else {
-        let sums = by_tiles::convolve(operands, w, direction, workspace);
-        let ranges = k.div_ceil(sums.row);
-        sums.totals::<E>(k, |unit| unit % ranges * sums.row)
+        by_tiles::convolve(operands, w, direction, workspace).totals::<E>(k)
     }
 }
 
@@ -144,24 +138,42 @@ pub(super) struct Sums<'a> {
     /// Floats of a unit.
     pub(super) len: usize,
     /// Channels of a range, the last one perhaps less.
-    pub(super) row: usize,
+    row: usize,
+    ranges: usize,
+    /// Units of one range that follow one another.
+    consecutive: usize,
 }
 
 impl<'a> Sums<'a> {
-    /// Zeros.
-    pub(super) fn new<E: Epilogue>(buffer: &'a mut Buffer, units: usize, row: usize) -> Self {
+    /// Zeros for units in the order `[block, range]`.
+    pub(super) fn by_block<E: Epilogue>(buffer: &'a mut Buffer, blocks: usize, ranges: usize, row: usize) -> Self {
         let len = E::SUMS * row;
-        let values = buffer.floats(units * len);
+        let values = buffer.floats(blocks * ranges * len);
         values.fill(0.0);
-        Self { values, len, row }
+        Self {
+            values,
+            len,
+            row,
+            ranges,
+            consecutive: 1,
+        }
     }
 
-    /// The sums over all units, in order, in f64: `[SUMS, k]`. `first` is the first channel of a unit.
-    fn totals<E: Epilogue>(&self, k: usize, first: impl Fn(usize) -> usize) -> Vec<f64> {
+    /// Zeros for units in the order `[range, block]`.
+    pub(super) fn by_range<E: Epilogue>(buffer: &'a mut Buffer, ranges: usize, blocks: usize, row: usize) -> Self {
+        Self {
+            consecutive: blocks,
+            ..Self::by_block::<E>(buffer, blocks, ranges, row)
+        }
+    }
+
+    /// The sums over all blocks, in order, in f64: `[SUMS, k]`.
+    fn totals<E: Epilogue>(&self, k: usize) -> Vec<f64> {
         let mut totals = vec![0.0; E::SUMS * k];
         for (unit, sums) in self.values.chunks_exact(self.len.max(1)).enumerate() {
+            let first = unit / self.consecutive % self.ranges * self.row;
             for (totals, sums) in totals.chunks_exact_mut(k).zip(sums.chunks_exact(self.row)) {
-                for (total, &sum) in totals[first(unit)..].iter_mut().zip(sums) {
+                for (total, &sum) in totals[first..].iter_mut().zip(sums) {
                     *total += f64::from(sum);
                 }
             }

@@ -3,7 +3,11 @@
 //! Rows of `C` are held in registers, up to [`Simd::ROWS`] at a time; elements of `A` are broadcast straight from where
 //! the transform left them. Each element of `C` sums over the depth in order, whatever the rows it is computed with.
 
+use super::workspace::LINE;
 use crate::simd::{Kernel, Simd};
+
+/// Tiles of a block of the forward pass.
+pub(super) const BLOCK_TILES: usize = 24;
 
 /// One product with `rows` x `depth` elements of `A` and a panel of `B`.
 #[derive(Clone, Copy, Debug)]
@@ -17,8 +21,10 @@ pub(super) struct Product {
     pub(super) c: *mut f32,
     /// Floats from a row of `C` to the next.
     pub(super) c_stride: usize,
-    /// Memory to ask for meanwhile: what the next product reads as `B`.
-    pub(super) next: Option<*const f32>,
+    /// Memory to ask for meanwhile: what the next product reads as `B`, or adds to.
+    pub(super) next: *const f32,
+    /// Floats from `A` to what a later product reads as `A`, to ask for meanwhile, or 0.
+    pub(super) ahead: usize,
 }
 
 /// Runs `product` on panels of `width` lanes: one vector or two. `A` is `a[depth * a_stride + row]` if `DEPTH_MAJOR`, else
@@ -70,38 +76,39 @@ impl<const VECTORS: usize, const DEPTH_MAJOR: bool, const ADD: bool> Panel<VECTO
             depth,
             a_stride,
             c_stride,
+            ahead,
             ..
         } = self.0;
         let (row_step, depth_step) = if DEPTH_MAJOR { (1, a_stride) } else { (a_stride, 1) };
         let mut a = self.0.a.wrapping_add(row * row_step);
         let mut b = self.0.b;
-        let mut next = self.0.next.map(|next| next.wrapping_add(row / ROWS * (depth / 4 * 16)));
+        // Floats of `next` to ask for at each depth. The blocks of a block of tiles ask for a whole panel together.
+        let share = if DEPTH_MAJOR {
+            LINE / 4
+        } else {
+            (VECTORS * S::LANES * S::ROWS).div_ceil(BLOCK_TILES)
+        };
+        let mut next = self.0.next.wrapping_add(row / S::ROWS * depth * share);
         let mut sums = [[s.zero(); VECTORS]; ROWS];
-        for _ in 0..depth / 4 {
-            if let Some(next) = &mut next {
-                s.prefetch(*next);
-                *next = next.wrapping_add(16);
-            }
-            for d in 0..4 {
-                let (a, b) = (a.wrapping_add(d * depth_step), b.wrapping_add(d * VECTORS * S::LANES));
-                // SAFETY: A and B are readable at this depth, below `depth`, for the block's rows.
-                unsafe { step(s, &mut sums, a, row_step, b) };
-            }
-            a = a.wrapping_add(4 * depth_step);
-            b = b.wrapping_add(4 * VECTORS * S::LANES);
-        }
-        for _ in 0..depth % 4 {
-            // SAFETY: as above.
+        // Depth by depth, and asking without conditions: in an unrolled loop, or in one of several versions, the compiler keeps
+        // registers in memory.
+        for d in 0..depth {
+            s.prefetch(next);
+            next = next.wrapping_add(share);
+            // A row of the block at a time: a cache line has 16 depths.
+            let asked = if DEPTH_MAJOR { 0 } else { (d % LINE).min(ROWS - 1) };
+            s.prefetch(a.wrapping_add(ahead + asked * row_step));
+            // SAFETY: A and B are readable at this depth, below `depth`, for the block's rows.
             unsafe { step(s, &mut sums, a, row_step, b) };
             a = a.wrapping_add(depth_step);
             b = b.wrapping_add(VECTORS * S::LANES);
         }
-        // By reference and by index: taken by value, the registers would go through memory.
-        for (i, sums) in sums.iter().enumerate() {
-            let target = self.0.c.wrapping_add((row + i) * c_stride);
-            for (j, &sum) in sums.iter().enumerate() {
-                let target = target.wrapping_add(j * S::LANES);
-                let mut sum = sum;
+        // Column by column: row by row, the compiler may see a copy of memory, and keep the sums there all along.
+        #[allow(clippy::needless_range_loop, reason = "`j` is a column of all rows")]
+        for j in 0..VECTORS {
+            for (i, sums) in sums.iter().enumerate() {
+                let target = self.0.c.wrapping_add((row + i) * c_stride + j * S::LANES);
+                let mut sum = sums[j];
                 if ADD {
                     // SAFETY: C is readable and initialised where it is added to.
                     sum = s.add(unsafe { s.load(target) }, sum);

@@ -1,7 +1,6 @@
 //! Transforms weights to panels, `U = G g Gᵀ`, and their accumulated gradients back, `dg = Gᵀ dU G`.
 
 use std::marker::PhantomData;
-use std::slice::ChunksMut;
 
 use rayon::prelude::*;
 
@@ -150,15 +149,16 @@ fn load_kernels<S: Simd>(s: S, kernels: &[f32], step: usize, used: usize) -> [S:
 ///
 /// `du` holds one or more accumulators, each laid out as `panels` over output channels with the input channels as depth.
 pub(super) fn transform_weight_gradients<T: Adjoint, S: Simd>(s: S, du: &[f32], panels: Panels, dw: &mut [f32]) {
-    let parts: Vec<_> = weight_gradient_panels(&panels, dw).enumerate().collect();
-    parts.into_par_iter().for_each(|(panel, dw)| {
-        transform_weight_gradient_part::<T, S>(s, &du[panel * panels.stride()..], panels, panels.whole(panel), dw);
-    });
+    dw.par_chunks_mut(weight_gradient_len(&panels))
+        .enumerate()
+        .for_each(|(panel, dw)| {
+            transform_weight_gradient_part::<T, S>(s, &du[panel * panels.stride()..], panels, panels.whole(panel), dw);
+        });
 }
 
-/// The parts of `dw` that belong to each panel.
-pub(super) fn weight_gradient_panels<'a>(panels: &Panels, dw: &'a mut [f32]) -> ChunksMut<'a, f32> {
-    dw.chunks_mut(panels.full_width() * panels.depth * TAPS)
+/// Floats of `dw` that belong to a panel; the last may have fewer.
+pub(super) fn weight_gradient_len(panels: &Panels) -> usize {
+    panels.full_width() * panels.depth * TAPS
 }
 
 /// Transforms a part of a panel to `dw`, that panel's part of the weights' gradient. `du` starts with the part's

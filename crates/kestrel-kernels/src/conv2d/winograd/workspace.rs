@@ -2,7 +2,11 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
+use std::mem;
 use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
 
 use crate::memory::huge_pages::{self, HUGE_PAGE};
 
@@ -82,10 +86,10 @@ impl Buffer {
 ///
 /// | pass | for all threads | for each thread |
 /// |---|---|---|
-/// | forward, backward-data | `144·C·K` (weights) | `144·32·(C + 128)` at most |
+/// | forward, backward-data | `144·C·K` (weights) | `144·24·(C + 128)` at most |
 /// | the same, with few tiles | 12 MiB at most (patches) | `144·(128 + tiles)` for each of a panel's 8 to 32 channels |
 /// | backward-weights, few channels | 8 MiB at most (accumulators) | `144·32·(C + K)` |
-/// | backward-weights, many channels | `144·C·K` (accumulator) and the larger of 3.5 MB and `144·16·(C + K)` | none |
+/// | backward-weights, many channels | `144·C·K` (accumulator) and the larger of 7 MB and `144·16·(C + K)` | none |
 /// | backward-weights, few tiles | 24 MiB at most (tiles) | `144·128` for each of a panel's channels |
 ///
 /// Blocks of 1 MiB and more are rounded up to 2 MiB.
@@ -97,8 +101,52 @@ pub struct Workspace {
     pub(in crate::conv2d) shared: Buffer,
     /// Per-block sums of an epilogue.
     pub(in crate::conv2d) sums: Buffer,
-    /// Transformed tiles of each thread.
-    pub(in crate::conv2d) threads: Vec<Buffer>,
+    /// Scratch memory of each thread.
+    pub(in crate::conv2d) threads: Threads,
+}
+
+/// Scratch memory of each thread, and the loop that hands out work with it.
+#[derive(Debug, Default)]
+pub(in crate::conv2d) struct Threads(Vec<Buffer>);
+
+impl Threads {
+    /// Runs `job(unit, scratch, part)` for each unit below `units` on all threads, each taking the next unit when it has ended one.
+    ///
+    /// `scratch` has `scratch_len` floats and is the thread's; `part` is the unit's: one after the other, the units have
+    /// `part_len` floats of `parts`, the last perhaps fewer.
+    pub(in crate::conv2d) fn for_each_unit(
+        &mut self,
+        units: usize,
+        scratch_len: usize,
+        parts: &mut [f32],
+        part_len: usize,
+        job: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    ) {
+        let threads = rayon::current_num_threads().min(units);
+        if self.0.len() < threads {
+            self.0.resize_with(threads, Default::default);
+        }
+        let rest = Mutex::new((0..units, parts));
+        let take = || {
+            let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
+            let (units, parts) = &mut *rest;
+            let unit = units.next()?;
+            let all = mem::take(parts);
+            let (part, others) = all.split_at_mut(part_len.min(all.len()));
+            *parts = others;
+            Some((unit, part))
+        };
+        self.0[..threads].par_iter_mut().with_max_len(1).for_each(|scratch| {
+            let scratch = scratch.floats(scratch_len);
+            while let Some((unit, part)) = take() {
+                job(unit, scratch, part);
+            }
+        });
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(Buffer::bytes).sum()
+    }
 }
 
 thread_local! {
@@ -113,8 +161,7 @@ impl Workspace {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        let threads: usize = self.threads.iter().map(Buffer::bytes).sum();
-        self.weights.bytes() + self.shared.bytes() + self.sums.bytes() + threads
+        self.weights.bytes() + self.shared.bytes() + self.sums.bytes() + self.threads.bytes()
     }
 
     /// Runs `f` with this thread's own workspace, for callers that have nowhere to keep one.
@@ -130,6 +177,8 @@ impl Workspace {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -143,6 +192,22 @@ mod tests {
         assert_eq!(buffer.bytes(), 63 * 64);
         assert_eq!(buffer.floats(300_000).len(), 300_000);
         assert_eq!(buffer.bytes(), HUGE_PAGE);
+    }
+
+    #[test]
+    fn each_unit_runs_once_with_its_part() {
+        for (len, part_len) in [(12, 3), (10, 3), (0, 0)] {
+            let mut parts = vec![0.0; len];
+            let runs = AtomicUsize::new(0);
+            Threads::default().for_each_unit(4, 5, &mut parts, part_len, |unit, scratch, part| {
+                assert_eq!(scratch.len(), 5);
+                runs.fetch_add(1 << (8 * unit), Ordering::Relaxed);
+                part.iter_mut().for_each(|value| *value += 1.0 + unit as f32);
+            });
+            assert_eq!(runs.into_inner(), 0x0101_0101);
+            let expected: Vec<f32> = (0..len).map(|i| 1.0 + (i / part_len) as f32).collect();
+            assert_eq!(parts, expected);
+        }
     }
 
     #[test]
