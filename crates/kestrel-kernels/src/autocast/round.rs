@@ -117,7 +117,7 @@ impl Tape {
     fn round_leaf(&mut self, parameter: &Tensor, precision: Precision) -> Result<Tensor> {
         let leaf = self.leaf(parameter)?;
         let value = self.round(&leaf, precision, false)?;
-        let rounded = value.tensor()?;
+        let rounded = value.whole()?;
         if let Some((node, _)) = value.as_recorded() {
             self.name_leaf(&rounded, node);
         }

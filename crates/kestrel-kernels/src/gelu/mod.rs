@@ -95,9 +95,9 @@ impl Tape {
             return crate::cuda::pointwise(self, on_gpu, crate::cuda::Function::Gelu);
         }
         let Some((x_node, _)) = x.as_recorded() else {
-            return Ok(self.in_graph(gelu(&x.tensor()?)?));
+            return Ok(self.in_graph(gelu(&x.whole()?)?));
         };
-        let x = x.tensor()?;
+        let x = x.whole()?;
         let y = elements(&x, kernel::forward)?;
         self.keep(x_node);
         let y = self.plain(self.needs_grad(x_node), tensor(y, x.dims())?);

@@ -193,10 +193,10 @@ impl Tape {
             return crate::cuda::normalize(self, on_gpu, before.conv_bias, batch_norm, activation);
         }
         let Some((x_node, _)) = x.as_recorded() else {
-            let y = in_graph(&x.tensor()?, batch_norm, activation)?;
+            let y = in_graph(&x.whole()?, batch_norm, activation)?;
             return Ok(self.in_graph(y));
         };
-        let x = x.tensor()?;
+        let x = x.whole()?;
         element::dims4("batch_norm input", &x, "[N, H, W, C]")?;
         let statistics = batch_statistics(&x, &before, batch_norm)?;
         let weight: Vec<f32> = batch_norm.weight.to_vec1()?;
@@ -275,10 +275,10 @@ impl Tape {
         let (residual, (node, data)) = match residual.as_recorded() {
             Some(recorded) => (residual, recorded),
             None => {
-                leaf = self.leaf(&residual.tensor()?)?;
+                leaf = self.leaf(&residual.whole()?)?;
                 match leaf.as_recorded() {
                     Some(recorded) => (&leaf, recorded),
-                    None => return Err(element::not_a_float("batch_norm residual", leaf.tensor()?.dtype())),
+                    None => return Err(element::not_a_float("batch_norm residual", leaf.whole()?.dtype())),
                 }
             }
         };
@@ -288,7 +288,7 @@ impl Tape {
         };
         let addend = match &lazy {
             Some(lazy) => lazy.x.clone(),
-            None => residual.tensor()?,
+            None => residual.whole()?,
         };
         let normalized = &op.normalized;
         let channels = normalized.center.len();
@@ -385,7 +385,7 @@ pub(crate) fn in_graph(x: &Tensor, batch_norm: &BatchNorm<'_>, activation: Activ
         Activation::None => y,
         Activation::Relu => relu(&y)?,
         Activation::Gelu => gelu(&y)?,
-        Activation::AddRelu(residual) => relu(&y.add(&residual.tensor()?.permute((0, 3, 1, 2))?)?)?,
+        Activation::AddRelu(residual) => relu(&y.add(&residual.whole()?.permute((0, 3, 1, 2))?)?)?,
     };
     Ok(y.permute((0, 2, 3, 1))?.contiguous()?)
 }
