@@ -107,7 +107,7 @@ impl Tape {
             }
             Activation::AddRelu(residual) => {
                 let y = self.round(&y, precision, false)?;
-                let sum = self.candle(&[&y, residual], |terms| Ok((&terms[0] + &terms[1])?))?;
+                let sum = self.add(&y, residual)?;
                 self.round(&sum, precision, true)
             }
         }

@@ -32,6 +32,7 @@
 //! `kestrel_kernels::cuda`. Of any other leaf, the ops of a tape are those of candle's graph with the same
 //! numbers, so a model is written once.
 
+mod add;
 mod backward;
 mod boundary;
 mod candle;

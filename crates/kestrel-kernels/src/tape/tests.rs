@@ -260,6 +260,51 @@ fn candles_ops_take_part() -> Result<()> {
     )
 }
 
+/// Convolutions with a relu and no batch norm, as VGG's, and the sum of a pre-activation block, in every form of a value.
+#[test]
+fn relu_and_add_agree_with_candles_graph() -> Result<()> {
+    check(
+        &|vars, tape| {
+            let x = tape.leaf(&vars.get("x", &[2, 6, 8, 5], 0.0, 1.0))?;
+            let weight = |name, c: usize| vars.get(name, &[9, c, 3, 3], 0.0, (c as f64 * 9.0).powf(-0.5));
+            let y = tape.conv2d(&x, &weight("first", 5), None, &SAME)?;
+            let y = tape.relu(&y)?;
+            let z = tape.conv2d(&y, &weight("second", 9), None, &SAME)?;
+            let z = tape.add(&z, &y)?;
+            // Of a value that is still to be normalised, of one with itself, and of one from candle's graph.
+            let normalized = vars.conv(tape, "third", &z, 9, true, Activation::None)?;
+            let rectified = tape.relu(&normalized)?;
+            let sum = tape.add(&normalized, &rectified)?;
+            let sum = tape.add(&sum, &sum)?;
+            let graph = tape.in_graph(vars.get("graph", &[2, 6, 8, 9], 0.0, 1.0).sqr()?);
+            let sum = tape.add(&graph, &sum)?;
+            let constant = tape.leaf(&vars.get("constant", &[2, 6, 8, 9], 0.0, 1.0).detach())?;
+            let sum = tape.add(&constant, &sum)?;
+            tape.relu(&sum)
+        },
+        2e-5,
+    )
+}
+
+#[test]
+fn add_refuses_other_shapes_and_types() -> Result<()> {
+    let zeros = |dims: &[usize], dtype| Tensor::zeros(dims, dtype, &Device::Cpu);
+    for (other, message) in [
+        (zeros(&[3, 2], DType::F32)?, "add: expected shape [2, 3], got [3, 2]"),
+        (zeros(&[2, 3], DType::F64)?, "add: expected F32, got F64"),
+    ] {
+        let result = section(|tape| {
+            let (a, b) = (tape.leaf(&zeros(&[2, 3], DType::F32)?)?, tape.leaf(&other)?);
+            tape.add(&a, &b)
+        });
+        assert_eq!(
+            result.map_err(|error| error.to_string()).err().as_deref(),
+            Some(message)
+        );
+    }
+    Ok(())
+}
+
 /// Sections within [`Tape::candle`]: the inner one's leaf is a variable that only the outer one knows.
 #[test]
 fn a_section_within_a_section_passes_gradients_on() -> Result<()> {
