@@ -1,5 +1,6 @@
 //! One test an error variant.
 
+mod adam;
 mod loss;
 mod pooling;
 mod sgd;
