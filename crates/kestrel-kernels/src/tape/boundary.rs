@@ -33,7 +33,8 @@ pub(super) fn close(tape: Tape, value: Value) -> Result<Tensor> {
         return Ok(tensor);
     }
     let kept = tape.nodes[node].kept || tape.nodes[node].normalized.is_some();
-    let is_shared = value.is_held_elsewhere() || kept;
+    let lent = value.give_up();
+    let is_shared = lent || kept;
     let leaf_gradients = LeafGradients::default();
     let (handed, linked) = links(tape.tracked);
     let mut token = Tensor::zeros((), DType::F32, tensor.device())?;

@@ -116,7 +116,7 @@ impl Value {
     }
 
     /// Gives the value up; says whether anyone else has it: a clone, or a tensor that was handed out.
-    pub(super) fn is_held_elsewhere(self) -> bool {
+    pub(super) fn give_up(self) -> bool {
         match self.0 {
             Form::Graph(_) => true,
             Form::Recorded { lent, .. } => Arc::into_inner(lent).is_none_or(AtomicBool::into_inner),
