@@ -23,6 +23,10 @@ def conv2d():
         ("pointwise", (2, 6, 5, 7), (4, 6, 1, 1), 1, 0, 1, 1, True),
         ("downsample", (2, 6, 7, 8), (4, 6, 1, 1), 2, 0, 1, 1, False),
         ("wide", (1, 2, 20, 30), (3, 2, 3, 3), 1, 1, 1, 1, True),
+        # Channels enough for Winograd transforms.
+        ("winograd", (2, 9, 9, 7), (6, 9, 3, 3), 1, 1, 1, 1, True),
+        ("winograd_strided", (2, 8, 9, 8), (5, 8, 3, 3), 2, 1, 1, 1, False),
+        ("winograd_valid", (1, 17, 6, 10), (9, 17, 3, 3), 1, 0, 1, 1, True),
     ]
     tensors = {}
     for name, x, weight, stride, padding, dilation, groups, has_bias in cases:

@@ -3,7 +3,7 @@
 
 Usage: torch_ops.py [--threads N] [--samples N] [NAME ...]
 A line an op and shape: forward and backward in milliseconds, the median of the samples and (the fastest). The memory format
-(or Adam's implementation) is the one whose medians have the least sum, and is named. Every input requires its gradient, as
+(or an optimiser's implementation) is the one whose medians have the least sum, and is named. Every input requires its gradient, as
 in training. A NAME takes the ops whose line contains it. Needs torch.
 """
 import argparse
@@ -26,10 +26,31 @@ def conv2d(n, c, size, k, memory_format):
     return lambda: F.conv2d(x, weight, padding=1), [x, weight]
 
 
+def conv2d_strided(n, c, size, k, kernel, stride, memory_format):
+    x = var(n, c, size, size, memory_format=memory_format)
+    weight = var(k, c, kernel, kernel, memory_format=memory_format)
+    return lambda: F.conv2d(x, weight, stride=stride, padding=kernel // 2), [x, weight]
+
+
 def batch_norm_relu(n, c, size, memory_format):
     x, weight, bias = var(n, c, size, size, memory_format=memory_format), var(c), var(c)
     mean, variance = torch.zeros(c), torch.ones(c)
     return lambda: F.relu(F.batch_norm(x, mean, variance, weight, bias, training=True)), [x, weight, bias]
+
+
+def batch_norm_add_relu(n, c, size, memory_format):
+    x, residual = (var(n, c, size, size, memory_format=memory_format) for _ in range(2))
+    weight, bias, mean, variance = var(c), var(c), torch.zeros(c), torch.ones(c)
+    return (lambda: F.relu(F.batch_norm(x, mean, variance, weight, bias, training=True) + residual),
+            [x, residual, weight, bias])
+
+
+def of_images(function):
+    """A maker of `function(x)` of images."""
+    def make(n, c, size, memory_format):
+        x = var(n, c, size, size, memory_format=memory_format)
+        return lambda: function(x), [x]
+    return make
 
 
 def max_pool2d(n, c, size, kernel, padding, memory_format):
@@ -40,6 +61,16 @@ def max_pool2d(n, c, size, kernel, padding, memory_format):
 def linear(n, c, k):
     x, weight, bias = var(n, c), var(k, c), var(k)
     return lambda: F.linear(x, weight, bias), [x, weight, bias]
+
+
+def linear_relu(n, c, k):
+    op, inputs = linear(n, c, k)
+    return lambda: F.relu(op()), inputs
+
+
+def dropout(n, c):
+    x = var(n, c)
+    return lambda: F.dropout(x, 0.5), [x]
 
 
 def cross_entropy(n, c):
@@ -56,13 +87,24 @@ def cases():
     for n, c, size, k in [(128, 64, 32, 64), (128, 64, 16, 128), (128, 128, 16, 128), (128, 128, 8, 256), (128, 256, 8, 256),
                           (16, 64, 56, 64), (16, 128, 28, 128), (16, 256, 14, 256), (16, 512, 7, 512)]:
         yield f"conv2d {c}->{k} @{size} batch {n}", formats(conv2d, n, c, size, k), 1
+    for n, c, size, k, kernel, stride in [(128, 3, 32, 64, 3, 1), (16, 3, 224, 64, 7, 2), (16, 64, 56, 128, 3, 2),
+                                          (16, 64, 56, 128, 1, 2), (16, 64, 56, 256, 1, 1)]:
+        name = f"conv2d_strided {c}->{k} {kernel}x{kernel}/{stride} @{size} batch {n}"
+        yield name, formats(conv2d_strided, n, c, size, k, kernel, stride), 1
     for n, c, size in [(128, 64, 32), (128, 256, 8), (16, 64, 56), (16, 512, 7)]:
         yield f"batch_norm_relu {c} @{size} batch {n}", formats(batch_norm_relu, n, c, size), 1
+    for n, c, size in [(16, 64, 56), (16, 512, 7)]:
+        yield f"batch_norm_add_relu {c} @{size} batch {n}", formats(batch_norm_add_relu, n, c, size), 1
+    yield "gelu 64 @32 batch 128", formats(of_images(F.gelu), 128, 64, 32), 1
+    yield "avg_pool2d 64 2x2/2 @32 batch 128", formats(of_images(lambda x: F.avg_pool2d(x, 2, 2)), 128, 64, 32), 1
+    yield "adaptive_avg_pool2d 512 @7 batch 16", formats(of_images(lambda x: F.adaptive_avg_pool2d(x, 1)), 16, 512, 7), 1
     for n, c, size, kernel, padding in [(128, 64, 32, 2, 0), (128, 128, 16, 2, 0), (128, 256, 8, 2, 0), (16, 64, 112, 3, 1)]:
         name = f"max_pool2d {c} {kernel}x{kernel}/2 @{size} batch {n}"
         yield name, formats(max_pool2d, n, c, size, kernel, padding), 1
     for n, c, k in [(128, 4096, 512), (128, 512, 10), (128, 512, 1000)]:
         yield f"linear {c}->{k} batch {n}", {"": lambda n=n, c=c, k=k: linear(n, c, k)}, 1
+    yield "linear_relu 4096->512 batch 128", {"": lambda: linear_relu(128, 4096, 512)}, 1
+    yield "dropout 4096 batch 128", {"": lambda: dropout(128, 4096)}, 1
     for n, c in [(128, 10), (128, 1000)]:
         yield f"cross_entropy {c} batch {n}", {"": lambda n=n, c=c: cross_entropy(n, c)}, 10
 
@@ -83,10 +125,18 @@ def time_op(make, samples, calls):
     return [(statistics.median(seconds[1:]), min(seconds[1:])) for seconds in (forward, backward)]
 
 
-def time_adam(parameters, samples, implementation):
+def adam(param, **implementation):
+    return torch.optim.Adam([param], lr=1e-3, weight_decay=1e-4, **implementation)
+
+
+def sgd(param, **implementation):
+    return torch.optim.SGD([param], lr=1e-3, momentum=0.9, weight_decay=1e-4, **implementation)
+
+
+def time_step(make, parameters, samples, implementation):
     param = var(parameters)
     param.grad = torch.randn(parameters)
-    optimizer = torch.optim.Adam([param], lr=1e-3, weight_decay=1e-4, **{implementation: True})
+    optimizer = make(param, **{implementation: True})
     seconds = []
     for _ in range(samples + 1):
         started = time.perf_counter()
@@ -117,10 +167,11 @@ def main():
     for name, variants, calls in cases():
         if wanted(name):
             say(name, {variant: time_op(make, a.samples, calls) for variant, make in variants.items()})
-    for parameters in [2_097_152, 147_456]:
-        name = f"adam {parameters}"
-        if wanted(name):
-            say(name, {i: time_adam(parameters, a.samples, i) for i in ["foreach", "fused"]})
+    for make in [adam, sgd]:
+        for parameters in [2_097_152, 147_456]:
+            name = f"{make.__name__} {parameters}"
+            if wanted(name):
+                say(name, {i: time_step(make, parameters, a.samples, i) for i in ["foreach", "fused"]})
 
 
 if __name__ == "__main__":

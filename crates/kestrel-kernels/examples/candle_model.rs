@@ -45,11 +45,12 @@ fn convolve(layer: &Conv2d, x: &Tensor) -> Result<Tensor> {
         dilation: config.dilation,
         groups: config.groups,
     };
-    conv2d(x, layer.weight(), layer.bias(), &config).map_err(candle_core::Error::wrap)
+    // `?` makes an error of the kernel one of candle's.
+    Ok(conv2d(x, layer.weight(), layer.bias(), &config)?)
 }
 
 fn pool(x: &Tensor) -> Result<Tensor> {
-    max_pool2d(x, 2, 2, 0).map_err(candle_core::Error::wrap)
+    Ok(max_pool2d(x, 2, 2, 0)?)
 }
 
 /// Pictures of stripes, upright or lying: `[N, 1, 16, 16]` and the class of each.

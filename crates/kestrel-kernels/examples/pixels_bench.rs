@@ -1,6 +1,8 @@
 //! Speed of `RgbToPlanes` alone, one thread: 32x32 images, padded by 4 and cropped, every other one flipped.
 //!
-//! `pixels_bench IMAGES BUFFERS`: reads `IMAGES` images in a scattered order, writes batches of 128 to `BUFFERS` buffers in turn.
+//! `pixels_bench [IMAGES] [BUFFERS] [AHEAD]`: reads `IMAGES` images (10000) in a scattered order, writes batches of 128 to
+//! `BUFFERS` buffers (3) in turn, and asks for the pixels of the image `AHEAD` places (1) on while it works on one. Images and
+//! buffers are at least 1.
 
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -20,7 +22,7 @@ fn main() {
         let text = std::env::args().nth(place);
         text.and_then(|text| text.parse().ok()).unwrap_or(default)
     };
-    let (images, buffers, ahead) = (argument(1, 10_000), argument(2, 3), argument(3, 1));
+    let (images, buffers, ahead) = (argument(1, 10_000).max(1), argument(2, 3).max(1), argument(3, 1));
     let pixels: Vec<u8> = (0..images * BYTES).map(|i| i.wrapping_mul(0x9e37_79b9) as u8).collect();
     let mut out = vec![0.0_f32; buffers * 128 * BYTES];
     let planes = RgbToPlanes::new([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]);

@@ -1,7 +1,7 @@
 //! Times the Winograd passes on the five hot layers of the CIFAR net.
 //!
 //! `winograd_bench [isa] [rounds] [batch] [layer]`: milliseconds (best and median of the rounds) and nominal GFLOP/s, those of a
-//! direct convolution. Weight transforms are included, as in a step of training. `layer` (0 to 4, or `resnet`) picks
+//! direct convolution. Weight transforms are included, as in a step of training. The least number of rounds is 1. `layer` (0 to 4, or `resnet`) picks
 //! one layer, or ResNet-18's 3x3 at 224 pixels.
 
 use std::time::Instant;
@@ -31,12 +31,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let argument = |i: usize| arguments.get(i).map(String::as_str);
     let isa = argument(0).map_or(Ok(Isa::detect()), str::parse)?;
-    let rounds: usize = argument(1).unwrap_or("9").parse()?;
+    let rounds: usize = argument(1).unwrap_or("9").parse::<usize>()?.max(1);
     let batch: usize = argument(2).unwrap_or("128").parse()?;
     let layers: Vec<[usize; 4]> = match argument(3) {
         None => CIFAR.to_vec(),
         Some("resnet") => RESNET.to_vec(),
-        Some(layer) => vec![CIFAR[layer.parse::<usize>()?]],
+        Some(layer) => match CIFAR.get(layer.parse::<usize>()?) {
+            Some(layer) => vec![*layer],
+            None => {
+                return Err(format!("expected a layer from 0 to {}, or resnet, got {layer}", CIFAR.len() - 1).into());
+            }
+        },
     };
     println!(
         "{isa}, {} threads, batch {batch}, {rounds} rounds",

@@ -74,7 +74,7 @@ impl Tape {
         check(p)?;
         self.check(x)?;
         let Some((x_node, _)) = x.as_recorded() else {
-            return Ok(self.in_graph(dropout(&x.tensor()?, p, key)?));
+            return Ok(self.in_graph(dropout(&x.whole()?, p, key)?));
         };
         if p == 0.0 {
             return Ok(x.clone());
@@ -83,7 +83,7 @@ impl Tape {
         if let Some(on_gpu) = x.on_gpu() {
             return crate::cuda::dropout(self, on_gpu, p, key);
         }
-        let x = x.tensor()?;
+        let x = x.whole()?;
         let mask = Mask::new(x.elem_count(), p, key);
         let y = elements(&x, |x| mask.apply(x))?;
         let y = self.plain(self.needs_grad(x_node), tensor(y, x.dims())?);

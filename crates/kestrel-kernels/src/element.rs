@@ -144,6 +144,14 @@ pub(crate) unsafe fn to_be_written<T>(slice: &mut [T]) -> &mut [MaybeUninit<T>] 
     unsafe { std::slice::from_raw_parts_mut(slice.as_mut_ptr().cast(), len) }
 }
 
+/// The elements of a tensor of these sizes, if it can be: fewer than 2^60, whose bytes an address can count.
+pub(crate) fn count(sizes: [usize; 4]) -> Option<usize> {
+    let elements = sizes
+        .into_iter()
+        .try_fold(1, |elements: usize, size| elements.checked_mul(size))?;
+    (elements < 1 << 60).then_some(elements)
+}
+
 /// Errors unless `tensor` is `f32` or `f64`.
 pub(crate) fn require_float(op: &'static str, tensor: &Tensor) -> Result<()> {
     match tensor.dtype() {

@@ -15,7 +15,7 @@ mod resident;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::simd::{Isa, Kernel, Simd};
+use crate::simd::{self, Isa, Kernel, Simd};
 use crate::{Error, Result};
 
 pub use resident::{Erasure, FIRST_FILL, MAX_FILLS, Placement, ResidentImages};
@@ -96,7 +96,7 @@ impl Reciprocal {
 impl RgbToPlanes {
     /// Normalises red, green and blue by these means and standard deviations; 0 and 1 leave `x / 255` as it is.
     pub fn new(mean: [f32; CHANNELS], std: [f32; CHANNELS]) -> Self {
-        Self::with_isa(mean, std, Isa::detect())
+        Self::with_isa(mean, std, Isa::current())
     }
 
     fn with_isa(mean: [f32; CHANNELS], std: [f32; CHANNELS], isa: Isa) -> Self {
@@ -175,6 +175,14 @@ impl RgbToPlanes {
         if height.checked_mul(width).and_then(|plane| plane.checked_mul(CHANNELS)) != Some(out.len()) {
             return Err(fault("the length of out", "3 * H * W", out.len()));
         }
+        // Without a column there is no pixel to read, whatever the rows: all is black.
+        let window = match window.visible.1 {
+            0 => Window {
+                visible: (0, 0),
+                ..window
+            },
+            _ => window,
+        };
         if !out.is_empty() {
             match self.isa {
                 Some(isa) => isa.dispatch(Write {
@@ -327,21 +335,8 @@ fn write_row<S: Simd, const FLIPPED: bool>(
         for (channel, &value) in values.iter().enumerate() {
             let value = lanes.scale(s, channel, value);
             let start = channel * plane + at + block.x;
-            store(s, &mut out[start..start + block.columns], value);
+            simd::store(s, &mut out[start..start + block.columns], value);
         }
-    }
-}
-
-/// Stores the first lanes of a vector, as many as `target` has elements.
-#[inline(always)]
-fn store<S: Simd>(s: S, target: &mut [MaybeUninit<f32>], value: S::V) {
-    let start = target.as_mut_ptr().cast();
-    if target.len() >= S::LANES {
-        // SAFETY: the slice has room for at least LANES floats.
-        unsafe { s.store(start, value) };
-    } else {
-        // SAFETY: the slice has room for `len` floats, fewer than LANES.
-        unsafe { s.store_first(start, value, target.len()) };
     }
 }
 
@@ -360,7 +355,7 @@ fn fill<S: Simd>(
         let mut done = 0;
         while done < target.len() {
             let end = target.len().min(done + S::LANES);
-            store(s, &mut target[done..end], values[channel]);
+            simd::store(s, &mut target[done..end], values[channel]);
             done = end;
         }
     }

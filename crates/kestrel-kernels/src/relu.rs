@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::element::{self, Element, dispatch};
+use crate::tape::{Backward, Gradient, Gradients, Tape, Value, elements, tensor};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
@@ -53,6 +54,48 @@ impl CustomOp1 for Relu {
             })??;
             Ok(Some(Tensor::from_vec(dx, y.shape(), &Device::Cpu)?))
         })
+    }
+}
+
+impl Tape {
+    /// `max(x, 0)` of each element, as [`relu`].
+    ///
+    /// After a batch norm [`Activation::Relu`](crate::channels_last::Activation::Relu), and after a linear layer its own relu,
+    /// saves passes over memory.
+    ///
+    /// # Errors
+    /// Those of [`relu`], and [`Error::ForeignValue`](crate::Error::ForeignValue) for another tape's value.
+    pub fn relu(&mut self, x: &Value) -> Result<Value> {
+        self.check(x)?;
+        #[cfg(feature = "cuda")]
+        if let Some(on_gpu) = x.on_gpu() {
+            return crate::cuda::pointwise(self, on_gpu, crate::cuda::Function::Relu);
+        }
+        let Some((x_node, _)) = x.as_recorded() else {
+            return Ok(self.in_graph(relu(&x.whole()?)?));
+        };
+        let x = x.whole()?;
+        let output = tensor(elements(&x, |x| gate(x, x))?, x.dims())?;
+        let y = self.plain(self.needs_grad(x_node), output.clone());
+        if let Some((node, _)) = y.as_recorded() {
+            self.keep(node);
+        }
+        self.record(&y, ReluOp { output, x_node });
+        Ok(y)
+    }
+}
+
+/// A relu that has run in a section.
+struct ReluOp {
+    output: Tensor,
+    x_node: usize,
+}
+
+impl Backward for ReluOp {
+    fn backward(&self, gradient: Gradient, gradients: &mut Gradients<'_>) -> Result<()> {
+        let dy = gradient.plain();
+        let dx = dy.with(|dy| elements(&self.output, |y| gate(y, dy)))??;
+        gradients.add(self.x_node, Gradient::owned(dx))
     }
 }
 

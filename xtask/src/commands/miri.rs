@@ -10,8 +10,16 @@ use anyhow::Result;
 
 use crate::{nightly, process};
 
-/// The modules of `kestrel-kernels` that Miri can run.
-const MODULES: &[&str] = &["memory::", "simd::", "conv2d::winograd::"];
+/// The modules of `kestrel-kernels` that Miri can run, and tests made for it of modules whose others are too large.
+const MODULES: &[&str] = &[
+    "memory::",
+    "simd::",
+    "conv2d::direct::",
+    "conv2d::winograd::",
+    "channels_last::batch_norm::pass::",
+    "channels_last::max_pool2d::tests::few_pixels",
+    "gelu::tests::few_elements",
+];
 
 /// The number of cores is the host's; crossbeam's queues, which rayon uses, make pointers of integers; borrows are judged by
 /// the newer of Miri's two models; rayon's threads never end.

@@ -107,7 +107,7 @@ impl Tape {
             }
             Activation::AddRelu(residual) => {
                 let y = self.round(&y, precision, false)?;
-                let sum = self.candle(&[&y, residual], |terms| Ok((&terms[0] + &terms[1])?))?;
+                let sum = self.add(&y, residual)?;
                 self.round(&sum, precision, true)
             }
         }
@@ -117,7 +117,7 @@ impl Tape {
     fn round_leaf(&mut self, parameter: &Tensor, precision: Precision) -> Result<Tensor> {
         let leaf = self.leaf(parameter)?;
         let value = self.round(&leaf, precision, false)?;
-        let rounded = value.tensor()?;
+        let rounded = value.whole()?;
         if let Some((node, _)) = value.as_recorded() {
             self.name_leaf(&rounded, node);
         }

@@ -27,14 +27,15 @@ struct Gradients<T> {
 
 impl Normalize {
     fn forward<T: Element>(&self, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
-        let Statistics { mean, inv_std, .. } = &self.statistics;
+        let inv_std = &self.statistics.inv_std;
+        let (centers, rounding) = self.statistics.centers::<T>();
         let mut y = vec![T::ZERO; x.len()];
         self.for_each_plane(&mut y, |channel, plane, y| {
-            let mean = T::narrow(mean[channel]);
-            let scale = T::narrow(inv_std[channel] * weight[channel].widen());
-            let bias = bias[channel];
+            let scale = inv_std[channel] * weight[channel].widen();
+            let shift = T::narrow(bias[channel].widen() + rounding[channel] * scale);
+            let (center, scale) = (centers[channel], T::narrow(scale));
             for (y, x) in y.iter_mut().zip(&x[plane * self.planes.positions..]) {
-                *y = (*x - mean) * scale + bias;
+                *y = (*x - center) * scale + shift;
             }
         });
         y
@@ -62,18 +63,18 @@ impl Normalize {
             .unzip();
         let dx = needs_dx.then(|| {
             let count = self.planes.values_per_channel() as f64;
+            let (centers, rounding) = self.statistics.centers::<T>();
             let mut dx = vec![T::ZERO; x.len()];
             self.for_each_plane(&mut dx, |channel, plane, dx| {
                 let scale = inv_std[channel] * weight[channel].widen();
                 let start = plane * self.planes.positions;
                 let (x, dy) = (&x[start..], &dy[start..]);
                 if self.training {
-                    let shift = T::narrow(mean[channel]);
-                    let slope = T::narrow(scale * inv_std[channel] * dweight[channel] / count);
-                    let offset = T::narrow(scale * dbias[channel] / count);
-                    let scale = T::narrow(scale);
+                    let slope = scale * inv_std[channel] * dweight[channel] / count;
+                    let offset = T::narrow(scale * dbias[channel] / count + slope * rounding[channel]);
+                    let (center, slope, scale) = (centers[channel], T::narrow(slope), T::narrow(scale));
                     for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                        *dx = scale * *dy - (*x - shift) * slope - offset;
+                        *dx = scale * *dy - (*x - center) * slope - offset;
                     }
                 } else {
                     let scale = T::narrow(scale);

@@ -61,6 +61,18 @@ impl Statistics {
         Self::new(mean, var, eps)
     }
 
+    /// Each channel's mean rounded to `T`, and what rounding has added to it: `(x − mean) · scale + bias` of a value less the
+    /// rounded mean takes the rest times the scale for a part of its bias.
+    pub(crate) fn centers<T: Element>(&self) -> (Vec<T>, Vec<f64>) {
+        let center = |mean: &f64| {
+            let center = T::narrow(*mean);
+            let rounding = center.widen() - mean;
+            // Of an infinite mean nothing is left over.
+            (center, if mean.is_finite() { rounding } else { 0.0 })
+        };
+        self.mean.iter().map(center).unzip()
+    }
+
     pub(crate) fn unbiased_var(&self, planes: &Planes) -> Vec<f64> {
         let count = planes.values_per_channel() as f64;
         self.var.iter().map(|var| var * (count / (count - 1.0))).collect()

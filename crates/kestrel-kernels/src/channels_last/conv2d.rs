@@ -22,9 +22,10 @@ pub(super) const OP: &str = "channels_last conv2d";
 /// Cross-correlation of a batch of images with a kernel; [`crate::conv2d()`] in another layout, with the same numbers to
 /// rounding.
 ///
-/// `f32` on the CPU runs by Winograd transforms, whose relative error is about 1e-6, for a 3x3 kernel with stride 1, or with
-/// stride 2 and padding 1, and at least 8 input channels, and by direct products for all else but groups, which are the
-/// channels-first op's. The backward computes no gradient for an argument that no variable leads to.
+/// `f32` on the CPU runs by Winograd transforms, whose relative error is about 1e-6, for a 3x3 kernel without dilation and at
+/// least 8 input channels: with stride 1, padding of at most 2 and an output larger than 2x2, or with stride 2 and padding 1.
+/// All else runs by direct products, but groups, which are the channels-first op's. The backward computes no gradient for an
+/// argument that no variable leads to.
 ///
 /// # Shapes
 /// `x` `[N, H, W, C]`, `weight` `[K, C/G, R, S]` (PyTorch's order), `bias` `[K]`; the result is `[N, P, Q, K]`, contiguous.

@@ -23,9 +23,9 @@ impl Tape {
             return crate::cuda::flatten(self, on_gpu);
         }
         let Some((x_node, _)) = x.as_recorded() else {
-            return Ok(self.in_graph(x.tensor()?.permute((0, 3, 1, 2))?.flatten_from(1)?));
+            return Ok(self.in_graph(x.whole()?.permute((0, 3, 1, 2))?.flatten_from(1)?));
         };
-        let y = elements(&x.tensor()?, |x| transposed(x, h * w, c))?;
+        let y = elements(&x.whole()?, |x| transposed(x, h * w, c))?;
         let y = self.plain(self.needs_grad(x_node), tensor(y, &[n, c * h * w])?);
         let op = FlattenOp {
             x_node,

@@ -62,6 +62,11 @@ impl Geometry {
         }
         let out_height = out_size(height, kernel_height, config)?;
         let out_width = out_size(width, kernel_width, config)?;
+        // An empty batch too: its sizes are multiplied all the same.
+        let output = [batch.max(1), out_channels, out_height, out_width];
+        if element::count(output).is_none() {
+            return Err(too_much_padding(padding));
+        }
         Ok(Self {
             batch,
             in_channels,
@@ -118,7 +123,10 @@ impl Geometry {
 /// `(input + 2 padding − dilation (kernel − 1) − 1) / stride + 1`.
 fn out_size(input: usize, kernel: usize, config: &Conv2dConfig) -> Result<usize> {
     let extent = config.dilation.saturating_mul(kernel - 1).saturating_add(1);
-    let padded = config.padding.saturating_mul(2).saturating_add(input);
+    let padded = config.padding.checked_mul(2).and_then(|both| both.checked_add(input));
+    let Some(padded) = padded else {
+        return Err(too_much_padding(config.padding));
+    };
     match padded.checked_sub(extent) {
         Some(free) => Ok(free / config.stride + 1),
         None => Err(Error::KernelTooLarge {
@@ -126,5 +134,15 @@ fn out_size(input: usize, kernel: usize, config: &Conv2dConfig) -> Result<usize>
             kernel: extent,
             input: padded,
         }),
+    }
+}
+
+/// The fault of an output that no memory holds: images and weights fit, so it is the padding's.
+fn too_much_padding(padding: usize) -> Error {
+    Error::InvalidArgument {
+        op: "conv2d",
+        argument: "padding",
+        expected: "small enough for an output of less than 2^60 elements",
+        got: padding as f64,
     }
 }

@@ -55,7 +55,8 @@ impl Default for Conv2dConfig {
 ///
 /// # Errors
 /// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::InvalidArgument`] for a stride, dilation or number of
-/// groups of 0 or groups that do not divide the channels, [`Error::KernelTooLarge`].
+/// groups of 0, groups that do not divide the channels, or a padding that makes an output of 2^60 elements or more,
+/// [`Error::KernelTooLarge`].
 ///
 /// # Source
 /// `torch.nn.functional.conv2d`; proved by `tests/golden/conv2d.safetensors`.

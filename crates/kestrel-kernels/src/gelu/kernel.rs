@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::normal;
 use crate::conv2d::winograd::hooks::load_channels;
 use crate::element::{to_be_written, written};
-use crate::simd::{Isa, Kernel, Simd};
+use crate::simd::{self, Isa, Kernel, Simd};
 
 /// Elements of a piece of work.
 const BLOCK: usize = 1 << 14;
@@ -72,7 +72,7 @@ impl Kernel for ForwardPiece<'_> {
         let Self(x, y) = self;
         for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
             let value = normal::gelu(s, load_channels(s, x, 0, x.len()));
-            store(s, value, y);
+            simd::store(s, y, value);
         }
     }
 }
@@ -101,21 +101,7 @@ impl Kernel for BackwardPiece<'_> {
             let slope = normal::gelu_slope(s, load_channels(s, x, 0, x.len()));
             let value = s.mul(load_channels(s, g, 0, g.len()), slope);
             // SAFETY: what is stored is initialised.
-            store(s, value, unsafe { to_be_written(g) });
+            simd::store(s, unsafe { to_be_written(g) }, value);
         }
-    }
-}
-
-/// Stores as many lanes as there are places, at most a vector.
-#[inline(always)]
-fn store<S: Simd>(s: S, value: S::V, places: &mut [MaybeUninit<f32>]) {
-    let target = places.as_mut_ptr().cast();
-    if places.len() == S::LANES {
-        // SAFETY: the slice has LANES floats.
-        unsafe { s.store(target, value) };
-    } else {
-        assert!(places.len() < S::LANES, "expected at most a vector");
-        // SAFETY: the slice has as many floats, fewer than LANES by the assertion.
-        unsafe { s.store_first(target, value, places.len()) };
     }
 }

@@ -65,6 +65,23 @@ fn is_within_the_stated_error_on_every_instruction_set() {
     }
 }
 
+/// Few enough for Miri: whole vectors and a rest.
+#[test]
+fn few_elements_are_all_written() {
+    for len in [0, 1, 4, 16, 37] {
+        let x: Vec<f32> = (0..len).map(|i| i as f32 * 0.25 - 3.0).collect();
+        let wide: Vec<f64> = x.iter().copied().map(f64::from).collect();
+        let (mut g, mut wide_g) = (vec![2.0f32; len], vec![2.0f64; len]);
+        let (y, wide_y) = (kernel::forward(&x), kernel::forward_f64(&wide));
+        kernel::backward(&x, &mut g);
+        kernel::backward_f64(&wide, &mut wide_g);
+        for (got, want) in y.iter().zip(wide_y).chain(g.iter().zip(wide_g)) {
+            assert!((f64::from(*got) - want).abs() <= 1e-5, "{got} {want}");
+        }
+        assert_eq!((y.len(), g.len()), (len, len));
+    }
+}
+
 #[test]
 fn zero_nan_and_the_infinities_are_pytorchs() -> candle_core::Result<()> {
     let x = Var::new(

@@ -22,14 +22,14 @@ impl Tape {
         }
         let Some((x_node, _)) = x.as_recorded() else {
             let op = if relu { linear_relu } else { linear };
-            return Ok(self.in_graph(op(&x.tensor()?, weight, bias)?));
+            return Ok(self.in_graph(op(&x.whole()?, weight, bias)?));
         };
         if let Some(precision) = autocast::of_value(x) {
             return self.rounded(precision, (x, weight, bias), relu, |tape, x, weight, bias| {
                 tape.linear(x, weight, bias, false)
             });
         }
-        let x = x.tensor()?;
+        let x = x.whole()?;
         let size = check(&x, weight, bias)?;
         let nodes = [Some(weight), bias].map(|tensor| tensor.map(|tensor| self.leaf_node(tensor)));
         let needs_grad = self.needs_grad(x_node) || nodes.into_iter().flatten().any(|node| self.needs_grad(node));
@@ -43,7 +43,7 @@ impl Tape {
         })??;
         let y = self.plain(needs_grad, tensor(y, &[size.rows, size.outputs])?);
         self.keep(x_node);
-        let output = relu.then(|| y.tensor()).transpose()?;
+        let output = relu.then(|| y.whole()).transpose()?;
         if let Some((node, _)) = y.as_recorded().filter(|_| relu) {
             self.keep(node);
         }

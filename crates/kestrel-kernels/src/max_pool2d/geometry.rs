@@ -68,13 +68,23 @@ impl Geometry {
                 got: padding as f64,
             });
         }
-        let out = |input: usize| match (input + 2 * padding).checked_sub(kernel) {
-            Some(free) => Ok(free / stride + 1),
-            None => Err(Error::KernelTooLarge {
-                op,
-                kernel,
-                input: input + 2 * padding,
-            }),
+        let out = |input: usize| {
+            let Some(padded) = input.checked_add(2 * padding) else {
+                return Err(Error::InvalidArgument {
+                    op,
+                    argument: "padding",
+                    expected: "small enough for the padded input's size to be a number",
+                    got: padding as f64,
+                });
+            };
+            match padded.checked_sub(kernel) {
+                Some(free) => Ok(free / stride + 1),
+                None => Err(Error::KernelTooLarge {
+                    op,
+                    kernel,
+                    input: padded,
+                }),
+            }
         };
         let (out_height, out_width) = (out(height)?, out(width)?);
         Ok(Self {

@@ -146,3 +146,25 @@ fn windows_that_do_not_fit_are_refused() {
     }
     assert!(planes.write(good, &mut [0.0; 23]).is_err());
 }
+
+/// No column to see, and no byte given: the window is black, whatever its rows.
+#[test]
+fn a_window_without_columns_is_black() {
+    for std in [1.0, 1e-39] {
+        let planes = RgbToPlanes::new([0.5; 3], [std; 3]);
+        assert_eq!(planes.isa.is_none(), std < 1e-3);
+        for flipped in [false, true] {
+            let window = Window {
+                pixels: &[],
+                stride: 12,
+                size: (2, 4),
+                start: (0, 0),
+                visible: (2, 0),
+                flipped,
+            };
+            let mut out = [0.0; 24];
+            planes.write(window, &mut out).unwrap();
+            assert_eq!(out, [-0.5 / std; 24]);
+        }
+    }
+}

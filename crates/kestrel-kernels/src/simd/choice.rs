@@ -45,8 +45,9 @@ impl Isa {
 
     /// The instruction set that the ops of this process use: the one given to [`Isa::force`], else [`Isa::detect`]'s.
     ///
-    /// The first call settles it for the life of the process. The `gemm` crate, on which [`linear`](crate::linear()) and
-    /// the convolutions by patches rest, detects the processor by itself and does not follow this choice.
+    /// The first call settles it for the life of the process. The `gemm` crate, on which [`linear`](crate::linear()), the
+    /// convolutions by patches and [`newton_schulz`](crate::update::newton_schulz()) rest, detects the processor by itself and
+    /// does not follow this choice.
     pub fn current() -> Isa {
         *CHOICE.get_or_init(Isa::detect)
     }

@@ -22,6 +22,7 @@ mod portable;
 mod stream;
 
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::str::FromStr;
 
 pub use choice::ForceError;
@@ -230,6 +231,23 @@ pub trait Simd: Copy + Send + Sync + 'static {
                 unsafe { target.wrapping_add(lane * step + i).write(value) };
             }
         }
+    }
+}
+
+/// Stores the first lanes of a vector: as many as there are places, at most all.
+///
+/// # Panics
+/// If there are more places than lanes.
+#[inline(always)]
+pub(crate) fn store<S: Simd>(s: S, places: &mut [MaybeUninit<f32>], value: S::V) {
+    let target = places.as_mut_ptr().cast();
+    if places.len() == S::LANES {
+        // SAFETY: the slice has LANES floats.
+        unsafe { s.store(target, value) };
+    } else {
+        assert!(places.len() < S::LANES, "expected at most a vector");
+        // SAFETY: the slice has as many floats, fewer than LANES by the assertion.
+        unsafe { s.store_first(target, value, places.len()) };
     }
 }
 

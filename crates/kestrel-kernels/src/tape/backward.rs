@@ -76,3 +76,14 @@ pub(super) fn collect(variable: &Tensor, gradient: Tensor) -> Option<Tensor> {
         _ => Some(gradient),
     })
 }
+
+/// Takes back what [`collect`] has taken for a variable that the caller alone knows.
+pub(super) fn take_collected(variable: &Tensor) -> Vec<Tensor> {
+    COLLECTED.with_borrow_mut(|collected| {
+        let is_its = |(of, _): &mut (Tensor, Tensor)| of.id() == variable.id();
+        let taken = collected
+            .iter_mut()
+            .flat_map(|collected| collected.extract_if(.., is_its));
+        taken.map(|(_, gradient)| gradient).collect()
+    })
+}

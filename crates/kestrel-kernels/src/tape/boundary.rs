@@ -25,14 +25,16 @@ type LeafGradients = Arc<Mutex<HashMap<usize, Gradient>>>;
 
 /// The section's value as a tensor of candle's graph.
 pub(super) fn close(tape: Tape, value: Value) -> Result<Tensor> {
-    let tensor = value.tensor()?;
+    let tensor = value.whole()?;
     let Some((node, _)) = value.as_recorded() else {
         return Ok(tensor);
     };
     if !tape.needs_grad(node) {
         return Ok(tensor);
     }
-    drop(value);
+    let kept = tape.nodes[node].kept || tape.nodes[node].normalized.is_some();
+    let lent = value.give_up();
+    let is_shared = lent || kept;
     let leaf_gradients = LeafGradients::default();
     let (handed, linked) = links(tape.tracked);
     let mut token = Tensor::zeros((), DType::F32, tensor.device())?;
@@ -46,7 +48,6 @@ pub(super) fn close(tape: Tape, value: Value) -> Result<Tensor> {
         )?;
     }
     let shape = tensor.shape().clone();
-    let is_shared = tape.nodes[node].kept || tape.nodes[node].normalized.is_some();
     Ok(token.apply_op1(SectionOp {
         result: Mutex::new(Some(Handed::new(tensor, is_shared)?)),
         shape,

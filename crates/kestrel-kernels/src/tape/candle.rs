@@ -2,6 +2,7 @@
 
 use candle_core::{Tensor, Var};
 
+use super::backward::take_collected;
 use super::{Backward, Elements, Gradient, Gradients, Tape, Value};
 use crate::Result;
 
@@ -22,17 +23,17 @@ impl Tape {
         #[cfg(feature = "cuda")]
         let inputs = &converted.iter().collect::<Vec<_>>()[..];
         let mut arguments = Vec::with_capacity(inputs.len());
-        let mut variables = Vec::new();
+        let (mut own, mut variables) = (Vec::new(), Vec::new());
         let mut is_recorded = inputs.is_empty();
         for input in inputs {
             self.check(input)?;
-            let tensor = input.tensor()?;
+            let tensor = input.whole()?;
             if let Some((node, _)) = input.as_recorded() {
                 is_recorded = true;
                 if self.needs_grad(node) {
                     let variable = Var::from_tensor(&tensor)?;
                     arguments.push(variable.as_tensor().clone());
-                    variables.push((variable, node));
+                    own.push((variable, node));
                     continue;
                 }
             }
@@ -45,9 +46,8 @@ impl Tape {
         if !self.is_recording() || !result.track_op() {
             return self.leaf(&result.detach());
         }
-        let own: Vec<_> = variables.iter().map(|(variable, _)| variable.id()).collect();
         for node in result.sorted_nodes() {
-            if node.is_variable() && !own.contains(&node.id()) {
+            if node.is_variable() && !own.iter().any(|(own, _)| own.id() == node.id()) {
                 let variable = Var::from_tensor(node)?;
                 variables.push((variable, self.leaf_node(node)));
             }
@@ -57,7 +57,7 @@ impl Tape {
             // The graph of `result` holds its data.
             self.keep(node);
         }
-        self.record(&value, CandleOp { result, variables });
+        self.record(&value, CandleOp { result, own, variables });
         Ok(value)
     }
 }
@@ -65,6 +65,9 @@ impl Tape {
 /// A piece of candle's graph.
 struct CandleOp {
     result: Tensor,
+    /// The copies of the inputs that need a gradient, with the inputs' nodes.
+    own: Vec<(Var, usize)>,
+    /// All other variables.
     variables: Vec<(Var, usize)>,
 }
 
@@ -72,8 +75,14 @@ impl Backward for CandleOp {
     fn backward(&self, gradient: Gradient, gradients: &mut Gradients<'_>) -> Result<()> {
         let gradient = gradient.plain().into_tensor(self.result.shape())?;
         let store = self.result.mul(&gradient)?.sum_all()?.backward()?;
-        for (variable, node) in &self.variables {
+        for (variable, node) in self.own.iter().chain(&self.variables) {
             if let Some(found) = store.get(variable) {
+                gradients.add(*node, Gradient::Plain(Elements::Shared(found.contiguous()?)))?;
+            }
+        }
+        // A section within this op hands a variable's gradient to the backward of the whole graph, which knows all but these.
+        for (variable, node) in &self.own {
+            for found in take_collected(variable) {
                 gradients.add(*node, Gradient::Plain(Elements::Shared(found.contiguous()?)))?;
             }
         }

@@ -21,6 +21,7 @@ pub(crate) enum Gradient {
 }
 
 /// A gradient's elements: its own, or a tensor's that others may hold too.
+#[derive(Clone)]
 pub(crate) enum Elements {
     Owned(Vec<f32>),
     Shared(Tensor),

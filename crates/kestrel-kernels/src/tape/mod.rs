@@ -32,6 +32,7 @@
 //! `kestrel_kernels::cuda`. Of any other leaf, the ops of a tape are those of candle's graph with the same
 //! numbers, so a model is written once.
 
+mod add;
 mod backward;
 mod boundary;
 mod candle;
@@ -87,7 +88,7 @@ pub(crate) struct Node {
     pub(crate) needs_grad: bool,
     /// The form that its gradient must take, if it is not plain.
     pub(crate) normalized: Option<Arc<Normalized>>,
-    /// Whether a record reads the value's data in the backward.
+    /// Whether something besides the node's values reads its data: a record in the backward, or the caller.
     kept: bool,
     /// The type whose numbers alone the value has, if it was rounded.
     rounded: Option<Precision>,
@@ -122,7 +123,11 @@ impl Tape {
         let value = f(&mut self)?;
         self.check(&value)?;
         #[cfg(feature = "cuda")]
-        let value = crate::cuda::convert(&mut self, &value, DType::F32)?;
+        let value = {
+            // Dropped here: the result's memory is given away if nobody else holds it.
+            let given = value;
+            crate::cuda::convert(&mut self, &given, DType::F32)?
+        };
         boundary::close(self, value)
     }
 
@@ -211,7 +216,7 @@ impl Tape {
         self.nodes[node].needs_grad
     }
 
-    /// Says that a record reads the node's data: it must not be given away as the section's result.
+    /// Says that something besides its values reads the node's data: it must not be given away as the section's result.
     pub(crate) fn keep(&mut self, node: usize) {
         self.nodes[node].kept = true;
     }

@@ -1,5 +1,6 @@
 //! The values of a tape: data that ops have made, and how it is laid out in memory.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
@@ -18,7 +19,13 @@ enum Form {
     /// A tensor of candle's graph, which keeps its own record.
     Graph(Tensor),
     /// Contiguous, without a graph: `f32` on the CPU; `f32`, `bf16` or `f16` on a GPU, where the data is plain.
-    Recorded { tape: u64, node: usize, data: Data },
+    Recorded {
+        tape: u64,
+        node: usize,
+        data: Data,
+        /// Whether [`Value::tensor`] has handed out the data. One flag for all clones of a value: they can be counted by it.
+        lent: Arc<AtomicBool>,
+    },
 }
 
 /// The data of a recorded value.
@@ -68,7 +75,12 @@ impl Value {
     }
 
     pub(crate) fn recorded(tape: u64, node: usize, data: Data) -> Self {
-        Self(Form::Recorded { tape, node, data })
+        Self(Form::Recorded {
+            tape,
+            node,
+            data,
+            lent: Arc::default(),
+        })
     }
 
     /// The shape.
@@ -82,6 +94,14 @@ impl Value {
     /// # Errors
     /// Where candle fails.
     pub fn tensor(&self) -> Result<Tensor> {
+        if let Form::Recorded { lent, .. } = &self.0 {
+            lent.store(true, Ordering::Relaxed);
+        }
+        self.whole()
+    }
+
+    /// The value whole, for an op that drops the tensor when it has run, or [keeps](super::Tape::keep) its node.
+    pub(crate) fn whole(&self) -> Result<Tensor> {
         match &self.0 {
             Form::Graph(tensor)
             | Form::Recorded {
@@ -92,6 +112,14 @@ impl Value {
                 data: Data::Normalized(normalized),
                 ..
             } => normalized.tensor(),
+        }
+    }
+
+    /// Gives the value up; says whether anyone else has it: a clone, or a tensor that was handed out.
+    pub(super) fn give_up(self) -> bool {
+        match self.0 {
+            Form::Graph(_) => true,
+            Form::Recorded { lent, .. } => Arc::into_inner(lent).is_none_or(AtomicBool::into_inner),
         }
     }
 

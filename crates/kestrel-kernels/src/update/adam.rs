@@ -2,8 +2,9 @@
 
 use candle_core::{Tensor, Var};
 
-use super::check;
+use super::check::{self, Range};
 use super::fused::pass;
+use super::gate::is_shut;
 use crate::element::{Element, dispatch};
 use crate::{Error, Result};
 
@@ -12,15 +13,15 @@ const OP: &str = "adam_step";
 /// Constants of a step of Adam.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamConfig {
-    /// Learning rate.
+    /// Learning rate, at least 0.
     pub lr: f64,
     /// Decay of the first moment, in `[0, 1)`.
     pub beta1: f64,
     /// Decay of the second moment, in `[0, 1)`.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the root of the second moment, at least 0.
     pub eps: f64,
-    /// Coupled L2: `weight_decay · param` is added to the gradient. Decoupled: the parameter shrinks by
+    /// At least 0. Coupled L2: `weight_decay · param` is added to the gradient. Decoupled: the parameter shrinks by
     /// `lr · weight_decay` of itself before the step.
     pub weight_decay: f64,
     /// Whether the weight decay is decoupled from the moments, which makes this AdamW.
@@ -61,8 +62,8 @@ impl AdamConfig {
 /// All four tensors have the same, and all but `grad` are contiguous.
 ///
 /// # Errors
-/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::InvalidArgument`] for a step of 0, candle's
-/// `RequiresContiguous`; nothing has moved then.
+/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::InvalidArgument`] for a step of 0 or a constant
+/// outside its range, candle's `RequiresContiguous`; nothing has moved then.
 ///
 /// # Source
 /// Kingma and Ba 2015, algorithm 1; `torch.optim.Adam`, proved by `tests/golden/adam.safetensors`. Decoupled: Loshchilov
@@ -75,18 +76,24 @@ pub fn adam_step(
     step: u64,
     config: &AdamConfig,
 ) -> Result<()> {
-    checked(param, grad, exp_avg, exp_avg_sq, step)?;
-    #[cfg(feature = "cuda")]
-    if check::on_gpu(param) {
-        let slot = AdamSlot {
-            param,
-            grad,
-            exp_avg,
-            exp_avg_sq,
-        };
-        return adam_step_all(&[slot], step, config, None);
-    }
-    let grad = grad.detach();
+    let slot = AdamSlot {
+        param,
+        grad,
+        exp_avg,
+        exp_avg_sq,
+    };
+    adam_step_all(&[slot], step, config, None)
+}
+
+/// The step of a slot that has been checked.
+fn step_one(slot: &AdamSlot<'_>, step: u64, config: &AdamConfig) -> Result<()> {
+    let AdamSlot {
+        param,
+        exp_avg,
+        exp_avg_sq,
+        ..
+    } = *slot;
+    let grad = slot.grad.detach();
     if !param.device().is_cpu() {
         return Ok(composite(param, &grad, exp_avg, exp_avg_sq, step, config)?);
     }
@@ -118,11 +125,18 @@ pub struct AdamSlot<'a> {
 /// # Errors
 /// Those of [`adam_step`]; nothing has moved then, unless candle fails.
 pub fn adam_step_all(slots: &[AdamSlot<'_>], step: u64, config: &AdamConfig, gate: Option<&Tensor>) -> Result<()> {
+    constants(step, config)?;
+    for slot in slots {
+        let state = [
+            ("adam_step exp_avg", slot.exp_avg),
+            ("adam_step exp_avg_sq", slot.exp_avg_sq),
+        ];
+        check::tensors(OP, slot.param, ("adam_step grad", slot.grad), &state)?;
+    }
     #[cfg(feature = "cuda")]
     if slots.first().is_some_and(|slot| check::on_gpu(slot.param)) {
         let mut grads = Vec::with_capacity(slots.len());
         for slot in slots {
-            checked(slot.param, slot.grad, slot.exp_avg, slot.exp_avg_sq, step)?;
             check::same_device(OP, slot.param, slots[0].param)?;
             grads.push(slot.grad.contiguous()?);
         }
@@ -148,19 +162,25 @@ pub fn adam_step_all(slots: &[AdamSlot<'_>], step: u64, config: &AdamConfig, gat
         };
         return Ok(crate::cuda::adam(&moved, &constants, gate)?);
     }
-    if check::is_shut(gate)? {
+    if let Some(gate) = gate
+        && is_shut(gate)?
+    {
         return Ok(());
     }
-    for slot in slots {
-        adam_step(slot.param, slot.grad, slot.exp_avg, slot.exp_avg_sq, step, config)?;
-    }
-    Ok(())
+    slots.iter().try_for_each(|slot| step_one(slot, step, config))
 }
 
-/// Errors unless a step can be made.
-fn checked(param: &Var, grad: &Tensor, exp_avg: &Tensor, exp_avg_sq: &Tensor, step: u64) -> Result<()> {
-    let state = [("adam_step exp_avg", exp_avg), ("adam_step exp_avg_sq", exp_avg_sq)];
-    check::tensors(OP, param, ("adam_step grad", grad), &state)?;
+fn constants(step: u64, config: &AdamConfig) -> Result<()> {
+    check::constants(
+        OP,
+        &[
+            ("lr", config.lr, Range::NotNegative),
+            ("beta1", config.beta1, Range::BelowOne),
+            ("beta2", config.beta2, Range::BelowOne),
+            ("eps", config.eps, Range::NotNegative),
+            ("weight_decay", config.weight_decay, Range::NotNegative),
+        ],
+    )?;
     if step == 0 {
         return Err(Error::InvalidArgument {
             op: OP,

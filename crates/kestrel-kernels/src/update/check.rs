@@ -9,6 +9,9 @@ use crate::{Error, Result};
 #[derive(Clone, Copy)]
 pub(super) enum Range {
     NotNegative,
+    /// `[0, 1)`.
+    BelowOne,
+    /// `[0, 1]`.
     Unit,
 }
 
@@ -44,19 +47,12 @@ pub(super) fn same_device(op: &'static str, tensor: &Tensor, first: &Tensor) -> 
     Err(candle_core::Error::Msg(format!("{op}: parameters on two devices")).into())
 }
 
-/// Whether a gate leaves a step out; read back from its device.
-pub(super) fn is_shut(gate: Option<&Tensor>) -> Result<bool> {
-    match gate {
-        Some(gate) => Ok(gate.to_scalar::<f32>()? == 0.0),
-        None => Ok(false),
-    }
-}
-
 /// Each constant lies in its range.
 pub(super) fn constants(op: &'static str, constants: &[(&'static str, f64, Range)]) -> Result<()> {
     for &(argument, got, range) in constants {
         let (holds, expected) = match range {
             Range::NotNegative => (got >= 0.0, "at least 0"),
+            Range::BelowOne => ((0.0..1.0).contains(&got), "at least 0 and below 1"),
             Range::Unit => ((0.0..=1.0).contains(&got), "between 0 and 1"),
         };
         if !holds {

@@ -18,7 +18,7 @@ pub struct LionConfig {
     pub beta1: f64,
     /// Decay of the momentum, in `[0, 1)`.
     pub beta2: f64,
-    /// Decoupled: the parameter shrinks by `lr · weight_decay` of itself a step.
+    /// Decoupled, at least 0: the parameter shrinks by `lr · weight_decay` of itself a step.
     pub weight_decay: f64,
 }
 
@@ -60,8 +60,8 @@ pub fn lion_step(param: &Var, grad: &Tensor, exp_avg: &Tensor, config: &LionConf
         OP,
         &[
             ("lr", config.lr, Range::NotNegative),
-            ("beta1", config.beta1, Range::Unit),
-            ("beta2", config.beta2, Range::Unit),
+            ("beta1", config.beta1, Range::BelowOne),
+            ("beta2", config.beta2, Range::BelowOne),
             ("weight_decay", config.weight_decay, Range::NotNegative),
         ],
     )?;
@@ -128,6 +128,23 @@ mod tests {
         }
         assert!(distance(&fast, &slow)? < 1e-14 && distance(&a, &b)? < 1e-14);
         assert!(distance(&fast, start()?.as_tensor())? > 1e-3);
+        Ok(())
+    }
+
+    #[test]
+    fn a_decay_of_one_is_refused() -> candle_core::Result<()> {
+        let param = start()?;
+        let zeros = param.zeros_like()?;
+        let [beta1, beta2] = [(1.0, 0.5), (0.5, 1.0)].map(|(beta1, beta2)| LionConfig {
+            beta1,
+            beta2,
+            ..LionConfig::default()
+        });
+        for (config, name) in [(beta1, "beta1"), (beta2, "beta2")] {
+            let error = lion_step(&param, &zeros, &param.zeros_like()?, &config).map_err(|error| error.to_string());
+            let expected = format!("lion_step: {name} must be at least 0 and below 1, got 1");
+            assert_eq!(error, Err(expected));
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use candle_core::{Tensor, Var};
 
 use super::check;
 use super::fused::pass;
+use super::gate::is_shut;
 use crate::element::{Element, dispatch};
 use crate::{Error, Result};
 
@@ -63,20 +64,18 @@ pub fn sgd_step(
     step: u64,
     config: &SgdConfig,
 ) -> Result<()> {
-    let momentum_buffer = momentum_buffer.filter(|_| config.momentum != 0.0);
-    let buffer = momentum_buffer.map(|buffer| ("sgd_step momentum_buffer", buffer));
-    check::tensors(OP, param, ("sgd_step grad", grad), buffer.as_slice())?;
-    constants(step, momentum_buffer.is_some(), config)?;
-    #[cfg(feature = "cuda")]
-    if check::on_gpu(param) {
-        let slot = SgdSlot {
-            param,
-            grad,
-            momentum_buffer,
-        };
-        return sgd_step_all(&[slot], step, config, None);
-    }
-    let grad = grad.detach();
+    let slot = SgdSlot {
+        param,
+        grad,
+        momentum_buffer,
+    };
+    sgd_step_all(&[slot], step, config, None)
+}
+
+/// The step of a slot that has been checked.
+fn step_one(slot: &SgdSlot<'_>, step: u64, config: &SgdConfig) -> Result<()> {
+    let (param, grad) = (slot.param, slot.grad.detach());
+    let momentum_buffer = slot.buffer(config);
     if !param.device().is_cpu() {
         return Ok(composite(param, &grad, momentum_buffer, step, config)?);
     }
@@ -104,21 +103,29 @@ pub struct SgdSlot<'a> {
     pub momentum_buffer: Option<&'a Tensor>,
 }
 
+impl<'a> SgdSlot<'a> {
+    /// The buffer, if it is moved.
+    fn buffer(&self, config: &SgdConfig) -> Option<&'a Tensor> {
+        self.momentum_buffer.filter(|_| config.momentum != 0.0)
+    }
+}
+
 /// [`sgd_step`] on many parameters, in one launch for each few dozen of them where they are `f32` on a GPU; `gate` is that of
 /// [`adam_step_all`](super::adam_step_all).
 ///
 /// # Errors
 /// Those of [`sgd_step`]; nothing has moved then, unless candle fails.
 pub fn sgd_step_all(slots: &[SgdSlot<'_>], step: u64, config: &SgdConfig, gate: Option<&Tensor>) -> Result<()> {
+    for slot in slots {
+        let buffer = slot.buffer(config);
+        let named = buffer.map(|buffer| ("sgd_step momentum_buffer", buffer));
+        check::tensors(OP, slot.param, ("sgd_step grad", slot.grad), named.as_slice())?;
+        constants(step, buffer.is_some(), config)?;
+    }
     #[cfg(feature = "cuda")]
     if slots.first().is_some_and(|slot| check::on_gpu(slot.param)) {
-        let with_momentum = config.momentum != 0.0;
         let mut grads = Vec::with_capacity(slots.len());
         for slot in slots {
-            let buffer = slot.momentum_buffer.filter(|_| with_momentum);
-            let named = buffer.map(|buffer| ("sgd_step momentum_buffer", buffer));
-            check::tensors(OP, slot.param, ("sgd_step grad", slot.grad), named.as_slice())?;
-            constants(step, buffer.is_some(), config)?;
             check::same_device(OP, slot.param, slots[0].param)?;
             grads.push(slot.grad.contiguous()?);
         }
@@ -128,7 +135,7 @@ pub fn sgd_step_all(slots: &[SgdSlot<'_>], step: u64, config: &SgdConfig, gate: 
             .map(|(slot, grad)| crate::cuda::Moved {
                 param: slot.param,
                 grad,
-                state: [slot.momentum_buffer.filter(|_| with_momentum), None],
+                state: [slot.buffer(config), None],
             })
             .collect();
         let rule = Rule::<f32>::new(config);
@@ -138,18 +145,17 @@ pub fn sgd_step_all(slots: &[SgdSlot<'_>], step: u64, config: &SgdConfig, gate: 
             share: rule.share,
             weight_decay: rule.weight_decay,
             nesterov: config.nesterov,
-            has_buffer: with_momentum,
+            has_buffer: config.momentum != 0.0,
             started: step > 1,
         };
         return Ok(crate::cuda::sgd(&moved, &constants, gate)?);
     }
-    if check::is_shut(gate)? {
+    if let Some(gate) = gate
+        && is_shut(gate)?
+    {
         return Ok(());
     }
-    for slot in slots {
-        sgd_step(slot.param, slot.grad, slot.momentum_buffer, step, config)?;
-    }
-    Ok(())
+    slots.iter().try_for_each(|slot| step_one(slot, step, config))
 }
 
 fn constants(step: u64, has_buffer: bool, config: &SgdConfig) -> Result<()> {

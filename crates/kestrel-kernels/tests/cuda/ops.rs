@@ -187,6 +187,14 @@ fn block(tape: &mut Tape, x: &Value, s: &Setting, head: usize, smooth: bool) -> 
 }
 
 #[test]
+fn cuda_relu_and_add_agree_with_the_cpu() -> Result<()> {
+    compare("relu and add", &values(&[2, 5, 4, 8], 1), &[], &[], &|tape, x, _| {
+        let y = tape.relu(x)?;
+        tape.add(&y, x)
+    })
+}
+
+#[test]
 fn cuda_pools_agree_with_the_cpu() -> Result<()> {
     for [n, h, w, c, kernel, stride, padding] in [
         [2, 8, 8, 16, 2, 2, 0],

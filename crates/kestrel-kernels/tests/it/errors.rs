@@ -1,13 +1,14 @@
 //! One test an error variant.
 
+mod adam;
 mod loss;
 mod pooling;
 mod sgd;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use kestrel_kernels::{
-    AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, Error, adam_step, batch_norm_train, conv2d, cross_entropy,
-    dropout, linear, linear_relu, max_pool2d,
+    AdamConfig, BatchNormConfig, Conv2dConfig, DropoutKey, Error, adam_step, batch_norm_train, channels_last, conv2d,
+    cross_entropy, dropout, linear, linear_relu, max_pool2d,
 };
 
 fn zeros(shape: &[usize]) -> Result<Tensor> {
@@ -176,6 +177,52 @@ fn kernel_too_large() -> Result<()> {
         ),
         "{error}"
     );
+    Ok(())
+}
+
+/// Sizes whose products are no number, or no tensor's.
+#[test]
+fn a_padding_that_no_memory_holds() -> Result<()> {
+    for batch in [0, 1] {
+        let (x, weight) = (zeros(&[batch, 1, 4, 4])?, zeros(&[2, 1, 3, 3])?);
+        for padding in [1 << 30, 1 << 40, usize::MAX / 2, usize::MAX] {
+            let config = Conv2dConfig {
+                padding,
+                ..Conv2dConfig::default()
+            };
+            let last = x.permute((0, 2, 3, 1))?;
+            let results = [
+                conv2d(&x, &weight, None, &config),
+                channels_last::conv2d(&last, &weight, None, &config),
+            ];
+            for error in results.map(|result| result.unwrap_err()) {
+                assert!(
+                    matches!(
+                        error,
+                        Error::InvalidArgument {
+                            argument: "padding",
+                            ..
+                        }
+                    ),
+                    "{padding}: {error}"
+                );
+            }
+        }
+    }
+    let x = zeros(&[1, 1, 4, 4])?;
+    for op in [max_pool2d, channels_last::max_pool2d] {
+        let error = op(&x, usize::MAX, 1, usize::MAX / 2).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::InvalidArgument {
+                    argument: "padding",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
     Ok(())
 }
 

@@ -8,8 +8,9 @@ mod pooling;
 mod sgd;
 
 use candle_core::{Device, Result, Tensor, Var, safetensors};
+use kestrel_kernels::channels_last::{self, Activation, BatchNorm};
 use kestrel_kernels::{
-    AdamConfig, BatchNormConfig, Conv2dConfig, adam_step, batch_norm_eval, batch_norm_train, conv2d, max_pool2d,
+    AdamConfig, BatchNormConfig, Conv2dConfig, adam_step, batch_norm_eval, batch_norm_train, conv2d, max_pool2d, tape,
 };
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,6 +19,33 @@ use crate::manifest_dir::manifest_dir;
 
 /// Largest relative error of a tensor, by the Euclidean norm.
 const TOLERANCE: f64 = 1e-5;
+
+/// How images lie in memory: an op of the crate's root, or one of `channels_last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    First,
+    Last,
+}
+
+impl Layout {
+    const BOTH: [Self; 2] = [Self::First, Self::Last];
+
+    /// Images of a golden file, `[N, C, H, W]`, as a variable in this layout.
+    fn var(self, images: &Tensor) -> Result<Var> {
+        match self {
+            Self::First => Var::from_tensor(images),
+            Self::Last => Var::from_tensor(&channels_last::to_channels_last(images)?),
+        }
+    }
+
+    /// Images in this layout as `[N, C, H, W]`.
+    fn first(self, images: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::First => Ok(images.clone()),
+            Self::Last => images.permute((0, 3, 1, 2)),
+        }
+    }
+}
 
 struct Golden(HashMap<String, Tensor>);
 
@@ -90,11 +118,12 @@ fn backward(y: &Tensor, dy: &Tensor) -> Result<candle_core::backprop::GradStore>
 fn conv2d_equals_pytorch() -> Result<()> {
     let golden = Golden::load("conv2d")?;
     let cases = golden.cases();
-    assert_eq!(cases.len(), 9);
-    for case in cases {
+    assert_eq!(cases.len(), 12);
+    let cases = cases.iter().flat_map(|case| Layout::BOTH.map(|layout| (case, layout)));
+    for (case, layout) in cases {
         let name = |part: &str| format!("{case}.{part}");
-        let [stride, padding, dilation, groups] = golden.config(&case)?;
-        let (x, weight) = (golden.var(&name("x"))?, golden.var(&name("weight"))?);
+        let [stride, padding, dilation, groups] = golden.config(case)?;
+        let (x, weight) = (layout.var(golden.get(&name("x")))?, golden.var(&name("weight"))?);
         let bias = golden.0.get(&name("bias")).map(Var::from_tensor).transpose()?;
         let config = Conv2dConfig {
             stride,
@@ -102,10 +131,14 @@ fn conv2d_equals_pytorch() -> Result<()> {
             dilation,
             groups,
         };
-        let y = conv2d(&x, &weight, bias.as_ref().map(Var::as_tensor), &config)?;
+        let op = match layout {
+            Layout::First => conv2d,
+            Layout::Last => channels_last::conv2d,
+        };
+        let y = layout.first(&op(&x, &weight, bias.as_ref().map(Var::as_tensor), &config)?)?;
         golden.check(&name("y"), &y)?;
         let grads = backward(&y, golden.get(&name("dy")))?;
-        golden.check(&name("dx"), grads.get(&x).unwrap())?;
+        golden.check(&name("dx"), &layout.first(grads.get(&x).unwrap())?)?;
         golden.check(&name("dweight"), grads.get(&weight).unwrap())?;
         if let Some(bias) = bias {
             golden.check(&name("dbias"), grads.get(&bias).unwrap())?;
@@ -117,27 +150,42 @@ fn conv2d_equals_pytorch() -> Result<()> {
 #[test]
 fn batch_norm_equals_pytorch() -> Result<()> {
     let golden = Golden::load("batch_norm")?;
-    for case in ["train", "eval"] {
+    let cases = ["train", "eval"].into_iter();
+    for (case, layout) in cases.flat_map(|case| Layout::BOTH.map(|layout| (case, layout))) {
         let name = |part: &str| format!("{case}.{part}");
-        let (x, weight, bias) = (
-            golden.var(&name("x"))?,
-            golden.var(&name("weight"))?,
-            golden.var(&name("bias"))?,
-        );
+        let x = layout.var(golden.get(&name("x")))?;
+        let (weight, bias) = (golden.var(&name("weight"))?, golden.var(&name("bias"))?);
         let (mean, var) = (golden.var(&name("running_mean"))?, golden.var(&name("running_var"))?);
-        let y = if case == "train" {
-            // Two batches, as in the script: the running statistics move twice.
-            let config = BatchNormConfig::default();
-            batch_norm_train(&x, &weight, &bias, &mean, &var, &config)?;
-            batch_norm_train(&x, &weight, &bias, &mean, &var, &config)?
-        } else {
-            batch_norm_eval(&x, &weight, &bias, &mean, &var, 1e-5)?
+        let (config, training) = (BatchNormConfig::default(), case == "train");
+        let op = || -> Result<Tensor> {
+            Ok(match layout {
+                Layout::First if training => batch_norm_train(&x, &weight, &bias, &mean, &var, &config)?,
+                Layout::First => batch_norm_eval(&x, &weight, &bias, &mean, &var, config.eps)?,
+                Layout::Last => tape::section(|tape| {
+                    let batch_norm = BatchNorm {
+                        weight: &weight,
+                        bias: &bias,
+                        running_mean: &mean,
+                        running_var: &var,
+                        config,
+                        training,
+                    };
+                    let x = tape.leaf(&x)?;
+                    tape.batch_norm(&x, &batch_norm, Activation::None)
+                })?,
+            })
         };
+        if training {
+            // Two batches, as in the script: the running statistics move twice.
+            op()?;
+        }
+        let y = layout.first(&op()?)?;
         golden.check(&name("y"), &y)?;
         golden.check(&name("new_running_mean"), &mean)?;
         golden.check(&name("new_running_var"), &var)?;
         let grads = backward(&y, golden.get(&name("dy")))?;
-        for (part, of) in [("dx", &x), ("dweight", &weight), ("dbias", &bias)] {
+        golden.check(&name("dx"), &layout.first(grads.get(&x).unwrap())?)?;
+        for (part, of) in [("dweight", &weight), ("dbias", &bias)] {
             golden.check(&name(part), grads.get(of).unwrap())?;
         }
     }
@@ -192,22 +240,19 @@ fn ten_steps_of_adam_equal_pytorch() -> Result<()> {
 /// A reader can make the files again: each names the versions, the seed and the command.
 #[test]
 fn golden_files_record_what_made_them() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    for name in [
-        "conv2d",
-        "batch_norm",
-        "max_pool2d",
-        "avg_pool2d",
-        "cross_entropy",
-        "adam",
-        "autocast",
-    ] {
-        let bytes = std::fs::read(path(name))?;
+    let mut files = 0;
+    for entry in std::fs::read_dir(manifest_dir().join("tests/golden"))? {
+        let path = entry?.path();
+        let name = path.display();
+        let bytes = std::fs::read(&path)?;
         let (_, metadata) = ::safetensors::SafeTensors::read_metadata(&bytes)?;
         let record = &metadata.metadata().as_ref().unwrap()["record"];
         for key in ["torch", "seed", "command", "script"] {
             assert!(record.contains(&format!("\"{key}\": ")), "{name} lacks {key}: {record}");
         }
         assert!(bytes.len() < 200_000, "{name} has {} bytes", bytes.len());
+        files += 1;
     }
+    assert!(files >= 10, "{files} files");
     Ok(())
 }

@@ -115,12 +115,12 @@ impl Tape {
         }
         element::require_float(op, x.shape_tensor())?;
         let Some((x_node, _)) = x.as_recorded() else {
-            let y = channels_first(&x.tensor()?.permute((0, 3, 1, 2))?)?;
+            let y = channels_first(&x.whole()?.permute((0, 3, 1, 2))?)?;
             return Ok(self.in_graph(y.permute((0, 2, 3, 1))?.contiguous()?));
         };
         let g = &geometry;
         let mut y = vec![0.0; g.batch * g.outputs() * g.channels];
-        elements(&x.tensor()?, |x| kernel::forward(g, x, &mut y))?;
+        elements(&x.whole()?, |x| kernel::forward(g, x, &mut y))?;
         let shape = [g.batch, g.rows.outputs(), g.columns.outputs(), g.channels];
         let y = self.plain(self.needs_grad(x_node), tensor(y, &shape)?);
         let len = x.shape_tensor().elem_count();

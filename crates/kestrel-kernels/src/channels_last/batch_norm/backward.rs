@@ -92,10 +92,8 @@ impl BatchNormOp {
         let count = (g.len() / self.channels()) as f64;
         let by_channel = |f: &dyn Fn(usize) -> f64| (0..self.channels()).map(f).collect::<Vec<_>>();
         let slope = by_channel(&|c| self.scale[c] * self.statistics.inv_std[c] * dweight[c] / count);
-        let offset = by_channel(&|c| {
-            let rounding = f64::from(self.normalized.center[c]) - self.statistics.mean[c];
-            self.scale[c] * dbias[c] / count + slope[c] * rounding
-        });
+        let (_, rounding) = self.statistics.centers::<f32>();
+        let offset = by_channel(&|c| self.scale[c] * dbias[c] / count + slope[c] * rounding[c]);
         let (slope, offset) = (narrow(&slope), narrow(&offset));
         elements(&self.normalized.x, |x| {
             let through = ThroughStatistics {
@@ -117,12 +115,10 @@ impl Backward for BatchNormOp {
             Some(add_relu) => self.through_add_relu(add_relu, gradient, gradients)?,
             None => gradient.gated(&self.normalized)?,
         };
+        // The products were taken about the mean rounded to f32.
+        let (_, rounding) = self.statistics.centers::<f32>();
         let dweight: Vec<f64> = (0..self.channels())
-            .map(|c| {
-                // The products were taken about the mean rounded to f32.
-                let rounding = self.statistics.mean[c] - f64::from(self.normalized.center[c]);
-                (products[c] - rounding * sum[c]) * self.statistics.inv_std[c]
-            })
+            .map(|c| (products[c] + rounding[c] * sum[c]) * self.statistics.inv_std[c])
             .collect();
         let narrow = |values: &[f64]| Gradient::owned(values.iter().map(|value| *value as f32).collect());
         gradients.add(self.weight, narrow(&dweight))?;

@@ -20,8 +20,9 @@ use std::sync::Arc;
 
 const OP: &str = "batch_norm";
 
-/// The square of the most deviations between a convolution's center and the mean at which its sums are trusted.
-const FAR: f64 = 400.0;
+/// The square of the most deviations between a convolution's center and the mean at which its sums are trusted: the variance
+/// is what is left of a sum so many times as large, and f32 has seven digits.
+const FAR: f64 = 25.0;
 
 /// The parameters and buffers of a batch norm, all `[C]`, and which statistics it normalises by.
 #[derive(Clone, Copy, Debug)]
@@ -193,24 +194,19 @@ impl Tape {
             return crate::cuda::normalize(self, on_gpu, before.conv_bias, batch_norm, activation);
         }
         let Some((x_node, _)) = x.as_recorded() else {
-            let y = in_graph(&x.tensor()?, batch_norm, activation)?;
+            let y = in_graph(&x.whole()?, batch_norm, activation)?;
             return Ok(self.in_graph(y));
         };
-        let x = x.tensor()?;
+        let x = x.whole()?;
         element::dims4("batch_norm input", &x, "[N, H, W, C]")?;
         let statistics = batch_statistics(&x, &before, batch_norm)?;
         let weight: Vec<f32> = batch_norm.weight.to_vec1()?;
         let bias: Vec<f32> = batch_norm.bias.to_vec1()?;
-        let center: Vec<f32> = statistics.mean.iter().map(|mean| *mean as f32).collect();
+        let (center, rounding) = statistics.centers::<f32>();
         let scales = weight.iter().zip(&statistics.inv_std);
         let scale: Vec<f64> = scales.map(|(weight, inv_std)| f64::from(*weight) * inv_std).collect();
-        // What rounding the mean leaves over goes into the shift.
-        let rounding = center
-            .iter()
-            .zip(&statistics.mean)
-            .map(|(c, mean)| f64::from(*c) - mean);
-        let shifts = rounding.zip(&scale).zip(&bias);
-        let shift = shifts.map(|((left, scale), bias)| (f64::from(*bias) + left * scale) as f32);
+        let shifts = rounding.iter().zip(&scale).zip(&bias);
+        let shift = shifts.map(|((rounding, scale), bias)| (f64::from(*bias) + rounding * scale) as f32);
         let pointwise = match activation {
             Activation::None | Activation::AddRelu(_) => Pointwise::Identity,
             Activation::Relu => Pointwise::Relu,
@@ -252,20 +248,18 @@ impl Tape {
         }
     }
 
-    /// Errors unless what is added to a batch norm of `x` has its shape.
+    /// Errors unless what is added to a batch norm of `x` has its shape and element type; on a GPU a section converts.
     pub(super) fn check_residual(&self, x: &Value, activation: Activation<'_>) -> Result<()> {
         let Activation::AddRelu(residual) = activation else {
             return Ok(());
         };
         self.check(residual)?;
-        if residual.dims() == x.dims() {
-            return Ok(());
+        const RESIDUAL: &str = "batch_norm residual";
+        let (x_tensor, residual) = (x.shape_tensor(), residual.shape_tensor());
+        if x.as_recorded().is_none() || x_tensor.device().is_cpu() {
+            element::require_same_dtype(RESIDUAL, residual, x_tensor)?;
         }
-        Err(Error::ShapeMismatch {
-            op: "batch_norm residual",
-            expected: format!("{:?}", x.dims()),
-            got: residual.dims().to_vec(),
-        })
+        element::require_shape(RESIDUAL, residual, x.dims())
     }
 
     /// `relu(normalized + residual)`, whole.
@@ -275,10 +269,10 @@ impl Tape {
         let (residual, (node, data)) = match residual.as_recorded() {
             Some(recorded) => (residual, recorded),
             None => {
-                leaf = self.leaf(&residual.tensor()?)?;
+                leaf = self.leaf(&residual.whole()?)?;
                 match leaf.as_recorded() {
                     Some(recorded) => (&leaf, recorded),
-                    None => return Err(element::not_a_float("batch_norm residual", leaf.tensor()?.dtype())),
+                    None => return Err(element::not_a_float("batch_norm residual", leaf.whole()?.dtype())),
                 }
             }
         };
@@ -288,7 +282,7 @@ impl Tape {
         };
         let addend = match &lazy {
             Some(lazy) => lazy.x.clone(),
-            None => residual.tensor()?,
+            None => residual.whole()?,
         };
         let normalized = &op.normalized;
         let channels = normalized.center.len();
@@ -345,12 +339,14 @@ fn batch_statistics(x: &Tensor, before: &Before<'_>, batch_norm: &BatchNorm<'_>)
     }
     let gathered = before.gathered.as_ref().and_then(|Gathered { center, sums }| {
         let statistics = rows::from_sums(center, sums, planes.values_per_channel(), config.eps);
-        // Of a center far from the mean, f32 sums leave too few digits for the variance.
-        let far = |channel: usize| {
-            let offset = statistics.mean[channel] - f64::from(center[channel]);
-            offset * offset > FAR * (statistics.var[channel] + config.eps)
+        // Of a center far from the mean, f32 sums leave too few digits for the variance, or overflow; of one that is no
+        // number they are none.
+        let is_near = |channel: usize| {
+            let (mean, var) = (statistics.mean[channel], statistics.var[channel]);
+            let offset = mean - f64::from(center[channel]);
+            var.is_finite() && offset * offset <= FAR * (var + config.eps)
         };
-        (!(0..planes.channels).any(far)).then_some(statistics)
+        (0..planes.channels).all(is_near).then_some(statistics)
     });
     let statistics = match gathered {
         Some(statistics) => statistics,
@@ -385,7 +381,7 @@ pub(crate) fn in_graph(x: &Tensor, batch_norm: &BatchNorm<'_>, activation: Activ
         Activation::None => y,
         Activation::Relu => relu(&y)?,
         Activation::Gelu => gelu(&y)?,
-        Activation::AddRelu(residual) => relu(&y.add(&residual.tensor()?.permute((0, 3, 1, 2))?)?)?,
+        Activation::AddRelu(residual) => relu(&y.add(&residual.whole()?.permute((0, 3, 1, 2))?)?)?,
     };
     Ok(y.permute((0, 2, 3, 1))?.contiguous()?)
 }

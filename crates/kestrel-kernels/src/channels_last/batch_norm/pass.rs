@@ -16,22 +16,21 @@ const RUN: usize = 64;
 
 /// Replaces each element by the function of it; returns the sums, `[SUMS, channels]`.
 pub(crate) fn in_place<E: Epilogue>(data: &mut [f32], channels: usize, epilogue: &E) -> Vec<f64> {
-    let source = Pointer(data.as_mut_ptr());
     // SAFETY: the function's values are initialised.
     let target = unsafe { element::to_be_written(data) };
-    run(source, target, 0, channels, epilogue)
+    // SAFETY: the target is initialised.
+    unsafe { run(None, target, channels, epilogue) }
 }
 
 /// The function of each element, and the sums.
 pub(crate) fn map<E: Epilogue>(input: &[f32], channels: usize, epilogue: &E) -> (Vec<f32>, Vec<f64>) {
     let mut sums = Vec::new();
-    let source = Pointer(input.as_ptr().cast_mut());
-    // SAFETY: the pass writes every element.
-    let output = unsafe {
-        element::written(input.len(), |output| {
-            sums = run(source, output, input.len(), channels, epilogue);
-        })
+    let pass = |output: &mut [MaybeUninit<f32>]| {
+        // SAFETY: there is a source.
+        sums = unsafe { run(Some(input), output, channels, epilogue) };
     };
+    // SAFETY: the pass writes every element.
+    let output = unsafe { element::written(input.len(), pass) };
     (output, sums)
 }
 
@@ -51,22 +50,33 @@ pub(crate) fn sums<E: Epilogue>(input: &[f32], channels: usize, epilogue: &E) ->
     total::<E>(pieces.collect(), channels)
 }
 
-/// `target[i] = epilogue(source[i])`; the target is as long as the source, and is it or does not overlap it: then `new` is
-/// its length, else 0.
-fn run<E: Epilogue>(
-    source: Pointer,
+/// `target[i] = epilogue(source[i])`, or `epilogue(target[i])` without a source.
+///
+/// # Safety
+/// Without a source, the target is initialised.
+///
+/// # Panics
+/// If a source is not as long as the target.
+unsafe fn run<E: Epilogue>(
+    source: Option<&[f32]>,
     target: &mut [MaybeUninit<f32>],
-    new: usize,
     channels: usize,
     epilogue: &E,
 ) -> Vec<f64> {
     epilogue.check(channels, target.len());
+    let len = target.len();
+    assert!(
+        source.is_none_or(|source| source.len() == len),
+        "expected as many elements in as out"
+    );
     let pieces = target.par_chunks_mut(piece(channels)).enumerate().map(|(i, part)| {
         let first = i * piece(channels);
+        let target: *mut f32 = part.as_mut_ptr().cast();
         let piece = Piece {
-            source: source.get().wrapping_add(first).cast_const(),
-            target: Some(part.as_mut_ptr().cast()),
-            new,
+            // In place, both pointers are the one that the part alone has given.
+            source: source.map_or(target.cast_const(), |source| source[first..].as_ptr()),
+            target: Some(target),
+            new: source.map_or(0, |_| len),
             first,
             len: part.len(),
         };
@@ -95,22 +105,6 @@ fn total<E: Epilogue>(pieces: Vec<Vec<f32>>, channels: usize) -> Vec<f64> {
         }
     }
     totals
-}
-
-/// The start of a tensor, shared among threads that each read their own part.
-#[derive(Clone, Copy)]
-struct Pointer(*mut f32);
-
-// SAFETY: a pointer alone is harmless; every access through it has its own reasons.
-unsafe impl Send for Pointer {}
-// SAFETY: as above.
-unsafe impl Sync for Pointer {}
-
-impl Pointer {
-    /// A method, so that closures capture the whole wrapper.
-    fn get(self) -> *mut f32 {
-        self.0
-    }
 }
 
 /// A part of a tensor. Invariant: `len` floats, whole pixels, are readable at `source` and writable at `target`, and
@@ -236,6 +230,43 @@ impl<E: Epilogue> Pass<'_, E> {
                 constants,
                 Sums::new(&mut *self.sums, self.row, channel + i * S::LANES),
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Small enough for Miri, which judges the pointers.
+
+    use super::*;
+    use crate::conv2d::winograd::hooks::{Affine, Normalize, Statistics};
+
+    /// One pixel and none, channels that are no whole vector, and several pieces.
+    #[test]
+    fn in_place_and_mapped_are_the_same() {
+        for (pixels, channels) in [(0, 3), (1, 1), (3, 5), (5, 19), (3, PIECE / 2)] {
+            let ramp = |scale: f32| move |i: usize| (i % 31) as f32 * scale - 1.0;
+            let input: Vec<f32> = (0..pixels * channels).map(ramp(0.125)).collect();
+            let [center, scale, shift] =
+                [0.25, 0.5, 0.0625].map(|scale| (0..channels).map(ramp(scale)).collect::<Vec<f32>>());
+            let epilogue = Normalize::<true>(Affine {
+                center: &center,
+                scale: &scale,
+                shift: &shift,
+            });
+            let (mapped, _) = map(&input, channels, &epilogue);
+            let mut replaced = input.clone();
+            in_place(&mut replaced, channels, &epilogue);
+            assert!(mapped == replaced, "{pixels} pixels of {channels} channels");
+            for (i, got) in mapped.iter().enumerate() {
+                let c = i % channels;
+                // Products and sums of few bits: exact, in one rounding or two.
+                let want = ((input[i] - center[c]) * scale[c] + shift[c]).max(0.0);
+                assert_eq!(*got, want, "element {i} of {channels} channels");
+            }
+            let statistics = Statistics { center: &center };
+            let sums = sums(&input, channels, &statistics);
+            assert_eq!(sums, in_place(&mut input.clone(), channels, &statistics));
         }
     }
 }

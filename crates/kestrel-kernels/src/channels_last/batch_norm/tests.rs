@@ -158,6 +158,51 @@ fn two_values_a_channel_suffice() -> candle_core::Result<()> {
     assert_close(&fast[4..], &slow[4..], 1e-5)
 }
 
+/// A mean between two floats: what is left over of it counts for every value.
+#[test]
+fn a_mean_that_is_no_float_costs_no_digits() -> candle_core::Result<()> {
+    let x = [16_777_216f32, 16_777_218.0, 16_777_220.0, 16_777_220.0];
+    let dy = [1f32, -2.0, 0.5, 3.0];
+    let run = |dtype: DType, last: bool| -> candle_core::Result<Vec<Tensor>> {
+        let x = Var::from_tensor(&Tensor::new(&x, &Device::Cpu)?.reshape((2, 1, 2, 1))?.to_dtype(dtype)?)?;
+        let dy = Tensor::new(&dy, &Device::Cpu)?.reshape((2, 1, 2, 1))?.to_dtype(dtype)?;
+        let (weight, bias) = (Var::ones(1, dtype, &Device::Cpu)?, Var::zeros(1, dtype, &Device::Cpu)?);
+        let (mean, var) = (
+            Tensor::zeros(1, dtype, &Device::Cpu)?,
+            Tensor::zeros(1, dtype, &Device::Cpu)?,
+        );
+        let batch_norm = BatchNorm {
+            weight: &weight,
+            bias: &bias,
+            running_mean: &mean,
+            running_var: &var,
+            config: CONFIG,
+            training: true,
+        };
+        // One channel lies in memory alike in both layouts.
+        let y = match last {
+            true => tape::section(|tape| {
+                let x = tape.leaf(&x)?;
+                tape.batch_norm(&x, &batch_norm, Activation::None)
+            })?,
+            false => batch_norm_train(&x.reshape((2, 1, 1, 2))?, &weight, &bias, &mean, &var, &CONFIG)?,
+        };
+        let y = y.reshape((2, 1, 2, 1))?;
+        let grads = y.mul(&dy)?.sum_all()?.backward()?;
+        let of = |var: &Var| grads.get(var).cloned();
+        Ok([Some(y), Some(mean), Some(var), of(&x), of(&weight), of(&bias)]
+            .into_iter()
+            .flatten()
+            .collect())
+    };
+    let exact = run(DType::F64, false)?;
+    assert_eq!(exact.len(), 6);
+    for last in [false, true] {
+        assert_close(&run(DType::F32, last)?, &exact, 1e-6)?;
+    }
+    Ok(())
+}
+
 /// A mean a thousand times the deviation, where a plain sum of squares in f32 would have no digits left.
 #[test]
 fn a_large_mean_costs_no_digits() -> candle_core::Result<()> {
@@ -275,6 +320,27 @@ fn errors_leave_the_running_statistics_untouched() -> candle_core::Result<()> {
     assert!(matches!(one, Err(Error::TooFewValuesPerChannel { got }) if got == [1, 1, 1, 3]));
     let double = train(&x, &three.to_dtype(DType::F64)?, &three, &mean, &var);
     assert!(matches!(double, Err(Error::DTypeMismatch { .. })));
+    for (dtype, other) in [(DType::F32, DType::F64), (DType::F64, DType::F32)] {
+        let [x, residual] = [x.to_dtype(dtype)?, x.to_dtype(other)?];
+        let parameters = [&three, &three, &mean, &var].map(|tensor| tensor.to_dtype(dtype));
+        let [weight, bias, mean, var] = parameters;
+        let (weight, bias, mean, var) = (weight?, bias?, mean?, var?);
+        let batch_norm = BatchNorm {
+            weight: &weight,
+            bias: &bias,
+            running_mean: &mean,
+            running_var: &var,
+            config: CONFIG,
+            training: true,
+        };
+        let error = tape::section(|tape| {
+            let (x, residual) = (tape.leaf(&x)?, tape.leaf(&residual)?);
+            tape.batch_norm(&x, &batch_norm, Activation::AddRelu(&residual))
+        });
+        let expected = format!("batch_norm residual: expected {dtype:?}, got {other:?}");
+        assert_eq!(error.map_err(|error| error.to_string()).err(), Some(expected));
+        assert_eq!(mean.to_dtype(DType::F64)?.to_vec1::<f64>()?, [0.0; 3]);
+    }
     let strided = zeros(&[3, 2])?.narrow(1, 0, 1)?.squeeze(1)?;
     assert!(train(&x, &three, &three, &mean, &strided).is_err());
     assert_eq!(

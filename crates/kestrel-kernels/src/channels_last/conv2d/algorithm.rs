@@ -91,7 +91,7 @@ impl Algorithm {
             {
                 Input::Normalized(Arc::clone(normalized))
             }
-            _ => Input::Whole(x.tensor()?),
+            _ => Input::Whole(x.whole()?),
         })
     }
 

@@ -48,7 +48,7 @@ impl Tape {
                         got: residual.dims().to_vec(),
                     });
                 }
-                elements(&residual.tensor()?, |residual| {
+                elements(&residual.whole()?, |residual| {
                     let epilogue = NormalizeAddRelu {
                         affine,
                         residual,

@@ -77,7 +77,7 @@ impl Tape {
                 let y = elements(&normalized.x, |x| normalized::maxima(&geometry, normalized, x))?;
                 (y, Vec::new())
             }
-            None => elements(&x.tensor()?, |x| kernel::maxima(&geometry, x, needs_grad))?,
+            None => elements(&x.whole()?, |x| kernel::maxima(&geometry, x, needs_grad))?,
         };
         let shape = [
             geometry.batch,

@@ -90,19 +90,6 @@ fn window<S: Simd>(
     (z, centered, maximum)
 }
 
-/// Stores the first `lanes` lanes at `out[at..]`.
-#[inline(always)]
-fn store<S: Simd>(s: S, out: &mut [MaybeUninit<f32>], at: usize, lanes: usize, value: S::V) {
-    let out = out[at..at + lanes].as_mut_ptr().cast();
-    if lanes == S::LANES {
-        // SAFETY: the slice has LANES floats.
-        unsafe { s.store(out, value) };
-    } else {
-        // SAFETY: the slice has `lanes` floats, fewer than LANES.
-        unsafe { s.store_first(out, value, lanes) };
-    }
-}
-
 struct Maxima<'a> {
     g: &'a Geometry,
     affine: Affine<'a>,
@@ -145,7 +132,8 @@ impl Kernel for OutputRow<'_> {
             for q in 0..g.out_width {
                 let taps = taps(g, q).map(|at| at + channel);
                 let (_, _, maximum) = window(s, constants, x, taps, lanes);
-                store(s, y, q * g.channels + channel, lanes, s.max(s.zero(), maximum));
+                let y = &mut y[q * g.channels + channel..][..lanes];
+                simd::store(s, y, s.max(s.zero(), maximum));
             }
         }
     }
@@ -238,8 +226,8 @@ impl Kernel for ScatterImage<'_> {
             for (channel, lanes) in vectors::<S>(g.channels) {
                 let sums = scatter.run(s, channel..channel + lanes);
                 for (totals, sums) in totals.chunks_exact_mut(g.channels).zip(sums) {
-                    let mut values = [MaybeUninit::new(0.0); crate::simd::MAX_LANES];
-                    store(s, &mut values, 0, lanes, sums);
+                    let mut values = [MaybeUninit::new(0.0); simd::MAX_LANES];
+                    simd::store(s, &mut values[..lanes], sums);
                     for (total, value) in totals[channel..channel + lanes].iter_mut().zip(values) {
                         // SAFETY: initialised above.
                         *total += f64::from(unsafe { value.assume_init() });
@@ -287,7 +275,7 @@ impl ScatterRow<'_> {
                     // of the channels.
                     unsafe { stream(s, self.pair, taps[i], gradient) };
                 } else {
-                    store(s, self.pair, taps[i], lanes, gradient);
+                    simd::store(s, &mut self.pair[taps[i]..][..lanes], gradient);
                 }
             }
         }

@@ -88,6 +88,45 @@ fn equal_to_the_channels_first_op() -> candle_core::Result<()> {
     Ok(())
 }
 
+/// Both pairs of kernels, on pixels few enough for Miri.
+#[test]
+fn few_pixels_are_pooled_alike_whole_and_on_load() -> candle_core::Result<()> {
+    for channels in [1, 4, 19] {
+        let (height, width) = (5, 4);
+        let data = values(2 * height * width * channels, false);
+        let x = Tensor::from_slice(&data, (2, height, width, channels), &Device::Cpu)?;
+        let geometry = Geometry::channels_last(OP, &x, 2, 2, 0)?;
+        let normalized = Normalized {
+            x,
+            scale: (0..channels).map(|c| 1.5 - c as f32 * 0.25).collect(),
+            shift: vec![0.5; channels],
+            center: vec![0.25; channels],
+            activation: Pointwise::Relu,
+            whole: Default::default(),
+        };
+        // Small numbers of quarters: no sum is rounded.
+        let affine = |(i, x): (usize, &f32)| (x - 0.25) * normalized.scale[i % channels] + 0.5;
+        let z: Vec<f32> = data.iter().enumerate().map(affine).collect();
+        let whole: Vec<f32> = z.iter().map(|z| z.max(0.0)).collect();
+        let (maxima, choices) = kernel::maxima(&geometry, &whole, true);
+        assert_eq!(maxima, normalized::maxima(&geometry, &normalized, &data));
+        let dy: Vec<f32> = (0..maxima.len()).map(|i| (i % 7) as f32 - 3.0).collect();
+        let dx = kernel::scatter(&geometry, &choices, &dy);
+        let dx: Vec<f32> = dx
+            .iter()
+            .zip(&z)
+            .map(|(dx, z)| if *z > 0.0 { *dx } else { 0.0 })
+            .collect();
+        let gated = normalized::scatter(&geometry, &normalized, &data, &dy);
+        assert_eq!(gated.g, dx);
+        for channel in 0..channels {
+            let sum: f64 = dx.iter().skip(channel).step_by(channels).copied().map(f64::from).sum();
+            assert_eq!(gated.sum[channel], sum);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn the_first_maximum_takes_the_gradient_and_nan_passes() -> candle_core::Result<()> {
     let x = Tensor::new(&[[[[1f32, 4.], [2., f32::NAN]], [[2., 5.], [2., 3.]]]], &Device::Cpu)?;

@@ -2,6 +2,7 @@
 
 use super::zeros;
 use candle_core::{DType, Result, Tensor, Var};
+use kestrel_kernels::update::{SgdSlot, sgd_step_all};
 use kestrel_kernels::{SgdConfig, sgd_step};
 
 /// The message of a refused step; parameter and buffer are still all 0.
@@ -91,5 +92,29 @@ fn tensors_of_another_shape_type_or_order() -> Result<()> {
     );
     let message = refused(&grad, Some(&zeros(&[3, 2])?.t()?), 1, &config)?;
     assert!(message.contains("contiguous"), "{message}");
+    Ok(())
+}
+
+/// Of many parameters, the first stays where it is because of a fault in the last.
+#[test]
+fn a_fault_in_one_of_many_parameters_moves_none() -> Result<()> {
+    let config = SgdConfig {
+        momentum: 0.9,
+        ..SgdConfig::default()
+    };
+    let (first, last) = (Var::from_tensor(&zeros(&[2, 3])?)?, Var::from_tensor(&zeros(&[4])?)?);
+    let (grad, buffer, bad) = (zeros(&[2, 3])?.ones_like()?, zeros(&[2, 3])?, zeros(&[3])?);
+    let slot = |param, grad, momentum_buffer| SgdSlot {
+        param,
+        grad,
+        momentum_buffer,
+    };
+    let last_buffer = zeros(&[4])?;
+    for last in [slot(&last, &bad, Some(&last_buffer)), slot(&last, &last_buffer, None)] {
+        assert!(sgd_step_all(&[slot(&first, &grad, Some(&buffer)), last], 1, &config, None).is_err());
+        for tensor in [first.as_tensor(), &buffer] {
+            assert_eq!(tensor.flatten_all()?.to_vec1::<f32>()?, [0.0; 6]);
+        }
+    }
     Ok(())
 }
