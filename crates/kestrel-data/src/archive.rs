@@ -78,6 +78,7 @@ fn open(archive: &Path) -> Result<BufReader<File>> {
 ///
 /// The files must lie in one folder of the archive, which becomes `destination`. They go into a staging folder beside it
 /// first, are synced, and get a manifest; then the staging folder is renamed. So `destination` is either absent or whole.
+/// The staging folder is always the same: whoever calls this sees to it that only one process does at a time.
 ///
 /// # Errors
 /// Those of [`read`]; [`Error::Unverified`] if `destination` exists; [`Error::Io`].
@@ -142,13 +143,26 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The folder that a `.tar.gz` archive's first entry lies in, or is; none if that cannot be read.
-pub(crate) fn first_folder(archive: &Path) -> Option<String> {
-    let compressed = BufReader::new(File::open(archive).ok()?);
-    let mut tar = tar::Archive::new(GzDecoder::new(compressed).take(OVERHEAD_BYTES));
-    let entry = tar.entries().ok()?.next()?.ok()?;
-    let name = safe_name(&String::from_utf8_lossy(&entry.path_bytes())).ok()?;
-    name.split('/').next().map(str::to_owned)
+/// The folder that a `.tar.gz` archive's first entry lies in, or is; none if there is none but the archive's own root.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::ArchiveEntry`].
+pub(crate) fn first_folder(archive: &Path) -> Result<Option<String>> {
+    let damaged = |e| Error::io("unpack", archive)(e);
+    let mut tar = tar::Archive::new(GzDecoder::new(open(archive)?).take(OVERHEAD_BYTES));
+    for entry in tar.entries().map_err(damaged)? {
+        let entry = entry.map_err(damaged)?;
+        let raw = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let name = safe_name(&raw).map_err(|reason| Error::ArchiveEntry {
+            path: archive.to_path_buf(),
+            entry: raw.clone(),
+            reason,
+        })?;
+        if !name.is_empty() && entry.header().entry_type() != EntryType::XGlobalHeader {
+            return Ok(name.split('/').next().map(str::to_owned));
+        }
+    }
+    Ok(None)
 }
 
 /// Calls `file` with the path and the bytes of each expected file.
@@ -172,6 +186,9 @@ fn visit(
         };
         let name = safe_name(&raw).map_err(refuse)?;
         match entry.header().entry_type() {
+            // A global header, as `git archive` writes, is of no file; `tar` of `.` begins with the archive's own root.
+            EntryType::XGlobalHeader => continue,
+            EntryType::Directory if name.is_empty() => continue,
             EntryType::Directory if expected.iter().any(|e| e.name.starts_with(&format!("{name}/"))) => continue,
             EntryType::Directory => return Err(refuse("a folder that is not expected")),
             EntryType::Regular => {}

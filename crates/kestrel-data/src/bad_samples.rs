@@ -102,15 +102,13 @@ impl BadSamples {
 
     /// Takes note of a sample that failed: it is to be dropped, or the error is to be passed on.
     ///
-    /// A sample that is met again, in a later epoch, counts once.
+    /// A sample that is met again, in a later epoch, counts once. Once there are too many, every further one is an error.
     pub(crate) fn admit(&self, index: usize, error: Error) -> Result<()> {
         if !self.may_skip(&error) {
             return Err(error);
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if !seen.insert(index) {
-            return Ok(());
-        }
+        let first_time = seen.insert(index);
         let bad = seen.len();
         if bad as f64 > self.policy.max_bad_fraction * self.samples as f64 {
             return Err(Error::TooManyBadSamples {
@@ -121,8 +119,22 @@ impl BadSamples {
                 last: Box::new(error),
             });
         }
-        tracing::warn!(dataset = %self.dataset, index, bad, "skipped a bad sample: {error}");
+        if first_time {
+            tracing::warn!(dataset = %self.dataset, index, bad, "skipped a bad sample: {error}");
+        }
         Ok(())
+    }
+
+    /// The samples that were skipped so far, in rising order.
+    pub(crate) fn seen(&self) -> Vec<usize> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().copied().collect()
+    }
+
+    /// Counts samples that an earlier process skipped.
+    pub(crate) fn add(&self, samples: &[usize]) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.extend(samples);
     }
 
     /// How many different samples were skipped.
@@ -158,6 +170,14 @@ mod tests {
             error.contains("3 of the 20 samples of d") && error.contains("a.jpg"),
             "{error}"
         );
+        // Once there are too many, every further one ends the run, also one that was met before.
+        for (index, bad_now) in [(7, 3), (3, 3), (9, 4)] {
+            let error = samples.admit(index, bad()).unwrap_err();
+            assert!(
+                matches!(error, Error::TooManyBadSamples { bad, .. } if bad == bad_now),
+                "{error}"
+            );
+        }
     }
 
     #[test]

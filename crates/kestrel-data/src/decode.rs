@@ -10,24 +10,29 @@
 //! | from | by |
 //! |---|---|
 //! | grey of 1, 2, 4 or 8 bits, with or without alpha | the value, scaled to 255, three times; alpha dropped |
-//! | palette, with or without transparency | the palette's colours; an index past the palette is that shade of grey |
+//! | palette, with or without transparency | the palette's colours; an index past the palette is black |
 //! | RGBA, or RGB with a transparent colour | alpha dropped, not blended |
 //! | 16-bit RGB, RGBA, grey with alpha | the high byte |
-//! | 16-bit grey | `min(value, 255)`: Pillow clips here, so that most such images are white |
+//! | 16-bit grey | `min(value, 255)`: Pillow clips here, so that most such images are white; in a TIFF also where 0 is white |
 //! | CMYK and YCCK | `(255 - K) - round(ink (255 - K) / 255)` a channel; a JPEG's inks are inverted, as Adobe writes them |
 //! | 16-bit BMP | each of 5 or 6 bits scaled to 255, rounded down |
 //! | GIF, WebP, TIFF of several pictures | the first; where a GIF's first leaves its screen free, the colour of the transparent index, or of index 0 |
 //! | float and 32-bit samples, Lab, planar TIFF, premultiplied alpha | refused: [`Error::UnsupportedPixels`] |
+//! | a baseline JPEG of several scans with 4:2:0 or 4:4:0 | refused likewise |
 //!
-//! The EXIF orientation is ignored, as Pillow and torchvision's loaders do: an image comes as it is stored. The pixels of a
-//! baseline JPEG, grey or colour, are Pillow's; those of a progressive one or of inks differ by rounding, by at most 3 of 255 in
-//! `tests/golden/jpeg.safetensors`; those of a lossy WebP do not in `lossy_formats.safetensors`; all other formats are equal
-//! (`conversions.safetensors`, `formats.safetensors`).
+//! The EXIF orientation is ignored, as Pillow and torchvision's loaders do: an image comes as it is stored. Only a TIFF is turned as
+//! its orientation says, as these do too.
+//!
+//! The pixels of a baseline JPEG of one scan, grey or with 4:4:4, 4:2:2 or 4:2:0, are Pillow's. Those of any other, progressive, of
+//! several scans, of another sampling, of RGB or of inks, come from another decoder and differ by rounding, by at most 3 of
+//! 255 in `tests/golden/jpeg.safetensors` and `lossy_formats.safetensors`; those of a lossy WebP do not there. All other formats are
+//! equal (`conversions.safetensors`, `formats.safetensors`).
 
 mod bmp;
 mod color;
 mod gif;
 mod jpeg;
+mod orientation;
 mod png;
 mod tiff;
 mod webp;

@@ -3,7 +3,7 @@
 //! A file stands at its final path only once all that is known is right. Until then it is `.NAME.part` beside it, locked against other
 //! processes, and the next try goes on from there. Only https is used off this machine, for redirects too.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use reqwest::{StatusCode, Url, redirect};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::file_lock::lock;
 
 /// A file to fetch.
 #[derive(Clone, Copy, Debug)]
@@ -84,8 +85,17 @@ impl Download<'_> {
     ///
     /// # Errors
     /// [`Error::Download`] when every address failed every time, [`Error::ChecksumMismatch`] if the last address had other
-    /// bytes, [`Error::InsecureUrl`], [`Error::Busy`] while another process fetches the same file, [`Error::Io`].
+    /// bytes, [`Error::InsecureUrl`], [`Error::InvalidParameter`] without a digit of a sha256, [`Error::Busy`] while another
+    /// process fetches the same file, [`Error::Io`].
     pub fn fetch(&self, folder: &Path, options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<PathBuf> {
+        // Without it any file would pass, also one that is there by chance.
+        if self.sha256.is_empty() {
+            return Err(Error::InvalidParameter {
+                name: "sha256",
+                expected: "the first digits, at least, of what the file must have",
+                got: "none".into(),
+            });
+        }
         let path = folder.join(self.file_name);
         let _span = tracing::info_span!("download", path = %path.display()).entered();
         if self.is_whole(&path)? {
@@ -97,22 +107,14 @@ impl Download<'_> {
             }
         }
         let part = folder.join(format!(".{}.part", self.file_name));
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&part);
-        let mut file = opened.map_err(Error::io("create", &part))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(Error::Busy { path: part }),
-            Err(fs::TryLockError::Error(e)) => return Err(Error::io("lock", &part)(e)),
-        }
+        let mut file = lock(&part)?;
         // Another process may have finished it before the lock was ours.
         if self.is_whole(&path)? {
-            fs::remove_file(&part).map_err(Error::io("remove", &part))?;
-            return Ok(path);
+            match fs::remove_file(&part) {
+                // What was opened and locked above is what the other process has since renamed.
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", &part)(e)),
+                _ => return Ok(path),
+            }
         }
         self.fetch_part(&mut file, &part, options, progress)?;
         fs::rename(&part, &path).map_err(Error::io("rename", &part))?;
@@ -264,7 +266,7 @@ impl Download<'_> {
     fn verify(&self, file: &mut File, part: &Path) -> std::result::Result<(), Failure> {
         file.rewind().map_err(Error::io("read", part))?;
         let got = sha256(file).map_err(Error::io("read", part))?;
-        if self.sha256.is_empty() || !got.starts_with(self.sha256) {
+        if !got.starts_with(self.sha256) {
             (file.set_len(0).and_then(|()| file.rewind())).map_err(Error::io("write", part))?;
             let expected = self.sha256.to_owned();
             return Err(Failure::Fatal(Error::ChecksumMismatch {

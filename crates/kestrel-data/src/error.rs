@@ -21,7 +21,7 @@ pub enum Error {
     },
     /// A path holds none of the layouts that can be opened.
     #[error(
-        "{} is no data set that can be opened: expected {expected}; point --data at such a folder or archive",
+        "{} is no data set that can be opened: expected {expected}",
         path.display()
     )]
     UnknownLayout {
@@ -110,7 +110,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A data set has no splits, where a training and a test split are needed.
-    #[error("{} is one whole without splits; hold a part back with --val-fraction", path.display())]
+    #[error("{} is one whole without splits; hold a part of it back to evaluate on", path.display())]
     NoSplits {
         /// The folder, archive or table.
         path: PathBuf,
@@ -124,6 +124,18 @@ pub enum Error {
         expected: Vec<String>,
         /// The second split's classes.
         got: Vec<String>,
+    },
+    /// Folders stand where classes are expected, and are named like splits.
+    #[error(
+        "{} has the folders {found:?}, which are named like splits and not like classes; expected train/<class>, and \
+         test/<class>, val/<class> or both, in the folder or archive itself: rename or move them",
+        path.display()
+    )]
+    SplitsNotClasses {
+        /// The folder that they lie in.
+        path: PathBuf,
+        /// Their names.
+        found: Vec<String>,
     },
     /// Two class folders have the same name once written as text.
     #[error("two class folders in {} read {name:?} as text; rename one", path.display())]
@@ -189,6 +201,20 @@ pub enum Error {
         /// Height and width found.
         got: (usize, usize),
     },
+    /// Images that are to lie in memory all at once need more of it than can be had.
+    #[error(
+        "{}: {images} images of {}x{} pixels (height x width) do not fit in memory all at once; name transforms that \
+         make them smaller, and each is decoded when it is needed",
+        path.display(), size.0, size.1
+    )]
+    ImagesExceedMemory {
+        /// The data set's source.
+        path: PathBuf,
+        /// Number of images.
+        images: usize,
+        /// Height and width of each.
+        size: (usize, usize),
+    },
     /// A pixel buffer does not have the bytes that its size asks for.
     #[error("{}: expected {expected} bytes of pixels, got {got}", path.display())]
     PixelCount {
@@ -249,7 +275,7 @@ pub enum Error {
     /// More samples were skipped than may be.
     #[error(
         "{bad} of the {samples} samples of {dataset} are bad, more than the share of {max_bad_fraction} that may be skipped; \
-         mend or remove them, or raise --max-bad-fraction; the last: {last}"
+         mend or remove them, or let a larger share be skipped; the last: {last}"
     )]
     TooManyBadSamples {
         /// The data set.
@@ -315,7 +341,7 @@ pub enum Error {
     },
     /// A folder stands where verified data belong, but has no manifest.
     #[error(
-        "{} was not put there by this program, so it is not trusted as a cache; pass it with --data, or move it away",
+        "{} was not put there by this program, so it is not trusted as a cache; move it away, or open it by its own path",
         path.display()
     )]
     Unverified {
@@ -332,6 +358,18 @@ pub enum Error {
         /// Why it is refused.
         reason: &'static str,
     },
+    /// A compressed archive is of none of the data sets that are read compressed.
+    #[error(
+        "{} holds {found:?}; of compressed archives, only those of cifar-10-batches-bin and cifar-100-binary are read: \
+         unpack it, and name its folder of pictures or a plain .tar",
+        path.display()
+    )]
+    CompressedArchive {
+        /// The archive.
+        path: PathBuf,
+        /// The folder or file that it holds first.
+        found: String,
+    },
     /// An archive lacks an entry.
     #[error("archive {} lacks {entry:?}; fetch it again", path.display())]
     ArchiveMissing {
@@ -341,7 +379,7 @@ pub enum Error {
         entry: String,
     },
     /// A download failed at every address and every try.
-    #[error("cannot fetch {url}: {reason}; fetch it by other means and pass its path with --data")]
+    #[error("cannot fetch {url}: {reason}; try again later, or fetch it by other means")]
     Download {
         /// The address that was tried last.
         url: String,

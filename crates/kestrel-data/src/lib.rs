@@ -28,6 +28,8 @@ pub mod decode;
 #[cfg(feature = "download")]
 pub mod download;
 mod error;
+#[cfg(feature = "download")]
+mod file_lock;
 pub mod fingerprint;
 pub mod inspect;
 mod jpeg;

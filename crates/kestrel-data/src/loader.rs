@@ -207,6 +207,17 @@ impl DataLoader {
         self.maker.bad.count()
     }
 
+    /// The samples that were skipped so far, in all epochs, in rising order: what a checkpoint keeps for
+    /// [`Self::add_bad_samples`].
+    pub fn bad_samples(&self) -> Vec<usize> {
+        self.maker.bad.seen()
+    }
+
+    /// Counts samples as skipped before, so that a run that goes on bears as many bad samples as one that never stopped.
+    pub fn add_bad_samples(&self, samples: &[usize]) {
+        self.maker.bad.add(samples);
+    }
+
     /// Shape of an image after the transforms, `[C, H, W]`.
     pub fn image_shape(&self) -> [usize; 3] {
         [CHANNELS, self.maker.size.0, self.maker.size.1]

@@ -2,7 +2,7 @@
 
 use kestrel_kernels::random::{KeyedRng, Purpose};
 
-use crate::datasets::Dataset;
+use crate::datasets::{Dataset, check_labels};
 use crate::error::{Error, Result};
 
 /// The order of samples in an epoch, as a function of the epoch.
@@ -108,8 +108,9 @@ impl WeightedRandomSampler {
     /// Every class alike, whatever its number of samples; as many draws an epoch as the data set has samples.
     ///
     /// # Errors
-    /// Those of [`Self::new`], for a data set without samples.
+    /// Those of [`Self::new`], for a data set without samples, and [`Error::LabelOutOfRange`].
     pub fn class_balanced(dataset: &dyn Dataset, seed: u64) -> Result<Self> {
+        check_classes(dataset)?;
         let counts = class_counts(dataset);
         let weight = |index| 1.0 / counts[dataset.label(index) as usize] as f64;
         let weights: Vec<f64> = (0..dataset.len()).map(weight).collect();
@@ -119,7 +120,8 @@ impl WeightedRandomSampler {
     /// Each sample by its class's weight, `class_weights[label]`; as many draws an epoch as the data set has samples.
     ///
     /// # Errors
-    /// Those of [`Self::new`], and [`Error::InvalidParameter`] unless there is a weight for each class.
+    /// Those of [`Self::new`], [`Error::InvalidParameter`] unless there is a weight for each class, and
+    /// [`Error::LabelOutOfRange`].
     pub fn by_class(dataset: &dyn Dataset, class_weights: &[f64], seed: u64) -> Result<Self> {
         if class_weights.len() != dataset.classes().len() {
             return Err(Error::InvalidParameter {
@@ -128,6 +130,7 @@ impl WeightedRandomSampler {
                 got: format!("{} for {} classes", class_weights.len(), dataset.classes().len()),
             });
         }
+        check_classes(dataset)?;
         let weight = |index| class_weights[dataset.label(index) as usize];
         let weights: Vec<f64> = (0..dataset.len()).map(weight).collect();
         Self::new(&weights, dataset.len(), seed)
@@ -161,7 +164,13 @@ impl WeightedRandomSampler {
     }
 }
 
-/// Number of samples of each class.
+/// Checks that every label has a class: a data set of the caller's own may not have done so.
+fn check_classes(dataset: &dyn Dataset) -> Result<()> {
+    let labels = (0..dataset.len()).map(|index| u64::from(dataset.label(index)));
+    check_labels(dataset.describe().as_ref(), labels, dataset.classes().len())
+}
+
+/// Number of samples of each class. Labels are below the class count, as [`Dataset`] says.
 pub(crate) fn class_counts(dataset: &dyn Dataset) -> Vec<usize> {
     let mut counts = vec![0; dataset.classes().len()];
     for index in 0..dataset.len() {

@@ -4,7 +4,7 @@
 //! Kaiming-normal; PyTorch's is not. Here a parameter's values are a function of the seed and its name.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
-use candle_nn::Init;
+pub use candle_nn::Init;
 use candle_nn::init::{FanInOut, NonLinearity, NormalOrUniform};
 use kestrel_kernels::random::{KeyedRng, Purpose, name_key};
 

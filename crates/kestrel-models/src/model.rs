@@ -188,59 +188,75 @@ pub trait Model: Send + Sync {
     }
 }
 
-impl<M: Model + ?Sized> Model for Arc<M> {
-    fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
-        M::forward(self, images, mode)
-    }
+/// A pointer to a model is a model: every method is the model's own, also those that have a default.
+macro_rules! impl_for_pointer {
+    ($pointer:ident) => {
+        impl<M: Model + ?Sized> Model for $pointer<M> {
+            fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
+                M::forward(self, images, mode)
+            }
 
-    fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
-        M::features(self, images, mode)
-    }
+            fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
+                M::features(self, images, mode)
+            }
 
-    fn classify(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
-        M::classify(self, features, mode)
-    }
+            fn classify(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
+                M::classify(self, features, mode)
+            }
 
-    fn feature_map(&self, images: &Tensor) -> Result<Tensor> {
-        M::feature_map(self, images)
-    }
+            fn feature_map(&self, images: &Tensor) -> Result<Tensor> {
+                M::feature_map(self, images)
+            }
 
-    fn classify_map(&self, map: &Tensor) -> Result<Tensor> {
-        M::classify_map(self, map)
-    }
+            fn classify_map(&self, map: &Tensor) -> Result<Tensor> {
+                M::classify_map(self, map)
+            }
 
-    fn params(&self) -> &Params {
-        M::params(self)
-    }
+            fn params(&self) -> &Params {
+                M::params(self)
+            }
 
-    fn num_init_images(&self) -> usize {
-        M::num_init_images(self)
-    }
+            fn num_init_images(&self) -> usize {
+                M::num_init_images(self)
+            }
 
-    fn init_from_images(&self, images: &Tensor) -> Result<()> {
-        M::init_from_images(self, images)
-    }
+            fn init_from_images(&self, images: &Tensor) -> Result<()> {
+                M::init_from_images(self, images)
+            }
 
-    fn layer_groups(&self) -> Vec<LayerGroup> {
-        M::layer_groups(self)
-    }
+            fn layer_groups(&self) -> Vec<LayerGroup> {
+                M::layer_groups(self)
+            }
 
-    fn head(&self) -> &'static str {
-        M::head(self)
-    }
+            fn head(&self) -> &'static str {
+                M::head(self)
+            }
 
-    fn num_classes(&self) -> usize {
-        M::num_classes(self)
-    }
+            fn num_classes(&self) -> usize {
+                M::num_classes(self)
+            }
 
-    fn graph(&self) -> Option<Graph> {
-        M::graph(self)
-    }
+            fn graph(&self) -> Option<Graph> {
+                M::graph(self)
+            }
 
-    fn can_be_recorded(&self) -> bool {
-        M::can_be_recorded(self)
-    }
+            fn can_be_recorded(&self) -> bool {
+                M::can_be_recorded(self)
+            }
+
+            fn freeze_all_but_head(&self) -> Result<()> {
+                M::freeze_all_but_head(self)
+            }
+
+            fn train_from(&self, group: &str) -> Result<()> {
+                M::train_from(self, group)
+            }
+        }
+    };
 }
+
+impl_for_pointer!(Arc);
+impl_for_pointer!(Box);
 
 /// A part of a model by the names of its modules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

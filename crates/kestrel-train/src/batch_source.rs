@@ -14,6 +14,15 @@ pub trait BatchSource {
     /// Samples of an epoch.
     fn num_samples(&self) -> usize;
 
+    /// The damaged samples that were skipped so far, in all epochs: they are part of a run's state. None, where a source does not
+    /// say.
+    fn bad_samples(&self) -> Vec<usize> {
+        Vec::new()
+    }
+
+    /// Counts samples as skipped before: those of the run that goes on.
+    fn add_bad_samples(&self, _samples: &[usize]) {}
+
     /// The batches of an epoch, both counted from 0, from batch `first_batch` on, without making those before; none if it is
     /// past the end.
     ///
@@ -46,6 +55,14 @@ impl BatchSource for DataLoader {
 
     fn num_samples(&self) -> usize {
         DataLoader::num_samples(self)
+    }
+
+    fn bad_samples(&self) -> Vec<usize> {
+        DataLoader::bad_samples(self)
+    }
+
+    fn add_bad_samples(&self, samples: &[usize]) {
+        DataLoader::add_bad_samples(self, samples);
     }
 
     fn epoch_from(&self, epoch: u64, first_batch: usize) -> Result<Box<dyn Batches + '_>> {

@@ -25,6 +25,9 @@ pub struct Progress {
     pub history: Vec<EpochReport>,
     /// Where in the next epoch the run is; none between two epochs.
     pub position: Option<Position>,
+    /// The training samples that were skipped because they are damaged, in rising order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad_samples: Vec<usize>,
 }
 
 /// A place within an epoch, after a step of the optimiser.

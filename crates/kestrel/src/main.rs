@@ -110,8 +110,33 @@ fn fail(error: &anyhow::Error, format: LogFormat) -> ExitCode {
     exit.map_or(ExitCode::FAILURE, |exit| ExitCode::from(exit.code))
 }
 
-/// An error and its causes, each once: many an error's text has its cause's in it.
+/// An error and its causes, each once: many an error's text has its cause's in it. Then the option that may help, if there is one:
+/// the libraries do not know of any.
 fn describe(error: &anyhow::Error) -> String {
+    let mut text = causes(error);
+    if let Some(option) = option_that_helps(error) {
+        text.push_str("; see ");
+        text.push_str(option);
+    }
+    text
+}
+
+fn option_that_helps(error: &anyhow::Error) -> Option<&'static str> {
+    let data = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<kestrel_train::Error>() {
+        Some(kestrel_train::Error::Data(error)) => option_of(error),
+        _ => cause.downcast_ref().and_then(option_of),
+    };
+    error.chain().find_map(data)
+}
+
+fn option_of(error: &kestrel_data::Error) -> Option<&'static str> {
+    match error {
+        kestrel_data::Error::TooManyBadSamples { .. } => Some("--max-bad-fraction"),
+        _ => None,
+    }
+}
+
+fn causes(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |mut text, cause| {
         let cause = cause.to_string();
         if !text.contains(&cause) {
@@ -129,6 +154,25 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
+
+    #[test]
+    fn the_option_that_helps_is_named_here_and_not_in_the_libraries() {
+        let error = || kestrel_data::Error::TooManyBadSamples {
+            dataset: "d".into(),
+            bad: 3,
+            samples: 9,
+            max_bad_fraction: 0.1,
+            last: Box::new(kestrel_data::Error::EmptySplit { path: "p".into() }),
+        };
+        for wrapped in [
+            anyhow!(error()),
+            anyhow!(kestrel_train::Error::Data(error())).context("training"),
+        ] {
+            let text = describe(&wrapped);
+            assert!(text.ends_with("; see --max-bad-fraction"), "{text}");
+            assert!(!wrapped.root_cause().to_string().contains("--"), "{text}");
+        }
+    }
 
     #[test]
     fn a_cause_is_told_once() {

@@ -70,6 +70,20 @@ fn good_archive_is_read_and_extracted() {
 }
 
 #[test]
+fn what_tar_and_git_put_before_the_files_is_passed_over() {
+    let temp = tempfile::tempdir().unwrap();
+    let entries: &[(&str, EntryType, &[u8])] = &[
+        ("pax_global_header", EntryType::XGlobalHeader, b"16 comment=some\n"),
+        ("./", EntryType::Directory, b""),
+        ("./d/", EntryType::Directory, b""),
+        ("./d/a.bin", FILE, b"abc"),
+    ];
+    let path = archive(temp.path(), entries);
+    assert_eq!(first_folder(&path).unwrap().as_deref(), Some("d"));
+    assert_eq!(read(&path, &expected()).unwrap()["d/a.bin"], b"abc");
+}
+
+#[test]
 fn hostile_entries_are_refused_and_nothing_is_left() {
     let long = [0u8; 11];
     let cases: &[(&str, EntryType, &[u8], &str)] = &[

@@ -3,7 +3,8 @@
 //! The first line names the columns, in any order; others are ignored. Paths are relative to the table's folder. Labels are
 //! class names: where all are whole numbers they are sorted by value, else by their bytes. `split` is `train`, `val` or `test`.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,8 +49,8 @@ impl ImageCsv {
     /// Opens a table. With a column `split`, `train` and one of the others must occur.
     ///
     /// # Errors
-    /// [`Error::BadRow`] for a column or a value that is missing, an unknown split, a path that occurs twice or a file that
-    /// is not there; [`Error::EmptySplit`]; [`Error::Io`].
+    /// [`Error::BadRow`] for a column or a value that is missing, an unknown split, a path that occurs twice, however it is
+    /// spelt, or a file that is not there; [`Error::EmptySplit`]; [`Error::Io`].
     pub fn open(table: &Path) -> Result<Opened<Self>> {
         let _span = tracing::info_span!("index", table = %table.display()).entered();
         let lines = read_lines(table)?;
@@ -134,7 +135,10 @@ fn read_lines(table: &Path) -> Result<Vec<Line>> {
     let label_at = column("label").ok_or_else(|| missing("label"))?;
     let split_at = column("split");
     let mut lines: Vec<Line> = Vec::new();
-    let mut seen = BTreeSet::new();
+    // Each file's folder as it really is, and its name: however a path is spelt, it is met again here.
+    let mut seen: BTreeMap<PathBuf, u64> = BTreeMap::new();
+    let mut real_folders: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+    let root = table.parent().unwrap_or(Path::new(""));
     for record in reader.records() {
         let record = record.map_err(failed)?;
         let number = record.position().map_or(0, csv::Position::line);
@@ -151,8 +155,10 @@ fn read_lines(table: &Path) -> Result<Vec<Line>> {
             }
         };
         let (path, label) = (value(path_at, "path")?, value(label_at, "label")?);
-        if !seen.insert(path.clone()) {
-            return Err(bad(number, format!("{path:?} was listed before")));
+        let place = real_place(&root.join(&path), &mut real_folders);
+        let place = place.map_err(|e| bad(number, format!("cannot read {}: {e}", root.join(&path).display())))?;
+        if let Some(before) = seen.insert(place, number) {
+            return Err(bad(number, format!("{path:?} was listed before, in line {before}")));
         }
         lines.push(Line {
             number,
@@ -162,6 +168,19 @@ fn read_lines(table: &Path) -> Result<Vec<Line>> {
         });
     }
     Ok(lines)
+}
+
+/// A file's place without links and `.` in its folder's path; `known` keeps the folders that were met.
+fn real_place(file: &Path, known: &mut BTreeMap<PathBuf, PathBuf>) -> std::io::Result<PathBuf> {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let real = match known.entry(folder.to_path_buf()) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => entry.insert(folder.canonicalize()?),
+    };
+    Ok(real.join(file.file_name().unwrap_or_default()))
 }
 
 /// The class names in order.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::image_files::{self, ImageFiles};
-use super::image_walk::{Skipped, has_image_extension, images_below, is_dotfile, sorted_entries};
-use super::{Dataset, Opened, Splits};
+use super::image_walk::{Skipped, folders_in, images_below, is_dotfile, leads_above, sorted_entries};
+use super::{Dataset, Opened, Splits, split_names};
 use crate::decode::{self, Choose};
 use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
@@ -34,8 +34,8 @@ pub struct ImageFolder {
 impl ImageFolder {
     /// Opens `root`, which holds one folder a class.
     ///
-    /// Names that start with a dot, files that are no images, and links back into a folder above are skipped, counted
-    /// ([`Self::skipped`]) and reported by a warning. Names that are not UTF-8 are kept as they are for reading; a class's
+    /// Names that start with a dot, files that are no images, and links back into a folder above, also above `root`, are
+    /// skipped, counted ([`Self::skipped`]) and reported by a warning. Names that are not UTF-8 are kept as they are for reading; a class's
     /// name is shown with replacement characters.
     ///
     /// # Errors
@@ -53,8 +53,10 @@ impl ImageFolder {
                 this.skipped.dotfiles += 1;
             } else if !entry.is_dir() {
                 this.skipped.non_images += 1;
+            } else if leads_above(&entry)? {
+                this.skipped.loops += 1;
             } else {
-                let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name = name_of(&entry);
                 if this.classes.contains(&name) {
                     return Err(Error::AmbiguousClass {
                         path: root.to_path_buf(),
@@ -85,7 +87,8 @@ impl ImageFolder {
     /// whole. Without a `test` folder, `val` is the test split.
     ///
     /// # Errors
-    /// Those of [`Self::open`], and [`Error::ClassMismatch`].
+    /// Those of [`Self::open`], [`Error::ClassMismatch`], and [`Error::SplitsNotClasses`] if the folders of a whole are named
+    /// like splits.
     pub fn open_any(root: &Path) -> Result<Opened<Self>> {
         let split = |name: &str| Self::open(&root.join(name)).map(Arc::new);
         let there = |name: &str| root.join(name).is_dir();
@@ -100,7 +103,18 @@ impl ImageFolder {
                 val: None,
                 test: split("val")?,
             }),
-            _ => Opened::Whole(Arc::new(Self::open(root)?)),
+            _ => {
+                let classes: Vec<String> = folders_in(root)?.iter().map(|folder| name_of(folder)).collect();
+                // A class folder that cannot be listed is an error of `open`.
+                let entries_of = |class: &str| sorted_entries(&root.join(class)).unwrap_or_default();
+                split_names::refuse_as_classes(root, &classes, |class| {
+                    let entries = entries_of(class).into_iter();
+                    // By name first, as there may be a million pictures to ask what they are.
+                    let splits = entries.filter(|entry| split_names::is_one(&name_of(entry)) && entry.is_dir());
+                    splits.map(|folder| name_of(&folder)).collect()
+                })?;
+                Opened::Whole(Arc::new(Self::open(root)?))
+            }
         };
         opened.checked()
     }
@@ -116,16 +130,6 @@ impl ImageFolder {
     /// Whether `root` has a `train` folder and one to evaluate on.
     pub fn is_splits(root: &Path) -> bool {
         root.join("train").is_dir() && (root.join("test").is_dir() || root.join("val").is_dir())
-    }
-
-    /// Whether `root` has a folder with something in it that may be an image, so that it may be one of class folders.
-    pub(super) fn has_classes(root: &Path) -> bool {
-        let holds_image = |folder: PathBuf| {
-            let files = sorted_entries(&folder).unwrap_or_default();
-            files.iter().any(|file| file.is_file() && has_image_extension(file))
-        };
-        let folders = sorted_entries(root).unwrap_or_default();
-        folders.into_iter().any(|folder| folder.is_dir() && holds_image(folder))
     }
 
     /// The folder of the class folders.
@@ -160,6 +164,11 @@ impl ImageFolder {
         }
         Ok(())
     }
+}
+
+/// The name at the end of a path, as text.
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 impl Dataset for ImageFolder {

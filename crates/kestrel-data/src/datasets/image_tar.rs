@@ -3,7 +3,7 @@
 //! The archive is indexed once and then read by position. Absolute paths, `..`, links and devices are refused, as they are when
 //! an archive is unpacked. An archive without its end mark is cut off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tar::EntryType;
 
 use super::image_files::{self, ImageFiles};
 use super::image_walk::{has_image_extension, is_dotfile};
-use super::{Dataset, Opened, Skipped, Splits};
+use super::{Dataset, Opened, Skipped, Splits, split_names};
 use crate::archive::safe_name;
 use crate::decode::{self, Choose};
 use crate::error::{Error, Result};
@@ -57,21 +57,23 @@ struct Index {
 
 impl ImageTar {
     /// Opens a tar archive that holds class folders, or `train`, `val` and `test` folders of them; the folder that all of it
-    /// may lie in is passed over.
+    /// may lie in is passed over, and so are images beside the class folders, which are counted ([`Self::skipped`]).
     ///
     /// # Errors
     /// [`Error::ArchiveEntry`] for an entry that is refused, [`Error::Truncated`], [`Error::EmptySplit`],
-    /// [`Error::EmptyClass`] is no error here, as a tar need not list folders; [`Error::ClassMismatch`], [`Error::Io`].
+    /// [`Error::SplitsNotClasses`] as of [`super::ImageFolder::open_any`]; [`Error::EmptyClass`] is no error here, as a tar
+    /// need not list folders; [`Error::ClassMismatch`], [`Error::Io`].
     pub fn open(archive: &Path) -> Result<Opened<Self>> {
         let _span = tracing::info_span!("index", archive = %archive.display()).entered();
         let mut index = Index::read(archive)?;
+        let root = index.common_folder();
+        let depth = root.iter().len();
+        index.leave_out_above(depth + 2);
         let skipped = index.skipped;
         if skipped != Skipped::default() {
             let (dotfiles, non_images) = (skipped.dotfiles, skipped.non_images);
-            tracing::warn!(archive = %archive.display(), dotfiles, non_images, "skipped files that are no images");
+            tracing::warn!(archive = %archive.display(), dotfiles, non_images, "skipped files that are no images of a class");
         }
-        let root = index.common_folder();
-        let depth = root.iter().len();
         let splits = ["train", "val", "test"].map(|split| {
             let inside = |parts: &&Vec<String>| parts.get(depth).is_some_and(|part| part == split);
             index.images.keys().any(|parts| inside(&parts))
@@ -97,7 +99,13 @@ impl ImageTar {
                 val: None,
                 test: split("val")?,
             }),
-            _ => Opened::Whole(Arc::new(index.below(archive, &prefix)?)),
+            _ => {
+                let place = archive.join(prefix.join("/"));
+                split_names::refuse_as_classes(&place, &index.folders_in(&prefix), |class| {
+                    index.folders_in(&[prefix.as_slice(), &[class.to_owned()]].concat())
+                })?;
+                Opened::Whole(Arc::new(index.below(archive, &prefix)?))
+            }
         })
         .and_then(Opened::checked)
     }
@@ -151,7 +159,8 @@ impl Index {
                 });
             }
             match entry.header().entry_type() {
-                EntryType::Directory => continue,
+                // A global header, as `git archive` writes, is of no file.
+                EntryType::Directory | EntryType::XGlobalHeader => continue,
                 EntryType::Regular | EntryType::Continuous => {}
                 EntryType::Link | EntryType::Symlink => return Err(refuse("a link")),
                 EntryType::Char | EntryType::Block | EntryType::Fifo => return Err(refuse("a device")),
@@ -180,11 +189,31 @@ impl Index {
         })
     }
 
-    /// The folder that everything lies in, if there are class folders below it.
+    /// The folder that all other folders lie in, if there are class folders in it.
     fn common_folder(&self) -> Option<String> {
-        let first = self.images.keys().next()?.first()?;
-        let below = |parts: &Vec<String>| parts.len() >= 3 && parts.first() == Some(first);
-        self.images.keys().all(below).then(|| first.clone())
+        // An image in no folder is of no class, whichever folders are classes.
+        let in_folders = || self.images.keys().filter(|parts| parts.len() >= 2);
+        let first = in_folders().next()?.first()?;
+        let all = in_folders().all(|parts| parts.first() == Some(first));
+        let classes = in_folders().any(|parts| parts.len() >= 3);
+        (all && classes).then(|| first.clone())
+    }
+
+    /// Leaves out, and counts, the images whose paths have fewer than `parts` parts: they lie beside the class folders.
+    fn leave_out_above(&mut self, parts: usize) {
+        let before = self.images.len();
+        self.images.retain(|path, _| path.len() >= parts);
+        self.skipped.non_images += before - self.images.len();
+    }
+
+    /// The names of the folders in the folder `root` that hold images.
+    fn folders_in(&self, root: &[String]) -> Vec<String> {
+        let folder = |parts: &Vec<String>| match parts.strip_prefix(root) {
+            Some([folder, _, ..]) => Some(folder.clone()),
+            _ => None,
+        };
+        let folders: BTreeSet<String> = self.images.keys().filter_map(folder).collect();
+        folders.into_iter().collect()
     }
 
     /// The images in class folders of the folder `root`.
@@ -194,7 +223,7 @@ impl Index {
             let Some([class, rest @ ..]) = parts.strip_prefix(root) else {
                 continue;
             };
-            // A file beside the class folders belongs to none.
+            // An image beside a split's class folders belongs to none.
             if rest.is_empty() {
                 self.skipped.non_images += 1;
             } else {

@@ -1,10 +1,10 @@
 //! The image files below a folder, in the order of torchvision's `ImageFolder`; not which class they are of.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::decode;
 use crate::error::{Error, Result};
@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// The endings that torchvision's `ImageFolder` takes for images, and GIF's. A file with one of them is never skipped: if it cannot be
 /// decoded, that is an error.
 const EXTENSIONS: [&str; 10] = ["gif", "jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"];
+
+/// How many files and folders are looked at to find out whether there are images in a tree.
+const MOST_ENTRIES: usize = 100_000;
 
 /// What was left out when a folder was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,13 +29,14 @@ pub struct Skipped {
 
 /// The images in `folder` and in the folders below it: folders in byte order, then names in byte order.
 ///
-/// Names that start with a dot, files that are no images, and links back into a folder above are left out and counted.
+/// Names that start with a dot, files that are no images, and links back into a folder above, also above `folder`, are left
+/// out and counted.
 ///
 /// # Errors
 /// [`Error::Io`].
 pub fn images_below(folder: &Path, skipped: &mut Skipped) -> Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
-    find_folders(folder, &mut BTreeSet::new(), &mut folders, skipped)?;
+    find_folders(folder, &mut folders_above(folder)?, &mut folders, skipped)?;
     folders.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     let mut images = Vec::new();
     for folder in folders {
@@ -52,6 +56,63 @@ pub fn images_below(folder: &Path, skipped: &mut Skipped) -> Result<Vec<PathBuf>
     Ok(images)
 }
 
+/// The real paths of the folders that `folder` lies in: those of its path, and where that leads by links, those of the place
+/// itself. Not its own.
+fn folders_above(folder: &Path) -> Result<BTreeSet<PathBuf>> {
+    let mut above = BTreeSet::new();
+    let absolute = std::path::absolute(folder).map_err(Error::io("read", folder))?;
+    let mut at = absolute.as_path();
+    above.extend(real(at)?.ancestors().skip(1).map(Path::to_path_buf));
+    // What stands before `..` is no folder above.
+    while at.components().next_back() != Some(Component::ParentDir)
+        && let Some(parent) = at.parent()
+    {
+        above.extend(real(parent)?.ancestors().map(Path::to_path_buf));
+        at = parent;
+    }
+    Ok(above)
+}
+
+fn real(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().map_err(Error::io("read", path))
+}
+
+/// Whether `folder` is a link to a folder that it lies in.
+pub(super) fn leads_above(folder: &Path) -> Result<bool> {
+    Ok(folders_above(folder)?.contains(&real(folder)?))
+}
+
+/// The folders in `folder` whose names do not start with a dot.
+pub(super) fn folders_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = sorted_entries(folder)?.into_iter();
+    Ok(entries.filter(|entry| !is_dotfile(entry) && entry.is_dir()).collect())
+}
+
+/// Whether there is an image in one of the folders in `root`, at any depth, as far as [`MOST_ENTRIES`] tell.
+pub(super) fn has_images_in_folders(root: &Path) -> bool {
+    // The nearest folders first: a tree that is no data set is not searched to the bottom of its first folder.
+    let mut folders = VecDeque::from(folders_in(root).unwrap_or_default());
+    let mut left = MOST_ENTRIES;
+    while let Some(folder) = folders.pop_front() {
+        for entry in sorted_entries(&folder).unwrap_or_default() {
+            if left == 0 {
+                return false;
+            }
+            left -= 1;
+            if is_dotfile(&entry) {
+                continue;
+            }
+            if entry.is_dir() {
+                folders.push_back(entry);
+            } else if entry.is_file() && (has_image_extension(&entry) || starts_like_an_image(&entry).unwrap_or(false))
+            {
+                return true;
+            }
+        }
+    }
+    false
+}
+
 /// `folder` and all folders below it; `above` are the real paths of the folders that it lies in.
 fn find_folders(
     folder: &Path,
@@ -59,7 +120,7 @@ fn find_folders(
     found: &mut Vec<PathBuf>,
     skipped: &mut Skipped,
 ) -> Result<()> {
-    let real = folder.canonicalize().map_err(Error::io("read", folder))?;
+    let real = real(folder)?;
     if !above.insert(real.clone()) {
         skipped.loops += 1;
         return Ok(());

@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 use crate::pixels::{CHANNELS, Image};
 
+/// How many images a thread decodes before their faults are looked at.
+const BLOCK_PER_THREAD: usize = 64;
+
 /// Images of one size, 8-bit RGB, in memory.
 #[derive(Clone)]
 pub struct InMemory {
@@ -80,68 +83,53 @@ impl InMemory {
     ///
     /// # Errors
     /// The first file's that cannot be read or decoded; [`Error::SizeMismatch`] for the first image that does not have the
-    /// size of the first; [`Error::TooManyBadSamples`]; [`Error::EmptySplit`] if none is left.
+    /// size of the first; [`Error::ImagesExceedMemory`]; [`Error::TooManyBadSamples`]; [`Error::EmptySplit`] if none is left.
     pub fn decode(files: &(impl ImageFiles + ?Sized), bad_samples: BadSamplePolicy) -> Result<Self> {
         let source = files.describe();
         let _span = tracing::info_span!("load", source).entered();
         let bad = BadSamples::new(bad_samples, source.clone(), files.len())?;
-        let mut first = None;
-        for index in 0..files.len() {
-            match files.image(index) {
-                Ok(image) => {
-                    first = Some((image.height(), image.width()));
-                    break;
-                }
-                Err(error) => bad.admit(index, error)?,
-            }
-        }
-        let (height, width) = first.ok_or_else(|| Error::EmptySplit {
+        let (height, width) = first_size(files, &bad)?.ok_or_else(|| Error::EmptySplit {
             path: source.clone().into(),
         })?;
         let image_bytes = height * width * CHANNELS;
-        let mut pixels = vec![0; files.len() * image_bytes];
-        let faults: Vec<(usize, Error)> = pixels
-            .par_chunks_exact_mut(image_bytes.max(1))
-            .enumerate()
-            .filter_map(|(index, out)| {
-                let mut decode = || -> Result<()> {
-                    let image = files.image(index)?;
-                    let got = (image.height(), image.width());
-                    if got != (height, width) {
-                        return Err(Error::SizeMismatch {
-                            path: files.path(index),
-                            index,
-                            expected: (height, width),
-                            got,
-                        });
-                    }
-                    out.copy_from_slice(&image.pixels());
-                    Ok(())
-                };
-                decode().err().map(|error| (index, error))
-            })
-            .collect();
-        let mut keep = vec![true; files.len()];
-        for (index, error) in faults {
-            bad.admit(index, error)?;
-            keep[index] = false;
+        let mut pixels = Vec::new();
+        let all_bytes = files.len().checked_mul(image_bytes);
+        if all_bytes.is_none_or(|bytes| pixels.try_reserve_exact(bytes).is_err()) {
+            return Err(Error::ImagesExceedMemory {
+                path: source.into(),
+                images: files.len(),
+                size: (height, width),
+            });
         }
-        let labels = (0..files.len())
-            .filter(|&index| keep[index])
-            .map(|index| files.label(index));
-        let labels: Vec<u32> = labels.collect();
+        // Faults are looked at after so many images: enough to keep all threads busy, and few where the first is the end.
+        let block = BLOCK_PER_THREAD * rayon::current_num_threads();
+        let mut labels = Vec::new();
+        for start in (0..files.len()).step_by(block) {
+            let indices = start..files.len().min(start + block);
+            let mut end = pixels.len();
+            pixels.resize(end + indices.len() * image_bytes, 0);
+            let faults = decode_block(files, start, (height, width), &mut pixels[end..]);
+            let decoded = (end..).step_by(image_bytes.max(1));
+            for ((index, fault), at) in indices.zip(faults).zip(decoded) {
+                if let Some(error) = fault {
+                    bad.admit(index, error)?;
+                    continue;
+                }
+                // What is kept moves up to where damaged ones were.
+                if end < at {
+                    pixels.copy_within(at..at + image_bytes, end);
+                }
+                end += image_bytes;
+                labels.push(files.label(index));
+            }
+            pixels.truncate(end);
+        }
         if labels.len() < files.len() {
             let (skipped, all) = (files.len() - labels.len(), files.len());
             tracing::warn!(
                 skipped,
                 "{source}: skipped {skipped} of {all} images, which are damaged"
             );
-            let images = pixels.chunks_exact(image_bytes).zip(&keep);
-            pixels = images
-                .filter(|(_, keep)| **keep)
-                .flat_map(|(image, _)| image)
-                .copied()
-                .collect();
         }
         let this = Self::new(pixels, height, width, labels, files.classes().to_vec(), source)?;
         tracing::debug!(images = this.len(), height, width, "decoded");
@@ -185,6 +173,47 @@ impl InMemory {
     pub fn source(&self) -> &Path {
         &self.source
     }
+}
+
+/// Height and width of the first image that is not damaged; none if all are.
+fn first_size(files: &(impl ImageFiles + ?Sized), bad: &BadSamples) -> Result<Option<(usize, usize)>> {
+    for index in 0..files.len() {
+        match files.image(index) {
+            Ok(image) => return Ok(Some((image.height(), image.width()))),
+            Err(error) => bad.admit(index, error)?,
+        }
+    }
+    Ok(None)
+}
+
+/// Decodes the images from `start` on into `pixels`, `[n, H, W, 3]`, in parallel; what is wrong with each.
+fn decode_block(
+    files: &(impl ImageFiles + ?Sized),
+    start: usize,
+    size: (usize, usize),
+    pixels: &mut [u8],
+) -> Vec<Option<Error>> {
+    let image_bytes = size.0 * size.1 * CHANNELS;
+    let decode = |(place, out): (usize, &mut [u8])| {
+        let index = start + place;
+        let image = match files.image(index) {
+            Ok(image) => image,
+            Err(error) => return Some(error),
+        };
+        let got = (image.height(), image.width());
+        if got != size {
+            return Some(Error::SizeMismatch {
+                path: files.path(index),
+                index,
+                expected: size,
+                got,
+            });
+        }
+        out.copy_from_slice(&image.pixels());
+        None
+    };
+    let images = pixels.par_chunks_exact_mut(image_bytes.max(1));
+    images.enumerate().map(decode).collect()
 }
 
 impl Dataset for InMemory {

@@ -1,7 +1,7 @@
 //! Data sets: the [`Dataset`] trait and one module a source.
 //!
 //! [`open`] takes whatever a user's `--data PATH` names: the binary folder or archive of CIFAR-10 or CIFAR-100, a folder of IDX
-//! files (MNIST, Fashion-MNIST), image folders `{train,val,test}/<class>/**` or `<class>/**`, such folders in a `.tar`, or a
+//! files (MNIST, Fashion-MNIST), image folders `{train,val,test}/<class>/**` or `<class>/**`, such folders in a plain `.tar`, or a
 //! table of images (`.csv`).
 
 #[cfg(feature = "candle-datasets")]
@@ -19,8 +19,10 @@ mod image_walk;
 mod in_memory;
 mod opened;
 pub mod sample;
+mod split_names;
 mod subset;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -127,6 +129,11 @@ pub fn check_labels(path: &Path, labels: impl IntoIterator<Item = u64>, num_clas
     Ok(())
 }
 
+/// What can be opened, for [`Error::UnknownLayout`].
+pub(crate) const LAYOUTS: &str = "cifar-10-batches-bin, cifar-100-binary or their .tar.gz, IDX files such as \
+                                  train-images-idx3-ubyte.gz, folders train/<class> and test/<class> of images, or <class> \
+                                  alone, such folders in a .tar, or a .csv with the columns path and label";
+
 /// Opens what `path` names, into memory; a damaged image is an error.
 ///
 /// # Errors
@@ -149,9 +156,7 @@ pub fn open_any(path: &Path, bad_samples: BadSamplePolicy) -> Result<Opened<InMe
     }
     let files = open_files(path)?.ok_or_else(|| Error::UnknownLayout {
         path: path.to_path_buf(),
-        expected: "cifar-10-batches-bin, cifar-100-binary or their .tar.gz, IDX files such as train-images-idx3-ubyte.gz, \
-                   folders train/<class> and test/<class> of images, or <class> alone, such folders in a .tar, or a .csv \
-                   with the columns path and label",
+        expected: LAYOUTS,
     })?;
     let decoded = files.map(|split| InMemory::decode(split.as_ref(), bad_samples).map(Arc::new))?;
     decoded.map(|split| match cifar10::short_names(split.classes()) {
@@ -163,9 +168,9 @@ pub fn open_any(path: &Path, bad_samples: BadSamplePolicy) -> Result<Opened<InMe
 /// Opens what `path` names if its pixels lie there as they are: CIFAR-10, CIFAR-100, IDX files.
 ///
 /// # Errors
-/// Those of the reader that fits.
+/// [`Error::CompressedArchive`] for a `.tar.gz` of anything else, and those of the reader that fits.
 pub fn open_binary(path: &Path) -> Result<Option<Splits<InMemory>>> {
-    match binary_reader(path) {
+    match binary_reader(path)? {
         Some(open) => open(path).map(Some),
         None => Ok(None),
     }
@@ -175,34 +180,35 @@ pub fn open_binary(path: &Path) -> Result<Option<Splits<InMemory>>> {
 type Reader = fn(&Path) -> Result<Splits<InMemory>>;
 
 /// The reader for what `path` names, if its pixels lie there as they are.
-fn binary_reader(path: &Path) -> Option<Reader> {
-    // An archive is told by the folder in it: both have names that may have been changed.
-    let hundred = if path.is_file() && !is_table(path) && !is_tar(path) {
-        archive::first_folder(path).is_some_and(|folder| folder == cifar100::FOLDER)
-    } else {
-        cifar100::is_binary(path)
-    };
-    if hundred {
-        Some(cifar100::open)
+fn binary_reader(path: &Path) -> Result<Option<Reader>> {
+    if cifar100::is_binary(path) {
+        Ok(Some(cifar100::open))
     } else if cifar10::is_binary(path) {
-        Some(cifar10::open)
+        Ok(Some(cifar10::open))
     } else if idx::is_idx_folder(path) {
-        Some(idx::open)
+        Ok(Some(idx::open))
+    } else if is_tar_gz(path) {
+        // Pictures are read by position, which compression takes away.
+        let path = path.to_path_buf();
+        Err(match archive::first_folder(&path)? {
+            Some(found) => Error::CompressedArchive { path, found },
+            None => Error::EmptySplit { path },
+        })
     } else {
-        None
+        Ok(None)
     }
 }
 
 /// Opens what `path` names with its images left in their files, to be decoded whenever one is asked for: their sizes may
 /// differ, and they need not fit in memory.
 ///
-/// None if `path` names no image files, or those of CIFAR-10, whose small images of one size are better kept in memory:
-/// [`open_any`] opens these.
+/// None if `path` names no image files, or those of CIFAR-10, by its classes and by the size of the first image of each: so
+/// many small ones are better kept in memory, and [`open_any`] opens them.
 ///
 /// # Errors
-/// Those of [`open_files`].
+/// Those of [`open_files`], and [`Error::CompressedArchive`].
 pub fn open_undecoded(path: &Path) -> Result<Option<Opened>> {
-    if binary_reader(path).is_some() {
+    if binary_reader(path)?.is_some() {
         return Ok(None);
     }
     let Some(files) = open_files(path)? else {
@@ -213,7 +219,17 @@ pub fn open_undecoded(path: &Path) -> Result<Option<Opened>> {
         Opened::Splits(splits) => &splits.train,
         Opened::Whole(all) => all,
     };
-    Ok(cifar10::short_names(train.classes()).is_none().then_some(opened))
+    Ok((!is_cifar10(train.as_ref())).then_some(opened))
+}
+
+/// Whether these are the images of CIFAR-10, and not others of the same classes. A damaged one tells nothing.
+fn is_cifar10(dataset: &dyn Dataset) -> bool {
+    let small = |image: Image<'_>| (image.height(), image.width()) == (cifar_binary::SIDE, cifar_binary::SIDE);
+    let mut seen = BTreeSet::new();
+    cifar10::short_names(dataset.classes()).is_some()
+        && (0..dataset.len())
+            .filter(|&index| seen.insert(dataset.label(index)))
+            .all(|index| dataset.image(index).map_or(true, small))
 }
 
 /// Opens what `path` names if it consists of image files, without decoding any: image folders
@@ -230,7 +246,7 @@ pub fn open_files(path: &Path) -> Result<Option<Opened<dyn ImageFiles>>> {
         ImageTar::open(path)?
             .map(|split| Ok(split as Arc<dyn ImageFiles>))
             .map(Some)
-    } else if ImageFolder::is_splits(path) || ImageFolder::has_classes(path) {
+    } else if ImageFolder::is_splits(path) || image_walk::has_images_in_folders(path) {
         let opened = ImageFolder::open_any(path)?;
         opened.map(|split| Ok(split as Arc<dyn ImageFiles>)).map(Some)
     } else {
@@ -239,15 +255,20 @@ pub fn open_files(path: &Path) -> Result<Option<Opened<dyn ImageFiles>>> {
 }
 
 fn is_table(path: &Path) -> bool {
-    path.is_file()
-        && path
-            .extension()
-            .is_some_and(|ending| ending.eq_ignore_ascii_case("csv"))
+    is_file_ending_in(path, &[".csv"])
 }
 
 fn is_tar(path: &Path) -> bool {
-    path.is_file()
-        && path
-            .extension()
-            .is_some_and(|ending| ending.eq_ignore_ascii_case("tar"))
+    is_file_ending_in(path, &[".tar"])
+}
+
+/// Whether `path` is a compressed archive, by its name.
+fn is_tar_gz(path: &Path) -> bool {
+    is_file_ending_in(path, &[".tar.gz", ".tgz"])
+}
+
+/// Whether `path` is a file with one of these endings, which are in lower case.
+fn is_file_ending_in(path: &Path, endings: &[&str]) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    endings.iter().any(|ending| name.ends_with(ending)) && path.is_file()
 }

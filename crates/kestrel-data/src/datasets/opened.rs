@@ -1,5 +1,6 @@
 //! What opening a data set gives: splits, or one whole without any.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,7 +8,6 @@ use super::{Dataset, InMemory};
 use crate::error::{Error, Result};
 
 /// A training split, a test split, and a validation split where the data set has one; with the same classes.
-#[derive(Debug)]
 pub struct Splits<D: ?Sized = dyn Dataset> {
     /// To train on.
     pub train: Arc<D>,
@@ -18,12 +18,30 @@ pub struct Splits<D: ?Sized = dyn Dataset> {
 }
 
 /// A data set as it was found.
-#[derive(Debug)]
 pub enum Opened<D: ?Sized = dyn Dataset> {
     /// With splits.
     Splits(Splits<D>),
     /// Without: `<class>/**`, or a table without a column `split`.
     Whole(Arc<D>),
+}
+
+impl<D: Dataset + ?Sized> fmt::Debug for Splits<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("Splits");
+        for (name, split) in self.named() {
+            fields.field(name, &split.describe());
+        }
+        fields.finish()
+    }
+}
+
+impl<D: Dataset + ?Sized> fmt::Debug for Opened<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Splits(splits) => f.debug_tuple("Splits").field(splits).finish(),
+            Self::Whole(all) => f.debug_tuple("Whole").field(&all.describe()).finish(),
+        }
+    }
 }
 
 impl<D: ?Sized> Clone for Splits<D> {

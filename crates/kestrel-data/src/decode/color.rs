@@ -40,9 +40,9 @@ fn scaled(a: u8, b: u8) -> u8 {
     (((product >> 8) + product) >> 8) as u8
 }
 
-/// The colours of a palette, each index past its end being that shade of grey.
+/// The colours of a palette; an index past its end is black.
 pub(super) fn palette(colors: impl Iterator<Item = [u8; 3]>) -> [[u8; 3]; 256] {
-    let mut all = std::array::from_fn(|index| [index as u8; CHANNELS]);
+    let mut all = [[0; CHANNELS]; 256];
     for (entry, color) in all.iter_mut().zip(colors) {
         *entry = color;
     }

@@ -22,8 +22,12 @@ pub(super) fn decode(source: &Source<'_>, choose: Choose<'_>) -> Result<Image<'s
     Image::of_part(pixels, region, height, width)
 }
 
-/// Decodes a file that is not of the baseline kind: progressive, of inks, of an unusual sampling.
+/// Decodes a file that is not of the baseline kind: progressive, of inks, of an unusual sampling, of several scans.
 fn decode_other(source: &Source<'_>) -> Result<Image<'static>> {
+    // zune-jpeg 0.5 takes such a file, and gives pixels that have nothing to do with it.
+    if has_tall_blocks_in_scans(source.bytes) {
+        return Err(source.unsupported("several-scan 4:2:0 or 4:4:0"));
+    }
     let corrupt = |e| source.corrupt(format!("{e:?}"));
     let options = DecoderOptions::default()
         .set_strict_mode(true)
@@ -50,6 +54,39 @@ fn decode_other(source: &Source<'_>) -> Result<Image<'static>> {
         _ => color::to_rgb(samples, channels),
     };
     Image::new(pixels, height, width)
+}
+
+/// Whether a baseline file's components are in scans of their own, and one is sampled more than once downwards in a block of all.
+fn has_tall_blocks_in_scans(bytes: &[u8]) -> bool {
+    const SOF0: u8 = 0xc0;
+    const SOF1: u8 = 0xc1;
+    const SOS: u8 = 0xda;
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    let mut frame: &[u8] = &[];
+    while let Some((&[0xff, marker, high, low], _)) = rest.split_first_chunk::<4>() {
+        if marker == 0xff {
+            rest = &rest[1..];
+            continue;
+        }
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let (Some(segment), Some(after)) = (rest.get(4..2 + length), rest.get(2 + length..)) else {
+            return false;
+        };
+        match marker {
+            SOF0 | SOF1 => frame = segment,
+            SOS => {
+                let (components, _) = frame.get(6..).unwrap_or_default().as_chunks::<3>();
+                let tall = components.iter().any(|[_, sampling, _]| sampling & 15 > 1);
+                return tall
+                    && segment
+                        .first()
+                        .is_some_and(|&count| usize::from(count) < components.len());
+            }
+            _ => {}
+        }
+        rest = after;
+    }
+    false
 }
 
 /// RGB from what `stored_inks` makes of four samples: inks, inverted, as Adobe's programs write them and Pillow takes them.

@@ -1,4 +1,5 @@
-//! TIFF: the first picture; grey, palette, RGB, CMYK, with or without alpha, in every compression that the decoder knows.
+//! TIFF: the first picture; grey, palette, RGB, CMYK, with or without alpha, in every compression that the decoder knows. It
+//! comes turned as its orientation says, which Pillow does for this format alone.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -7,12 +8,15 @@ use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 use tiff::{ColorType, TiffError};
 
+use super::orientation::upright;
 use super::{Source, color};
 use crate::error::{Error, Result};
-use crate::pixels::Image;
+use crate::pixels::{CHANNELS, Image};
 
 /// `PlanarConfiguration`: the samples of each colour lie in a plane of their own.
 const PLANAR: u32 = 2;
+/// `PhotometricInterpretation`: grey of which 0 is white.
+const WHITE_IS_ZERO: u16 = 0;
 /// `ExtraSamples`: alpha that the colours are multiplied by.
 const PREMULTIPLIED: u16 = 1;
 
@@ -47,6 +51,11 @@ pub(super) fn decode(source: &Source<'_>) -> Result<Image<'static>> {
     if extra.is_some_and(|extra| extra.contains(&PREMULTIPLIED)) {
         return Err(source.unsupported("alpha-premultiplied"));
     }
+    let photometric = decoder
+        .find_tag_unsigned::<u16>(Tag::PhotometricInterpretation)
+        .map_err(corrupt)?;
+    // What is no number orders nothing.
+    let orientation = decoder.find_tag_unsigned::<u16>(Tag::Orientation).ok().flatten();
     check_bytes(source, &mut decoder, corrupt)?;
     let samples = match decoder.read_image().map_err(corrupt)? {
         DecodingResult::U8(samples) => Samples::Bytes(samples),
@@ -69,6 +78,10 @@ pub(super) fn decode(source: &Source<'_>) -> Result<Image<'static>> {
             let (pixels, _) = inks.as_chunks::<4>();
             pixels.iter().flat_map(|&inks| color::inks_to_rgb(inks)).collect()
         }
+        // The decoder has inverted them; Pillow takes 16 bits as they are.
+        (ColorType::Gray(16), Samples::Words(words)) if photometric == Some(WHITE_IS_ZERO) => {
+            color::to_rgb(color::clipped(words.into_iter().map(|word| !word)), 1)
+        }
         (ColorType::Gray(16), Samples::Words(words)) => color::to_rgb(color::clipped(words.into_iter()), 1),
         // Grey with alpha is called a multiband of two here.
         (
@@ -90,7 +103,11 @@ pub(super) fn decode(source: &Source<'_>) -> Result<Image<'static>> {
         }
     }
     // A decoder that gave fewer samples than it announced is a damaged file's.
-    Image::new(pixels, height, width).map_err(|_| source.truncated("it has fewer pixels than it announces"))
+    if pixels.len() != CHANNELS * height * width {
+        return Err(source.truncated("it has fewer pixels than it announces"));
+    }
+    let (pixels, height, width) = upright(pixels, height, width, orientation.unwrap_or(1));
+    Image::new(pixels, height, width)
 }
 
 /// The first directory of a file of 32-bit offsets.

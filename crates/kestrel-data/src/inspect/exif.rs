@@ -1,9 +1,16 @@
-//! The EXIF orientation of a JPEG, to tell of it; it is never applied.
+//! The EXIF orientation of a JPEG, a PNG or a WebP, to tell of it: there it is not applied. A TIFF is turned as its own says.
 
-/// The orientation, 1 to 8, if the file is a JPEG that says one.
-pub(super) fn orientation(jpeg: &[u8]) -> Option<u16> {
+use crate::decode::Format;
+
+/// The orientation, 1 to 8, if the file says one that is not applied.
+pub(super) fn orientation(format: Format, bytes: &[u8]) -> Option<u16> {
     const ORIENTATION: u16 = 0x0112;
-    let tiff = exif(jpeg)?;
+    let tiff = match format {
+        Format::Jpeg => of_jpeg(bytes)?,
+        Format::Png => of_png(bytes)?,
+        Format::WebP => of_webp(bytes)?,
+        _ => return None,
+    };
     let little = match tiff.get(..4)? {
         b"II*\0" => true,
         b"MM\0*" => false,
@@ -27,7 +34,7 @@ pub(super) fn orientation(jpeg: &[u8]) -> Option<u16> {
 }
 
 /// What follows `Exif\0\0` in the first such segment before the scan.
-fn exif(jpeg: &[u8]) -> Option<&[u8]> {
+fn of_jpeg(jpeg: &[u8]) -> Option<&[u8]> {
     const APP1: u8 = 0xe1;
     const START_OF_SCAN: u8 = 0xda;
     let mut rest = jpeg.strip_prefix(&[0xff, 0xd8])?;
@@ -45,9 +52,40 @@ fn exif(jpeg: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// The `eXIf` chunk.
+fn of_png(png: &[u8]) -> Option<&[u8]> {
+    let mut rest = png.get(8..)?;
+    loop {
+        let (&[l0, l1, l2, l3, ref kind @ ..], after) = rest.split_first_chunk::<8>()?;
+        let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+        if kind == b"eXIf" {
+            return after.get(..length);
+        }
+        // The data, then four bytes of checksum.
+        rest = after.get(length.checked_add(4)?..)?;
+    }
+}
+
+/// The `EXIF` chunk, which some programs begin as a JPEG's.
+fn of_webp(webp: &[u8]) -> Option<&[u8]> {
+    let mut rest = webp.get(12..)?;
+    loop {
+        let (&[ref kind @ .., l0, l1, l2, l3], after) = rest.split_first_chunk::<8>()?;
+        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        if kind == b"EXIF" {
+            let exif = after.get(..length)?;
+            return Some(exif.strip_prefix(b"Exif\0\0").unwrap_or(exif));
+        }
+        // Chunks begin at even places.
+        rest = after.get(length.checked_next_multiple_of(2)?..)?;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LITTLE: &[u8] = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
 
     #[test]
     fn orientation_is_read_in_both_byte_orders_and_from_nothing_else() {
@@ -59,14 +97,40 @@ mod tests {
             jpeg.extend(b"\xff\xda\0\x02");
             jpeg
         };
-        let little = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
         let big = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0";
-        assert_eq!(orientation(&with(little)), Some(6));
-        assert_eq!(orientation(&with(big)), Some(3));
-        let whole = with(little);
+        assert_eq!(orientation(Format::Jpeg, &with(LITTLE)), Some(6));
+        assert_eq!(orientation(Format::Jpeg, &with(big)), Some(3));
+        let whole = with(LITTLE);
         for length in 0..whole.len() - 12 {
-            assert_eq!(orientation(&whole[..length]), None, "{length}");
+            assert_eq!(orientation(Format::Jpeg, &whole[..length]), None, "{length}");
         }
-        assert_eq!(orientation(b"\xff\xd8\xff\xda\0\x02"), None);
+        assert_eq!(orientation(Format::Jpeg, b"\xff\xd8\xff\xda\0\x02"), None);
+    }
+    #[test]
+    fn it_is_read_in_a_png_and_a_webp_and_not_in_a_tiff_which_it_turns() {
+        let chunk = |kind: &[u8], data: &[u8]| [&(data.len() as u32).to_be_bytes(), kind, data, b"sums"].concat();
+        let png = [
+            b"\x89PNG\r\n\x1a\n".to_vec(),
+            chunk(b"IHDR", &[0; 13]),
+            chunk(b"eXIf", LITTLE),
+        ]
+        .concat();
+        assert_eq!(orientation(Format::Png, &png), Some(6));
+        assert_eq!(orientation(Format::Png, &png[..png.len() - 14]), None);
+        let chunk = |kind: &[u8], data: &[u8]| [kind, &(data.len() as u32).to_le_bytes(), data].concat();
+        for prefix in [&b""[..], b"Exif\0\0"] {
+            let exif = [prefix, LITTLE].concat();
+            // One byte more than it says, so that the next begins at an even place.
+            let webp = [
+                b"RIFF\0\0\0\0WEBP".to_vec(),
+                chunk(b"VP8L", &[0; 3]),
+                vec![0],
+                chunk(b"EXIF", &exif),
+            ]
+            .concat();
+            assert_eq!(orientation(Format::WebP, &webp), Some(6));
+            assert_eq!(orientation(Format::WebP, &webp[..webp.len() - 14]), None);
+        }
+        assert_eq!(orientation(Format::Tiff, LITTLE), None);
     }
 }

@@ -94,7 +94,7 @@ pub fn inspect(path: &Path, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<
     }
     let files = datasets::open_files(path)?.ok_or_else(|| Error::UnknownLayout {
         path: path.to_path_buf(),
-        expected: "what `train --data` takes: see its help",
+        expected: datasets::LAYOUTS,
     })?;
     Ok(of(
         path,

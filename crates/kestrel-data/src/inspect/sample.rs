@@ -71,7 +71,7 @@ impl Facts {
         self.file = Some(Fingerprint::of(&bytes));
         if let Some(format) = self.format {
             self.suspicious.extend(wrong_extension(format, &path));
-            if let Some(orientation @ 2..=8) = exif::orientation(&bytes) {
+            if let Some(orientation @ 2..=8) = exif::orientation(format, &bytes) {
                 self.suspicious.push(format!(
                     "its EXIF orientation is {orientation}, which is ignored: it is used as it is stored"
                 ));

@@ -1,6 +1,7 @@
 //! The batches of one epoch, made ahead on the loader's threads.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,15 @@ pub struct Epoch {
     pending: VecDeque<Receiver<Result<Made>>>,
     stopped: Arc<AtomicBool>,
     waited: Duration,
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("Epoch");
+        fields.field("dataset", &self.maker.dataset.describe());
+        fields.field("epoch", &self.epoch).field("next_batch", &self.position);
+        fields.field("under_way", &self.pending.len()).finish_non_exhaustive()
+    }
 }
 
 impl Epoch {

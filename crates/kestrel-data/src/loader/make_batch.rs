@@ -234,8 +234,23 @@ impl BatchMaker {
         })
     }
 
+    /// The labels. This crate's data sets check theirs when they are opened; a user's own may not.
     fn targets(&self, indices: &[usize]) -> Result<Vec<u32>> {
-        let label = |&index: &usize| self.guarded(index, || Ok(self.dataset.label(index)));
+        let num_classes = self.dataset.classes().len();
+        let label = |&index: &usize| {
+            self.guarded(index, || {
+                let label = self.dataset.label(index);
+                if num_classes > 0 && label as usize >= num_classes {
+                    return Err(Error::LabelOutOfRange {
+                        path: self.dataset.describe_sample(index).into(),
+                        index,
+                        label: label.into(),
+                        num_classes,
+                    });
+                }
+                Ok(label)
+            })
+        };
         indices.iter().map(label).collect()
     }
 

@@ -19,6 +19,12 @@ impl SampleKey {
         self.draws(step).rng()
     }
 
+    /// What a transform may draw here, as [`Compose`](super::Compose) gives it to the first of that name in its stage: to try a
+    /// transform of one's own without a pipeline.
+    pub fn draws_of(self, name: &str) -> Draws {
+        self.draws(StepKey::new(name, 0))
+    }
+
     /// What a step of the pipeline may draw.
     pub(super) fn draws(self, step: StepKey) -> Draws {
         Draws { key: self, step }

@@ -41,9 +41,6 @@ mod view;
 
 use std::fmt::Debug;
 
-use kestrel_kernels::pixels::Erasure;
-use kestrel_kernels::random::KeyedRng;
-
 use crate::error::Result;
 use crate::pixels::{Axes, Image, Region};
 
@@ -67,6 +64,8 @@ pub use trivial_augment_wide::TrivialAugmentWide;
 pub use view::View;
 
 pub use crate::pixels::PaddingMode;
+pub use kestrel_kernels::pixels::Erasure;
+pub use kestrel_kernels::random::KeyedRng;
 
 /// A step that changes an image's geometry or its 8-bit pixels.
 pub trait Transform: Debug + Send + Sync {

@@ -136,6 +136,12 @@ fn cap_ends_the_run_and_error_is_the_default() {
         );
         assert!(text.contains("08.png"), "{text}");
     }
+    // An epoch that is begun again on the same loader ends too, and not with three samples fewer.
+    let again = loader(temp.path(), capped, 2).unwrap();
+    for _ in 0..3 {
+        let error = batches(&again).unwrap_err();
+        assert!(matches!(error, Error::TooManyBadSamples { bad: 3, .. }), "{error}");
+    }
     for error in [
         batches(&loader(temp.path(), BadSamplePolicy::default(), 2).unwrap()).unwrap_err(),
         InMemory::decode(&files, BadSamplePolicy::default()).unwrap_err(),

@@ -43,6 +43,12 @@ fn folder_and_archive_open_alike() {
     tar.append_dir_all(cifar100::FOLDER, &folder).unwrap();
     tar.into_inner().unwrap().finish().unwrap();
     check(&archive);
+    // As `tar czf` makes it of all that lies here.
+    let mut tar = tar::Builder::new(GzEncoder::new(fs::File::create(&archive).unwrap(), Compression::fast()));
+    tar.append_dir(".", temp.path()).unwrap();
+    tar.append_dir_all(format!("./{}", cifar100::FOLDER), &folder).unwrap();
+    tar.into_inner().unwrap().finish().unwrap();
+    check(&archive);
     fs::write(folder.join("test.bin"), records(9_999)).unwrap();
     assert!(matches!(
         datasets::open(&folder),

@@ -171,7 +171,10 @@ fn server_errors_are_tried_again_and_missing_files_are_not() {
         .0
         .unwrap_err()
         .to_string();
-    assert!(error.contains("404") && error.contains("--data"), "{error}");
+    assert!(
+        error.contains("404") && error.contains("other means") && !error.contains("--"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -259,11 +262,12 @@ fn cifar10_is_fetched_checked_unpacked_and_kept() {
     assert_eq!(open().unwrap().train.len(), 50_000);
     // From the cache: the server has no second answer.
     assert_eq!(open().unwrap().test.len(), 10_000);
-    let kept: Vec<_> = fs::read_dir(&data)
+    let mut kept: Vec<_> = fs::read_dir(&data)
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .collect();
-    assert_eq!(kept, [cifar10::FOLDER]);
+    kept.sort();
+    assert_eq!(kept, [&format!(".{}.lock", cifar10::FOLDER), cifar10::FOLDER]);
     // A flipped bit in the cache is found.
     let batch = data.join(cifar10::FOLDER).join("data_batch_2.bin");
     let mut changed = black;
@@ -392,7 +396,104 @@ fn a_file_of_unknown_size_is_checked_by_the_first_digits_of_its_sha256() {
 
     let (result, _, bytes) = fetch(vec![ok(b"other"), ok(b"other")], &sha256[..8]);
     assert!(matches!(result, Err(Error::ChecksumMismatch { .. })) && bytes.is_none());
-    // Nothing to check it by.
-    let (result, _, bytes) = fetch(vec![ok(&body()), ok(&body())], "");
-    assert!(matches!(result, Err(Error::ChecksumMismatch { .. })) && bytes.is_none());
+    // Nothing to check it by, whether a file is there or not.
+    let temp = tempfile::tempdir().unwrap();
+    for there in [false, true] {
+        if there {
+            fs::write(temp.path().join("file.bin"), "any bytes").unwrap();
+        }
+        let unpinned = Download {
+            urls: &["https://127.0.0.1:9/"],
+            file_name: "file.bin",
+            size: None,
+            sha256: "",
+        };
+        let error = unpinned.fetch(temp.path(), &options(), &mut |_| {}).unwrap_err();
+        assert!(
+            matches!(error, Error::InvalidParameter { name: "sha256", .. }),
+            "{there}: {error}"
+        );
+    }
+}
+
+/// A data set of four IDX files, two black training images and two test images; each file from a server of its own, which gives it
+/// to any number of connections.
+fn tiny_idx(use_it: &dyn Fn(&kestrel_data::datasets::idx::Remote<'_>)) {
+    let images = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2][..], &[0; 8]].concat();
+    let labels = vec![0, 0, 8, 1, 0, 0, 0, 2, 0, 1];
+    let bodies = [images.clone(), labels.clone(), images, labels];
+    let sums = bodies.each_ref().map(|body| Fingerprint::of(body).to_string());
+    let servers = bodies.each_ref().map(|body| Server::start(vec![ok(body); 20]));
+    let urls = servers.each_ref().map(|server| [server.url.as_str()]);
+    let file = |index: usize, file_name| Download {
+        urls: &urls[index],
+        file_name,
+        size: Some(bodies[index].len() as u64),
+        sha256: &sums[index],
+    };
+    use_it(&kestrel_data::datasets::idx::Remote {
+        name: "Tiny",
+        folder: "tiny",
+        classes: &["a", "b"],
+        files: [file(0, "a"), file(1, "b"), file(2, "c"), file(3, "d")],
+    });
+}
+
+/// Whoever comes while the copy is made is told to wait, at every instant of it: not only while a file is on its way.
+#[test]
+fn a_copy_that_is_being_made_is_locked_as_a_whole() {
+    use kestrel_data::datasets::{cifar10, idx};
+    let temp = tempfile::tempdir().unwrap();
+    let lock = |folder: &str| {
+        let file = fs::File::create(temp.path().join(format!(".{folder}.lock"))).unwrap();
+        file.lock().unwrap();
+        file
+    };
+    let held = lock(cifar10::FOLDER);
+    // The archive is whole, so that there would be nothing left to fetch.
+    let packed = b"not looked at";
+    fs::write(temp.path().join(cifar10::ARCHIVE_NAME), packed).unwrap();
+    let download = Download {
+        urls: &[],
+        file_name: cifar10::ARCHIVE_NAME,
+        size: None,
+        sha256: &Fingerprint::of(packed).to_string(),
+    };
+    let open = || cifar10::open_or_download(temp.path(), &download, &options(), &mut |_| {});
+    assert!(matches!(open(), Err(Error::Busy { path }) if path.ends_with(format!(".{}.lock", cifar10::FOLDER))));
+    drop(held);
+    assert!(matches!(open(), Err(Error::Io { action: "unpack", .. })));
+    tiny_idx(&|remote| {
+        let open = || idx::open_or_download(temp.path(), remote, &options(), &mut |_| {});
+        let held = lock("tiny");
+        assert!(matches!(open(), Err(Error::Busy { .. })));
+        drop(held);
+        open().unwrap();
+        // A copy that is whole needs no lock.
+        let held = lock("tiny");
+        open().unwrap();
+        drop(held);
+    });
+}
+
+#[test]
+fn of_first_runs_at_once_one_makes_the_copy_and_the_others_find_it_or_are_told_to_wait() {
+    use kestrel_data::datasets::idx;
+    for _ in 0..10 {
+        let temp = tempfile::tempdir().unwrap();
+        tiny_idx(&|remote| {
+            let open = || idx::open_or_download(temp.path(), remote, &options(), &mut |_| {}).map(drop);
+            let results: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let others = |error: &Error| matches!(error, Error::Busy { .. });
+            assert!(
+                results.iter().all(|result| result.as_ref().err().is_none_or(others))
+                    && results.iter().any(Result::is_ok),
+                "{results:?}"
+            );
+            open().unwrap();
+        });
+    }
 }

@@ -212,8 +212,18 @@ fn table_lists_images_in_its_order() {
         ("path,label\ni/0.png,\n", "line 2: it has no label"),
         (
             "path,label\ni/0.png,a\ni/0.png,b\n",
-            "line 3: \"i/0.png\" was listed before",
+            "line 3: \"i/0.png\" was listed before, in line 2",
         ),
+        // However it is spelt, and in another split above all.
+        (
+            "path,label,split\ni/0.png,a,train\n./i//0.png,a,test\n",
+            "line 3: \"./i//0.png\" was listed before, in line 2",
+        ),
+        (
+            "path,label\ni/1.png,a\ni/../i/0.png,a\ni/0.png,b\n",
+            "line 4: \"i/0.png\" was listed before, in line 3",
+        ),
+        ("path,label\nj/0.png,a\n", "line 2: cannot read"),
         ("path,label,split\ni/0.png,a,dev\n", "line 2: split is \"dev\""),
         ("path,label,split\ni/0.png,a,train\n", "split test"),
         ("path,label\ni/0.png,a,b,c\n", "line 2"),

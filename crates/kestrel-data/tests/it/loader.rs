@@ -85,6 +85,22 @@ fn epochs_and_seeds_differ_and_targets_belong_to_their_images() {
 }
 
 #[test]
+fn what_is_opened_and_loaded_says_what_it_is() {
+    let splits = sample::load().unwrap().into_dyn();
+    let loader = DataLoader::new(Arc::clone(&splits.test), Compose::new(), config(500, 1)).unwrap();
+    let mut epoch = loader.epoch(7);
+    epoch.next().unwrap().unwrap();
+    let texts = [format!("{splits:?}"), format!("{epoch:?}")];
+    assert!(
+        texts.iter().all(|text| text.contains(&splits.test.describe())),
+        "{texts:?}"
+    );
+    assert!(texts[1].contains("epoch: 7, next_batch: 1"), "{texts:?}");
+    let opened = kestrel_data::datasets::Opened::Splits(splits);
+    assert!(format!("{opened:?}").starts_with("Splits(Splits {"));
+}
+
+#[test]
 fn counts_follow_drop_last() {
     let test: Arc<dyn Dataset> = sample::load().unwrap().test;
     for (batch_size, drop_last, batches, samples) in [
@@ -134,6 +150,8 @@ fn values_are_the_pixels_in_order() {
 enum Fault {
     ImagePanics,
     LabelPanics,
+    /// A label that no class has.
+    Label(u32),
     Fails,
     OtherSize,
 }
@@ -171,7 +189,10 @@ impl Dataset for Faulty {
             index != self.at || self.fault != Fault::LabelPanics,
             "no label for {index}"
         );
-        0
+        match self.fault {
+            Fault::Label(label) if index == self.at => label,
+            _ => 0,
+        }
     }
 
     fn image(&self, index: usize) -> Result<Image<'_>> {
@@ -247,6 +268,31 @@ fn failing_sample_is_named() {
     );
 }
 
+/// Of such a label candle's cross-entropy makes no loss and no error, and mixing an empty target.
+#[test]
+fn a_label_that_no_class_has_is_an_error_also_where_batches_are_mixed() {
+    use kestrel_data::transforms::MixUp;
+    for label in [1, u32::MAX] {
+        for transforms in [Compose::new(), Compose::new().then_on_batch(MixUp::new(0.2).unwrap())] {
+            let config = LoaderConfig {
+                batch_size: 4,
+                ..LoaderConfig::default()
+            };
+            let loader = DataLoader::new(Faulty::new(Fault::Label(label), 6), transforms, config).unwrap();
+            let mut epoch = loader.epoch(0);
+            epoch.next().unwrap().unwrap();
+            let error = epoch.next().unwrap().unwrap_err();
+            let Error::Sample { index: 6, source, .. } = error else {
+                panic!("{error}")
+            };
+            assert!(
+                matches!(*source, Error::LabelOutOfRange { index: 6, label: got, num_classes: 1, .. } if got == u64::from(label)),
+                "{source}"
+            );
+        }
+    }
+}
+
 #[test]
 fn odd_size_is_an_error() {
     let (good, error) = run(Fault::OtherSize, 20);
@@ -267,7 +313,7 @@ fn odd_size_is_an_error() {
 }
 
 #[test]
-fn dropped_epoch_joins_its_thread_and_stays_within_the_prefetch_depth() {
+fn dropped_epoch_waits_for_what_is_under_way_and_stays_within_the_prefetch_depth() {
     within_5_s(|| {
         let dataset = Faulty::new(Fault::Fails, usize::MAX);
         let config = LoaderConfig {
@@ -278,13 +324,16 @@ fn dropped_epoch_joins_its_thread_and_stays_within_the_prefetch_depth() {
         let loader = DataLoader::new(dataset.clone(), Compose::new(), config).unwrap();
         let mut epoch = loader.epoch(0);
         epoch.next().unwrap().unwrap();
-        std::thread::sleep(Duration::from_millis(100));
         // One sample to learn the size, one batch taken, two ahead.
-        assert_eq!(dataset.reads.load(Ordering::Relaxed), 1 + 4 * 3);
+        let most = 1 + 4 * 3;
+        while dataset.reads.load(Ordering::Relaxed) < most {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         drop(epoch);
         drop(loader);
-        // The thread held the data set; it is gone.
+        // Whoever made a batch held the data set; nobody does, and none was begun in the meantime.
         assert_eq!(Arc::strong_count(&dataset), 1);
+        assert_eq!(dataset.reads.load(Ordering::Relaxed), most);
     });
 }
 

@@ -13,7 +13,9 @@ mod golden;
 mod golden_transforms;
 mod image_files;
 mod image_folder;
+mod in_memory;
 mod inspect;
+mod layouts;
 mod loader;
 #[path = "../../../kestrel-kernels/tests/it/manifest_dir.rs"]
 mod manifest_dir;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use kestrel_data::datasets::Subset;
+use kestrel_data::pixels::Image;
 use kestrel_data::sampler::{RandomSampler, Sampler, SequentialSampler, WeightedRandomSampler};
 use kestrel_data::split::{limit, split_stratified};
-use kestrel_data::{Dataset, Error, InMemory};
+use kestrel_data::{Dataset, Error, Fingerprint, InMemory, Result};
 use proptest::prelude::*;
 
 /// Images of 1x1 with these labels.
@@ -214,4 +215,51 @@ fn weight_of_zero_is_never_drawn_at_either_end() {
     }
     let data = dataset(&[0, 1]);
     assert!(WeightedRandomSampler::by_class(data.as_ref(), &[1.0], 0).is_err());
+}
+
+/// One sample, whose label has no class.
+struct WithoutClasses;
+
+impl Dataset for WithoutClasses {
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn classes(&self) -> &[String] {
+        &[]
+    }
+
+    fn label(&self, _: usize) -> u32 {
+        3
+    }
+
+    fn image(&self, _: usize) -> Result<Image<'_>> {
+        Image::new(&[0; 3], 1, 1)
+    }
+
+    fn describe(&self) -> String {
+        "unlabelled".to_owned()
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        Ok(Fingerprint::of(b""))
+    }
+}
+
+#[test]
+fn samplers_by_class_refuse_labels_without_a_class() {
+    for sampler in [
+        WeightedRandomSampler::class_balanced(&WithoutClasses, 0),
+        WeightedRandomSampler::by_class(&WithoutClasses, &[], 0),
+    ] {
+        match sampler.unwrap_err() {
+            Error::LabelOutOfRange {
+                path,
+                index: 0,
+                label: 3,
+                num_classes: 0,
+            } => assert_eq!(path.to_str(), Some("unlabelled")),
+            other => panic!("{other}"),
+        }
+    }
 }

@@ -3,12 +3,12 @@
 use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::pixels::{Image, Region};
 use kestrel_data::transforms::{
-    CenterCrop, ColorJitter, Compose, CutMix, ErasingValue, Factor, InterpolationMode, MixSpec, MixUp, Noise,
+    CenterCrop, ColorJitter, Compose, CutMix, ErasingValue, Factor, InterpolationMode, KeyedRng, MixSpec, MixUp, Noise,
     Normalize, PaddingMode, RandAugment, RandomChoice, RandomCrop, RandomErasing, RandomHorizontalFlip,
     RandomResizedCrop, Resize, SampleKey, Transform, TransformSpec, TrivialAugmentWide, presets,
 };
 use kestrel_data::{Error, Result};
-use kestrel_kernels::random::{KeyedRng, Purpose};
+use kestrel_kernels::random::Purpose;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -532,4 +532,23 @@ fn batches_of_every_transform_do_not_depend_on_threads_or_on_the_start() {
     for first in 1..5 {
         assert!(run(2, 2, first) == straight[first..], "from batch {first}");
     }
+}
+
+/// What a transform of one's own draws can be had without a pipeline around it.
+#[test]
+fn the_draws_of_a_transform_are_those_of_a_pipeline() {
+    let flip = RandomHorizontalFlip::new(0.5).unwrap();
+    let pipeline = Compose::new().then(RandomCrop::new(2)).then(flip);
+    let source: Vec<u8> = (0..12).collect();
+    let mut mirrored = 0;
+    for index in 0..64 {
+        let mut want = Image::new(source.as_slice(), 2, 2).unwrap();
+        pipeline.apply(&mut want, key(index)).unwrap();
+        let mut got = Image::new(source.as_slice(), 2, 2).unwrap();
+        let draws = key(index).draws_of(flip.name());
+        flip.apply_in_run(&mut got, draws).unwrap();
+        assert_eq!(got.pixels(), want.pixels(), "{index}");
+        mirrored += usize::from(got.pixels()[0] == 3);
+    }
+    assert!((16..48).contains(&mirrored), "{mirrored}");
 }

@@ -1,8 +1,8 @@
 //! Layers: parameters under PyTorch's names, run by the ops of `kestrel_kernels`.
 //!
-//! Layers run on the [`Tape`](kestrel_kernels::tape::Tape) of a section. Image layers take and give channels-last values
+//! Layers run on the [`Tape`] of a section. Image layers take and give channels-last values
 //! `[N, H, W, C]`, the layout that the kernels are fast in; a net enters it by [`to_channels_last`] and leaves it by
-//! [`Tape::flatten`](kestrel_kernels::tape::Tape::flatten). Parameters keep PyTorch's shapes.
+//! [`Tape::flatten`]. Parameters keep PyTorch's shapes.
 
 mod batch_norm;
 mod conv2d;
@@ -14,4 +14,6 @@ pub use conv2d::Conv2d;
 pub use dropout::Dropout;
 pub use linear::Linear;
 
-pub use kestrel_kernels::channels_last::to_channels_last;
+pub use kestrel_kernels::Conv2dConfig;
+pub use kestrel_kernels::channels_last::{Activation, to_channels_last};
+pub use kestrel_kernels::tape::{Tape, Value};

@@ -5,10 +5,10 @@
 //!
 //! Two exceptions, both after ten steps in f32. The bias of a convolution before a batch norm has gradient zero, and Adam
 //! scales the rounding noise that stands there to full steps: PyTorch's own f32 run strays from f64 by up to 5e-3 in these
-//! biases and in the running means that follow them, and ours may stray as far as the worst of PyTorch's. And Winograd's
-//! rounding, a few 1e-6 in a gradient, tips a few relu and max-pool decisions at near-ties, each of which is a sizeable part
-//! of a gradient at batch 4. With Winograd the ten losses still meet 1e-4 and the weights 2e-2; without it all meet 1e-4, so
-//! nothing else is the cause.
+//! biases and in the running means that follow them, and ours may stray as far as the worst of PyTorch's. And rounding, a few
+//! 1e-6 in a gradient, tips a few relu and max-pool decisions at near-ties, each of which is a sizeable part of a gradient at
+//! batch 4. At full width the ten losses still meet 1e-4, and the weights 2e-2: with Winograd and without it, so it is not
+//! Winograd's rounding that decides. Which decisions are tipped differs from one processor to another.
 
 use std::collections::HashMap;
 

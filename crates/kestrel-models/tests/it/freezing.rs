@@ -1,8 +1,10 @@
 //! Frozen parameters: no gradient, and batch norms that normalise by running statistics which stay as they are.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use kestrel_kernels::cross_entropy;
-use kestrel_models::{Cnn, CnnConfig, Depth, Error, Mode, Model, ResNet, ResNetConfig, StateDict, is_buffer};
+use kestrel_models::{Cnn, CnnConfig, Depth, Error, Mode, Model, Params, ResNet, ResNetConfig, StateDict, is_buffer};
 
 use crate::cnn_golden::{error, values};
 use crate::formula::{fill, images};
@@ -180,4 +182,60 @@ fn features_do_not_depend_on_the_batch() {
             assert_eq!(strays, 0, "{size} pixels, images {start} to {}", start + len);
         }
     }
+}
+
+/// A model with its own way to freeze, which a model behind a pointer must keep.
+struct Own {
+    cnn: Cnn,
+}
+
+impl Model for Own {
+    fn forward(&self, images: &Tensor, mode: Mode) -> kestrel_models::Result<Tensor> {
+        self.cnn.forward(images, mode)
+    }
+
+    fn params(&self) -> &Params {
+        self.cnn.params()
+    }
+
+    fn num_classes(&self) -> usize {
+        self.cnn.num_classes()
+    }
+
+    fn freeze_all_but_head(&self) -> kestrel_models::Result<()> {
+        self.params().freeze("fc1")
+    }
+
+    fn train_from(&self, group: &str) -> kestrel_models::Result<()> {
+        self.params().freeze(group)
+    }
+}
+
+#[test]
+fn a_pointer_to_a_model_freezes_as_the_model_does() {
+    fn frozen(model: impl Model) -> Vec<String> {
+        let before = names(&model);
+        model.freeze_all_but_head().unwrap();
+        model.train_from("conv2").unwrap();
+        let after = names(&model);
+        before.into_iter().filter(|name| !after.contains(name)).collect()
+    }
+    let own = || Own {
+        cnn: Cnn::new(
+            CnnConfig {
+                width: 1,
+                ..CnnConfig::new(2)
+            },
+            0,
+            DType::F32,
+            &Device::Cpu,
+        )
+        .unwrap(),
+    };
+    let want = ["conv2.bias", "conv2.weight", "fc1.bias", "fc1.weight"];
+    assert_eq!(frozen(own()), want);
+    let shared: Arc<dyn Model> = Arc::new(own());
+    assert_eq!(frozen(shared), want);
+    let boxed: Box<dyn Model> = Box::new(own());
+    assert_eq!(frozen(boxed), want);
 }

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Tensor};
-use kestrel_kernels::Conv2dConfig;
 use kestrel_models::graph::{Graph, Op, Summary};
-use kestrel_models::layers::Linear;
+use kestrel_models::layers::{Conv2dConfig, Linear};
 use kestrel_models::{
     Cnn, CnnConfig, Depth, Error, Mode, Model, ModelConfig, Params, ResNet, ResNetConfig, StateDict, Stem, WhitenedCnn,
     WhitenedCnnConfig,

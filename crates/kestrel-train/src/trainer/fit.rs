@@ -222,6 +222,7 @@ impl Trainer {
         callbacks.iter_mut().try_for_each(|c| c.on_epoch_start(&start))?;
         let started = Instant::now();
         let mut batches = loader.epoch_from(self.progress.epoch as u64, position.next_batch)?;
+        loader.add_bad_samples(&self.progress.bad_samples);
         let params = self.optimizer.params();
         let mut accumulator = Accumulator::default();
         let mut samples = Vec::new();
@@ -314,6 +315,7 @@ impl Trainer {
                 position.recent_loss = crate::metrics::Mean::default();
             }
             self.progress.position = Some(*position);
+            self.progress.bad_samples = loader.bad_samples();
             let report = StepReport {
                 epoch,
                 step,
@@ -332,6 +334,7 @@ impl Trainer {
                 break;
             }
         }
+        self.progress.bad_samples = loader.bad_samples();
         // Where the run is stopped, nothing is left over: it stops after a step.
         if let Some(grads) = accumulator.take() {
             // Too few batches were left for a whole step; how many is not known before, as bad samples are dropped.

@@ -10,7 +10,7 @@ use kestrel_train::callback::EpochTiming;
 use kestrel_train::checkpoint::{BEST_FILE, CheckpointFolder, Every};
 use kestrel_train::run_log::{MetricsLog, RunHeader};
 use kestrel_train::{
-    Callback, Control, EarlyStopping, EpochReport, StepReport, TimeLimit, Trainer, early_stopping::Watched,
+    Callback, Control, EarlyStopping, EpochReport, Error, StepReport, TimeLimit, Trainer, early_stopping::Watched,
 };
 
 use crate::accumulation::Torn;
@@ -135,6 +135,38 @@ fn a_run_that_leaves_batches_out_goes_on_at_the_right_one() {
         assert!(trainer.progress().position.unwrap().next_batch >= 3);
         go_on_with(dir.path(), &make, |c| c, &mut Nothing, &train()).unwrap();
         same(&files(dir.path()), &want, &format!("after step {step}"));
+    }
+}
+
+/// The damaged samples that a run has skipped count on after a stop: the one that is too many is the same.
+#[test]
+fn a_resumed_run_bears_no_more_damaged_images_than_the_straight_one() {
+    let train = || {
+        let config = LoaderConfig {
+            batch_size: 4,
+            seed: 5,
+            bad_samples: BadSamplePolicy {
+                on_bad_sample: OnBadSample::Skip,
+                max_bad_fraction: 0.1,
+            },
+            ..LoaderConfig::default()
+        };
+        let images = Arc::new(Torn(dataset(1, 20), vec![1, 7, 13]));
+        DataLoader::new(images, presets::cifar_train(32).unwrap(), config).unwrap()
+    };
+    let make = || logging(trainer(1, 0.01));
+    let end = |dir: &std::path::Path| match go_on_with(dir, &make, |c| c, &mut Nothing, &train()) {
+        Err(Error::Data(error)) => error.to_string(),
+        other => panic!("{:?}", other.map(|trainer| trainer.progress().clone())),
+    };
+    let straight = tempfile::tempdir().unwrap();
+    let want = end(straight.path());
+    assert!(want.contains("3 of the 20 samples"), "{want}");
+    for step in [1, 2, 3] {
+        let dir = tempfile::tempdir().unwrap();
+        let trainer = go_on_with(dir.path(), &make, |c| c, &mut StopAtStep(step), &train()).unwrap();
+        assert_eq!(trainer.progress().step, step as u64);
+        assert_eq!(end(dir.path()), want, "after step {step}");
     }
 }
 

@@ -7,6 +7,8 @@ use crate::datasets::{InMemory, Splits};
 #[cfg(feature = "download")]
 use crate::download::{Download, Options, Progress};
 use crate::error::{Error, Result};
+#[cfg(feature = "download")]
+use crate::file_lock::lock_folder;
 use crate::manifest::Manifest;
 
 impl Layout {
@@ -31,7 +33,8 @@ impl Layout {
 
     /// Opens the copy under `data_dir`; without one, fetches `archive` there and unpacks it.
     ///
-    /// The archive is checked by size and sha256 before anything is unpacked, and removed once it is.
+    /// The archive is checked by size and sha256 before anything is unpacked, and removed once it is. One process at a time does
+    /// all of it; others are told that it is [`Error::Busy`].
     #[cfg(feature = "download")]
     pub(in crate::datasets) fn open_or_download(
         &self,
@@ -44,12 +47,14 @@ impl Layout {
             return Ok(splits);
         }
         std::fs::create_dir_all(data_dir).map_err(Error::io("create", data_dir))?;
+        let _lock = lock_folder(data_dir, self.folder)?;
+        // Another process may have made it before the lock was ours.
+        if let Some(splits) = self.open_cached(data_dir)? {
+            return Ok(splits);
+        }
         let fetched = archive.fetch(data_dir, options, progress)?;
         let folder = data_dir.join(self.folder);
-        // Another process may have been faster while this one waited or fetched.
-        if !folder.exists() {
-            crate::archive::extract(&fetched, &self.expected_entries(), &folder)?;
-        }
+        crate::archive::extract(&fetched, &self.expected_entries(), &folder)?;
         if let Err(error) = std::fs::remove_file(&fetched) {
             tracing::warn!(path = %fetched.display(), %error, "cannot remove the archive after unpacking it");
         }

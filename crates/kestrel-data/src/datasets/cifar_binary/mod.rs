@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{InMemory, Splits, check_labels};
+use super::{InMemory, Splits, check_labels, is_tar_gz};
 use crate::archive::{self, Expected};
 use crate::error::{Error, Result};
 use crate::pixels::CHANNELS;
 
-const SIDE: usize = 32;
+/// Height and width of the images.
+pub(super) const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
 const IMAGE: usize = CHANNELS * PLANE;
 
@@ -80,6 +81,10 @@ impl Layout {
 
     /// Whether `path` is, or contains, the binary folder or the archive.
     pub(super) fn is_at(&self, path: &Path) -> bool {
+        if is_tar_gz(path) {
+            // By the folder in it: its name may be any.
+            return matches!(archive::first_folder(path), Ok(Some(folder)) if folder == self.folder);
+        }
         self.binary_folder(path).is_some() || self.archive_file(path).is_some()
     }
 
@@ -98,9 +103,8 @@ impl Layout {
 
     /// The archive: `path` itself, by its name's ending, or the official one in it.
     fn archive_file(&self, path: &Path) -> Option<PathBuf> {
-        let name = path.file_name()?.to_string_lossy();
-        if path.is_file() {
-            return (name.ends_with(".tar.gz") || name.ends_with(".tgz")).then(|| path.to_path_buf());
+        if is_tar_gz(path) {
+            return Some(path.to_path_buf());
         }
         Some(path.join(self.archive_name)).filter(|path| path.is_file())
     }

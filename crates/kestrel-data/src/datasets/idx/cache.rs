@@ -9,6 +9,7 @@ use crate::archive::{sync_folder, write_synced};
 use crate::datasets::{InMemory, Splits, sample};
 use crate::download::{Download, Options, Progress};
 use crate::error::{Error, Result};
+use crate::file_lock::lock_folder;
 use crate::fingerprint::Fingerprint;
 use crate::manifest::{self, Manifest};
 
@@ -91,11 +92,12 @@ pub const FASHION_MNIST: Remote<'_> = Remote {
 /// Opens the copy under `data_dir`; without one, fetches the four files there. Calls `progress` as bytes arrive, over all four.
 ///
 /// The files go into a staging folder, each checked by size and sha256; a manifest is written, and the folder is renamed. What
-/// an interrupted download left there is gone on from.
+/// an interrupted download left there is gone on from. One process at a time does all of it.
 ///
 /// # Errors
-/// [`Error::Unverified`] for a folder without a manifest; [`Error::ChecksumMismatch`] for a file that changed since; those of
-/// [`Download::fetch`], [`super::read`] and [`into_dataset`]; [`Error::Io`].
+/// [`Error::Busy`] while another process fetches them; [`Error::Unverified`] for a folder without a manifest;
+/// [`Error::ChecksumMismatch`] for a file that changed since; those of [`Download::fetch`], [`super::read`] and
+/// [`into_dataset`]; [`Error::Io`].
 pub fn open_or_download(
     data_dir: &Path,
     remote: &Remote<'_>,
@@ -136,6 +138,12 @@ fn fetch(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<()> {
+    fs::create_dir_all(data_dir).map_err(Error::io("create", data_dir))?;
+    let _lock = lock_folder(data_dir, remote.folder)?;
+    // Another process may have made it before the lock was ours.
+    if folder.exists() {
+        return Ok(());
+    }
     let staging = data_dir.join(format!(".{}.staging", remote.folder));
     fs::create_dir_all(&staging).map_err(Error::io("create", &staging))?;
     let total = remote.files.iter().filter_map(|file| file.size).sum();
@@ -158,10 +166,6 @@ fn fetch(
     }
     write_synced(&list, manifest.text().as_bytes())?;
     sync_folder(&staging)?;
-    match fs::rename(&staging, folder) {
-        // Another process was faster.
-        Err(_) if folder.join(manifest::NAME).is_file() => Ok(()),
-        renamed => renamed.map_err(Error::io("rename", &staging)),
-    }?;
+    fs::rename(&staging, folder).map_err(Error::io("rename", &staging))?;
     sync_folder(data_dir)
 }

@@ -110,15 +110,16 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
         let mut by_storage: BTreeMap<&str, Vec<(&str, &StoredTensor)>> = BTreeMap::new();
         // Views of one storage may be many: together they may not be more than such a file could hold twice.
         let mut left = self.len.saturating_mul(2);
-        for (name, tensor) in &tensors {
-            match bytes_of(tensor).and_then(|bytes| left.checked_sub(bytes)) {
-                Some(rest) => {
+        for (name, tensor) in tensors {
+            let larger = || "it is larger than the file".to_owned();
+            match bytes_of(tensor).and_then(|bytes| left.checked_sub(bytes).ok_or_else(larger)) {
+                Ok(rest) => {
                     left = rest;
-                    let storage = tensor.storage.key.as_str();
-                    by_storage.entry(storage).or_default().push((name.as_str(), *tensor));
+                    let storage = &*tensor.storage.key;
+                    by_storage.entry(storage).or_default().push((name, tensor));
                 }
-                None => {
-                    faults.insert(name.clone(), "it is larger than the file".to_owned());
+                Err(fault) => {
+                    faults.insert(name.to_owned(), fault);
                 }
             }
         }
@@ -180,7 +181,7 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
 }
 
 /// The tensors of a dict, by name.
-fn tensors(heap: &Heap, value: Id) -> std::result::Result<BTreeMap<String, &StoredTensor>, Fault> {
+fn tensors(heap: &Heap, value: Id) -> std::result::Result<BTreeMap<&str, &StoredTensor>, Fault> {
     let malformed = |reason: String| Err(Fault::Malformed(reason));
     let items = match heap.get(value)? {
         Object::Dict(items) => items,
@@ -189,7 +190,7 @@ fn tensors(heap: &Heap, value: Id) -> std::result::Result<BTreeMap<String, &Stor
     let mut tensors = BTreeMap::new();
     for (key, value) in items {
         let name = match heap.get(*key)? {
-            Object::Text(name) => name,
+            Object::Text(name) => &**name,
             other => {
                 return malformed(format!(
                     "it holds a dict whose keys are a {}, not a state dict",
@@ -198,7 +199,7 @@ fn tensors(heap: &Heap, value: Id) -> std::result::Result<BTreeMap<String, &Stor
             }
         };
         match heap.get(*value)? {
-            Object::Tensor(tensor) => drop(tensors.insert(name.clone(), tensor)),
+            Object::Tensor(tensor) => drop(tensors.insert(name, &**tensor)),
             other => {
                 let reason = match state_dict_within(heap, items)? {
                     Some(key) => format!(
@@ -224,21 +225,21 @@ fn state_dict_within<'a>(heap: &'a Heap, items: &[(Id, Id)]) -> std::result::Res
         if let (Object::Text(key), Object::Dict(inner)) = (heap.get(*key)?, heap.get(*value)?) {
             let is_tensor = |(_, value): &(Id, Id)| matches!(heap.get(*value), Ok(Object::Tensor(_)));
             if !inner.is_empty() && inner.iter().all(is_tensor) {
-                return Ok(Some(key));
+                return Ok(Some(&**key));
             }
         }
     }
     Ok(None)
 }
 
-/// How many bytes a tensor has by itself.
-fn bytes_of(tensor: &StoredTensor) -> Option<u64> {
-    let count = tensor
-        .size
-        .iter()
-        .try_fold(1usize, |count, size| count.checked_mul(*size))?;
+/// How many bytes a tensor has by itself; or why it can be no tensor.
+fn bytes_of(tensor: &StoredTensor) -> std::result::Result<u64, String> {
     let width = tensor.storage.dtype.map_or(1, |dtype| dtype.size_in_bytes());
-    u64::try_from(count.checked_mul(width)?).ok()
+    // A size of 0 does not make the others small: strides are their products.
+    let mut sizes = tensor.size.iter().map(|size| (*size).max(1));
+    let bytes = sizes.try_fold(width, usize::checked_mul);
+    let bytes = bytes.ok_or_else(|| format!("its sizes {:?} are more than a machine can count", tensor.size))?;
+    Ok(if tensor.size.contains(&0) { 0 } else { bytes as u64 })
 }
 
 /// The tensor that is a view of a storage's bytes, copied out in row-major order.
@@ -293,10 +294,10 @@ fn view(bytes: &[u8], tensor: &StoredTensor) -> std::result::Result<Tensor, Stri
 
 /// Whether the elements lie in row-major order without gaps. The stride of an axis of one element says nothing.
 fn is_contiguous(size: &[usize], stride: &[usize]) -> bool {
-    let mut expected = 1;
+    let mut expected = Some(1usize);
     size.iter().zip(stride).rev().all(|(size, stride)| {
-        let fits = *size == 1 || *stride == expected;
-        expected *= size;
+        let fits = *size == 1 || Some(*stride) == expected;
+        expected = expected.and_then(|expected| expected.checked_mul(*size));
         fits
     })
 }

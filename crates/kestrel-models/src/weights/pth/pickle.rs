@@ -5,8 +5,14 @@
 //! knows no other name, so there is nothing that a hostile file could run.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use candle_core::DType;
+
+use super::RANK_CAP;
+
+/// The most values of a pickle, and the most that it may remember. A tensor of a state dict takes about thirty.
+const VALUE_CAP: usize = 1 << 18;
 
 /// Why a pickle was not taken.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,13 +39,13 @@ pub(super) enum Object {
     Bool,
     Int(i64),
     Float,
-    Text(String),
+    Text(Rc<str>),
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     Global(Global),
-    Storage(Storage),
-    Tensor(StoredTensor),
+    Storage(Rc<Storage>),
+    Tensor(Box<StoredTensor>),
 }
 
 /// What a pickle may name.
@@ -57,7 +63,7 @@ pub(super) enum Global {
 pub(super) struct Storage {
     pub(super) dtype: Option<DType>,
     /// The name of the archive's entry.
-    pub(super) key: String,
+    pub(super) key: Rc<str>,
     /// How many elements.
     pub(super) len: usize,
 }
@@ -65,7 +71,7 @@ pub(super) struct Storage {
 /// A view of a storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredTensor {
-    pub(super) storage: Storage,
+    pub(super) storage: Rc<Storage>,
     pub(super) offset: usize,
     pub(super) size: Vec<usize>,
     pub(super) stride: Vec<usize>,
@@ -90,14 +96,18 @@ impl Object {
     }
 }
 
-/// Every value of a pickle. Values refer to each other by place: they may be shared or in a circle without harm.
+/// Every value of a pickle. Values refer to each other by place: they may be shared or in a circle without harm. What a few bytes
+/// may call for again and again is shared too, or small: a pickle cannot multiply its own bytes in memory.
 #[derive(Debug, Default)]
 pub(super) struct Heap(Vec<Object>);
 
 impl Heap {
-    fn add(&mut self, object: Object) -> Id {
+    fn add(&mut self, object: Object) -> Result<Id> {
+        if self.0.len() >= VALUE_CAP {
+            return malformed(format!("it has more than {VALUE_CAP} values"));
+        }
         self.0.push(object);
-        self.0.len() - 1
+        Ok(self.0.len() - 1)
     }
 
     pub(super) fn get(&self, id: Id) -> Result<&Object> {
@@ -114,7 +124,7 @@ impl Heap {
         }
     }
 
-    fn text(&self, id: Id) -> Result<&str> {
+    fn text(&self, id: Id) -> Result<&Rc<str>> {
         match self.get(id)? {
             Object::Text(text) => Ok(text),
             other => malformed(format!("it has a {} for a str", other.kind())),
@@ -130,8 +140,14 @@ impl Heap {
         }
     }
 
+    /// The sizes or the strides of a tensor.
     fn indices(&self, id: Id) -> Result<Vec<usize>> {
-        self.tuple(id)?.iter().map(|id| self.index(*id)).collect()
+        let items = self.tuple(id)?;
+        if items.len() > RANK_CAP {
+            let axes = items.len();
+            return malformed(format!("it has a tensor of {axes} axes, more than {RANK_CAP}"));
+        }
+        items.iter().map(|id| self.index(*id)).collect()
     }
 }
 
@@ -168,24 +184,24 @@ impl<'a> Machine<'a> {
             0x80 => drop(self.array::<1>()?),
             0x95 => drop(self.array::<8>()?),
             b'(' => self.marks.push(self.stack.len()),
-            b'N' => self.push(Object::None),
-            0x88 | 0x89 => self.push(Object::Bool),
+            b'N' => self.push(Object::None)?,
+            0x88 | 0x89 => self.push(Object::Bool)?,
             b'K' => {
                 let [value] = self.array()?;
-                self.push(Object::Int(value.into()));
+                self.push(Object::Int(value.into()))?;
             }
             b'M' => {
                 let value = u16::from_le_bytes(self.array()?);
-                self.push(Object::Int(value.into()));
+                self.push(Object::Int(value.into()))?;
             }
             b'J' => {
                 let value = i32::from_le_bytes(self.array()?);
-                self.push(Object::Int(value.into()));
+                self.push(Object::Int(value.into()))?;
             }
             0x8a => self.long()?,
             b'G' => {
                 self.array::<8>()?;
-                self.push(Object::Float);
+                self.push(Object::Float)?;
             }
             0x8c => {
                 let [len] = self.array()?;
@@ -195,15 +211,15 @@ impl<'a> Machine<'a> {
                 let len = u32::from_le_bytes(self.array()?);
                 self.string(len.into())?;
             }
-            b')' => self.push(Object::Tuple(Vec::new())),
+            b')' => self.push(Object::Tuple(Vec::new()))?,
             0x85 => self.tuple_of(1)?,
             0x86 => self.tuple_of(2)?,
             0x87 => self.tuple_of(3)?,
             b't' => {
                 let items = self.pop_mark()?;
-                self.push(Object::Tuple(items));
+                self.push(Object::Tuple(items))?;
             }
-            b']' => self.push(Object::List(Vec::new())),
+            b']' => self.push(Object::List(Vec::new()))?,
             b'a' => {
                 let item = self.pop()?;
                 self.append(vec![item])?;
@@ -212,7 +228,7 @@ impl<'a> Machine<'a> {
                 let items = self.pop_mark()?;
                 self.append(items)?;
             }
-            b'}' => self.push(Object::Dict(Vec::new())),
+            b'}' => self.push(Object::Dict(Vec::new()))?,
             b's' => {
                 let (value, key) = (self.pop()?, self.pop()?);
                 self.set_items(&[key, value])?;
@@ -247,7 +263,7 @@ impl<'a> Machine<'a> {
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let [module, name] = [module, name].map(|id| self.heap.text(id).map(str::to_owned));
+                let [module, name] = [module, name].map(|id| self.heap.text(id).cloned());
                 self.global(&module?, &name?)?;
             }
             b'Q' => self.storage()?,
@@ -288,7 +304,7 @@ impl<'a> Machine<'a> {
     fn string(&mut self, len: u64) -> Result<()> {
         let len = usize::try_from(len).or_else(|_| malformed("its pickle is cut off"))?;
         let text = std::str::from_utf8(self.take(len)?).or_else(|_| malformed("it has a str that is not UTF-8"))?;
-        self.push(Object::Text(text.to_owned()));
+        self.push(Object::Text(text.into()))?;
         Ok(())
     }
 
@@ -302,13 +318,14 @@ impl<'a> Machine<'a> {
         let negative = digits.last().is_some_and(|top| top & 0x80 != 0);
         let mut bytes = [if negative { 0xff } else { 0 }; 8];
         bytes[..digits.len()].copy_from_slice(digits);
-        self.push(Object::Int(i64::from_le_bytes(bytes)));
+        self.push(Object::Int(i64::from_le_bytes(bytes)))?;
         Ok(())
     }
 
-    fn push(&mut self, object: Object) {
-        let id = self.heap.add(object);
+    fn push(&mut self, object: Object) -> Result<()> {
+        let id = self.heap.add(object)?;
         self.stack.push(id);
+        Ok(())
     }
 
     /// Takes the top of the stack, but nothing from below the last mark.
@@ -337,7 +354,7 @@ impl<'a> Machine<'a> {
     fn tuple_of(&mut self, len: usize) -> Result<()> {
         let mut items = (0..len).map(|_| self.pop()).collect::<Result<Vec<_>>>()?;
         items.reverse();
-        self.push(Object::Tuple(items));
+        self.push(Object::Tuple(items))?;
         Ok(())
     }
 
@@ -370,6 +387,9 @@ impl<'a> Machine<'a> {
 
     fn memoize(&mut self, place: u32) -> Result<()> {
         let id = self.top()?;
+        if self.memo.len() >= VALUE_CAP {
+            return malformed(format!("it remembers more than {VALUE_CAP} values"));
+        }
         self.memo.insert(place, id);
         Ok(())
     }
@@ -400,7 +420,7 @@ impl<'a> Machine<'a> {
             }
             _ => return Err(Fault::Forbidden(format!("{module}.{name}"))),
         };
-        self.push(Object::Global(global));
+        self.push(Object::Global(global))?;
         Ok(())
     }
 
@@ -414,11 +434,11 @@ impl<'a> Machine<'a> {
         let Object::Global(Global::Storage(dtype)) = *self.heap.get(of)? else {
             return malformed("it has a storage without a type");
         };
-        if tag != "storage" {
+        if &**tag != "storage" {
             return malformed(format!("it refers to a {tag:?} outside the pickle"));
         }
-        let key = key.to_owned();
-        self.push(Object::Storage(Storage { dtype, key, len }));
+        let key = Rc::clone(key);
+        self.push(Object::Storage(Rc::new(Storage { dtype, key, len })))?;
         Ok(())
     }
 
@@ -427,19 +447,19 @@ impl<'a> Machine<'a> {
         let (arguments, callable) = (self.pop()?, self.pop()?);
         let arguments = self.heap.tuple(arguments)?;
         match (self.heap.get(callable)?, arguments) {
-            (Object::Global(Global::OrderedDict), []) => self.push(Object::Dict(Vec::new())),
+            (Object::Global(Global::OrderedDict), []) => self.push(Object::Dict(Vec::new()))?,
             // Storage, offset, size, stride, whether it needs a gradient, hooks, and of late metadata.
             (Object::Global(Global::RebuildTensor), &[storage, offset, size, stride, _, _, ..]) => {
                 let Object::Storage(storage) = self.heap.get(storage)? else {
                     return malformed("it has a tensor without a storage");
                 };
                 let tensor = StoredTensor {
-                    storage: storage.clone(),
+                    storage: Rc::clone(storage),
                     offset: self.heap.index(offset)?,
                     size: self.heap.indices(size)?,
                     stride: self.heap.indices(stride)?,
                 };
-                self.push(Object::Tensor(tensor));
+                self.push(Object::Tensor(Box::new(tensor)))?;
             }
             // The tensor, whether it needs a gradient, hooks.
             (Object::Global(Global::RebuildParameter), &[tensor, _, _]) => self.stack.push(tensor),

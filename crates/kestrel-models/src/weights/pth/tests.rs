@@ -109,7 +109,7 @@ fn every_tensor_that_cannot_be_read_is_listed() {
         ("complex", "ComplexFloatStorage", 2, 0, &[2], &[1]),
         ("ranks", "FloatStorage", 4, 0, &[2, 2], &[1]),
         ("huge", "FloatStorage", 4, 0, &[255, 255, 255], &[0, 0, 0]),
-        ("overflow", "FloatStorage", 4, 0, &[255; 9], &[0; 9]),
+        ("overflow", "FloatStorage", 4, 0, &[255; 8], &[0; 8]),
     ]);
     let Err(Error::UnreadableTensors { faults, .. }) = read(archive(&pickle)) else {
         panic!("must be refused")
@@ -127,6 +127,60 @@ fn every_tensor_that_cannot_be_read_is_listed() {
         "strided",
     ];
     assert_eq!(names, want);
+}
+
+/// An int of up to eight bytes.
+fn long(value: i64) -> Vec<u8> {
+    [vec![0x8a, 8], value.to_le_bytes().to_vec()].concat()
+}
+
+#[test]
+fn sizes_beyond_any_memory_are_refused_also_of_a_tensor_without_elements() {
+    let pickle = dict(&[("a", "FloatStorage", 4, 0, &[7, 7, 7], &[7, 7, 7])]);
+    let sizes = [b'K', 7].repeat(3);
+    let huge = [vec![b'K', 0], long(1 << 40), long(1 << 40)].concat();
+    let strides = [vec![b'K', 1], long(1 << 40), vec![b'K', 1]].concat();
+    let mut parts = Vec::new();
+    let mut rest = pickle.as_slice();
+    for replacement in [huge, strides] {
+        let at = rest.windows(sizes.len()).position(|window| window == sizes).unwrap();
+        parts.extend([rest[..at].to_vec(), replacement]);
+        rest = &rest[at + sizes.len()..];
+    }
+    parts.push(rest.to_vec());
+    let Err(Error::UnreadableTensors { faults, .. }) = read(archive(&parts.concat())) else {
+        panic!("must be refused")
+    };
+    assert_eq!(faults.len(), 1);
+    assert!(faults[0].1.contains("[0, 1099511627776, 1099511627776]"), "{faults:?}");
+    let empty = read(archive(&dict(&[("a", "FloatStorage", 4, 0, &[0, 3], &[3, 1])]))).unwrap();
+    assert_eq!(empty["a"].dims(), [0, 3]);
+}
+
+#[test]
+fn a_pickle_cannot_multiply_its_own_bytes_in_memory() {
+    // A tuple of ten thousand sizes, of which each call would make a copy.
+    let sizes = [b"(".to_vec(), b"K\x01".repeat(10_000), b"t".to_vec()].concat();
+    let head = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nq\x00(";
+    let storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ";
+    let arguments = [storage.as_slice(), b"K\x00", &sizes, b"q\x02h\x02\x89NtR"].concat();
+    refused(&[head.as_slice(), &arguments, b"."].concat(), "10000 axes");
+    // A value, or a place in the memo, for each byte.
+    refused(&[b"\x80\x02", b"N".repeat(300_000).as_slice(), b"."].concat(), "values");
+    let remembered = [b"\x80\x02N", b"\x94".repeat(300_000).as_slice(), b"."].concat();
+    refused(&remembered, "remembers more");
+    // References to one storage share its name, however long.
+    let tuple = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tq\x00Q";
+    let (heap, _) = pickle::load(&[tuple.as_slice(), b"h\x00Q."].concat()).unwrap();
+    let keys: Vec<_> = (0..)
+        .map_while(|id| heap.get(id).ok())
+        .filter_map(|object| match object {
+            Object::Storage(storage) => Some(storage.key.as_ptr()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(keys.len(), 2);
+    assert_eq!(keys[0], keys[1]);
 }
 
 #[test]
