@@ -8,8 +8,8 @@
 use std::time::Instant;
 
 use kestrel_kernels::conv2d::Conv2dConfig;
+use kestrel_kernels::conv2d::Workspace;
 use kestrel_kernels::conv2d::direct::{Direct, Shape};
-use kestrel_kernels::conv2d::winograd::Workspace;
 use kestrel_kernels::simd::Isa;
 
 /// `C, K, H, kernel, stride, padding`.

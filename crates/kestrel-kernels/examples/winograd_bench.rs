@@ -6,7 +6,8 @@
 
 use std::time::Instant;
 
-use kestrel_kernels::conv2d::winograd::{Shape, Winograd, Workspace};
+use kestrel_kernels::conv2d::Workspace;
+use kestrel_kernels::conv2d::winograd::{Shape, Winograd};
 use kestrel_kernels::simd::Isa;
 
 /// `[C, K, H, stride]`.

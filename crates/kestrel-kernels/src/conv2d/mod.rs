@@ -6,8 +6,11 @@
 mod composite;
 pub mod direct;
 pub(crate) mod geometry;
+pub mod hooks;
 mod im2col;
+mod slices;
 pub mod winograd;
+mod workspace;
 
 #[cfg(doc)]
 use crate::Error;
@@ -15,6 +18,7 @@ use crate::element::{self, Element, dispatch};
 use crate::{Result, autocast};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Tensor};
 use geometry::Geometry;
+pub use workspace::Workspace;
 
 /// How the kernel moves over the image; the same for height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use candle_core::cpu::erf::erfc_f64;
 use rayon::prelude::*;
 
 use super::normal;
-use crate::conv2d::winograd::hooks::load_channels;
+use crate::conv2d::hooks::load_channels;
 use crate::element::{to_be_written, written};
 use crate::simd::{self, Isa, Kernel, Simd};
 

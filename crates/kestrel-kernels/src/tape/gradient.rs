@@ -38,7 +38,7 @@ pub(crate) struct Gated {
 }
 
 impl Gated {
-    /// `sums` are [`ReluMask`](crate::conv2d::winograd::hooks::ReluMask)'s.
+    /// `sums` are [`ReluMask`](crate::conv2d::hooks::ReluMask)'s.
     pub(crate) fn new(g: Vec<f32>, mut sums: Vec<f64>) -> Self {
         let products = sums.split_off(sums.len() / 2);
         Self { g, sum: sums, products }

@@ -213,11 +213,11 @@ impl Model for Own {
 
 #[test]
 fn a_pointer_to_a_model_freezes_as_the_model_does() {
-    fn frozen(model: impl Model) -> Vec<String> {
-        let before = names(&model);
+    fn frozen(model: &impl Model) -> Vec<String> {
+        let before = names(model);
         model.freeze_all_but_head().unwrap();
         model.train_from("conv2").unwrap();
-        let after = names(&model);
+        let after = names(model);
         before.into_iter().filter(|name| !after.contains(name)).collect()
     }
     let own = || Own {
@@ -233,9 +233,9 @@ fn a_pointer_to_a_model_freezes_as_the_model_does() {
         .unwrap(),
     };
     let want = ["conv2.bias", "conv2.weight", "fc1.bias", "fc1.weight"];
-    assert_eq!(frozen(own()), want);
+    assert_eq!(frozen(&own()), want);
     let shared: Arc<dyn Model> = Arc::new(own());
-    assert_eq!(frozen(shared), want);
+    assert_eq!(frozen(&shared), want);
     let boxed: Box<dyn Model> = Box::new(own());
-    assert_eq!(frozen(boxed), want);
+    assert_eq!(frozen(&boxed), want);
 }

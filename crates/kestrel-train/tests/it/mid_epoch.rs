@@ -165,7 +165,7 @@ fn a_resumed_run_bears_no_more_damaged_images_than_the_straight_one() {
     for step in [1, 2, 3] {
         let dir = tempfile::tempdir().unwrap();
         let trainer = go_on_with(dir.path(), &make, |c| c, &mut StopAtStep(step), &train()).unwrap();
-        assert_eq!(trainer.progress().step, step as u64);
+        assert_eq!(trainer.progress().step, step);
         assert_eq!(end(dir.path()), want, "after step {step}");
     }
 }

@@ -3,7 +3,7 @@
 use super::pass;
 use crate::Result;
 use crate::batch_norm::statistics::Statistics;
-use crate::conv2d::winograd::hooks::{Affine, Normalize, OutputMask, ThroughStatistics};
+use crate::conv2d::hooks::{Affine, Normalize, OutputMask, ThroughStatistics};
 use crate::tape::{Backward, Gated, Gradient, Gradients, Normalized, elements};
 use candle_core::Tensor;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ pub(crate) mod rows;
 
 use crate::batch_norm::statistics::{Statistics, UpdateRunning};
 use crate::batch_norm::{self, BatchNormConfig, batch_norm_eval, batch_norm_train};
-use crate::conv2d::winograd::hooks::NormalizeAddRelu;
+use crate::conv2d::hooks::NormalizeAddRelu;
 use crate::gelu::gelu;
 use crate::relu::relu;
 use crate::tape::{self, Data, Normalized, Pointwise, Tape, Value, elements, tensor};
@@ -59,7 +59,7 @@ pub enum Activation<'a> {
 pub(crate) struct Gathered {
     /// About which they were taken, `[C]`.
     pub(crate) center: Vec<f32>,
-    /// Those of [`hooks::Statistics`](crate::conv2d::winograd::hooks::Statistics).
+    /// Those of [`hooks::Statistics`](crate::conv2d::hooks::Statistics).
     pub(crate) sums: Vec<f64>,
 }
 

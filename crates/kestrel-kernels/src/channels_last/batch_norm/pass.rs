@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::conv2d::winograd::hooks::{Epilogue, Sums};
+use crate::conv2d::hooks::{Epilogue, Sums};
 use crate::element;
 use crate::simd::{self, Isa, Kernel, MAX_LANES, Simd};
 
@@ -239,7 +239,7 @@ mod tests {
     //! Small enough for Miri, which judges the pointers.
 
     use super::*;
-    use crate::conv2d::winograd::hooks::{Affine, Normalize, Statistics};
+    use crate::conv2d::hooks::{Affine, Normalize, Statistics};
 
     /// One pixel and none, channels that are no whole vector, and several pieces.
     #[test]

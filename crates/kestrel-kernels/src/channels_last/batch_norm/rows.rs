@@ -3,7 +3,7 @@
 use super::pass;
 use crate::Result;
 use crate::batch_norm::statistics::{Statistics, at_least_zero};
-use crate::conv2d::winograd::hooks::{self, Affine, Gelu, Normalize, ReluMask, Then, ThroughGelu};
+use crate::conv2d::hooks::{self, Affine, Gelu, Normalize, ReluMask, Then, ThroughGelu};
 use crate::tape::{Gated, Normalized, Pointwise, elements, tensor};
 use candle_core::Tensor;
 

@@ -8,10 +8,11 @@ use candle_core::Tensor;
 use super::super::batch_norm::Gathered;
 use crate::Result;
 use crate::conv2d::Conv2dConfig;
+use crate::conv2d::Workspace;
 use crate::conv2d::direct::{self, Direct};
 use crate::conv2d::geometry::Geometry;
-use crate::conv2d::winograd::hooks::{AffineRelu, Bias, Epilogue, Identity, Statistics, Store};
-use crate::conv2d::winograd::{self, Winograd, Workspace};
+use crate::conv2d::hooks::{AffineRelu, Bias, Epilogue, Identity, Statistics, Store};
+use crate::conv2d::winograd::{self, Winograd};
 use crate::element;
 use crate::tape::{Data, Normalized, Pointwise, Value, elements};
 

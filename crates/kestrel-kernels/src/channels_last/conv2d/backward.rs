@@ -7,8 +7,8 @@ use candle_core::Tensor;
 use super::algorithm::{Algorithm, Input};
 use crate::Result;
 use crate::channels_last::bias::bias_gradient;
-use crate::conv2d::winograd::Workspace;
-use crate::conv2d::winograd::hooks::{AffineRelu, Epilogue, Identity, ReluMask, Store};
+use crate::conv2d::Workspace;
+use crate::conv2d::hooks::{AffineRelu, Epilogue, Identity, ReluMask, Store};
 use crate::element;
 use crate::tape::{Backward, Gated, Gradient, Gradients, elements};
 

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use super::super::batch_norm::{Activation, BatchNorm};
 use super::algorithm::Algorithm;
 use crate::batch_norm;
-use crate::conv2d::winograd::hooks::{Affine, Gelu, Normalize, NormalizeAddRelu, Then};
+use crate::conv2d::hooks::{Affine, Gelu, Normalize, NormalizeAddRelu, Then};
 use crate::tape::{Tape, Value, elements, tensor};
 use crate::{Error, Result};
 

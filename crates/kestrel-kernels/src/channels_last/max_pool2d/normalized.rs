@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::conv2d::winograd::hooks::{Affine, load_channels};
+use crate::conv2d::hooks::{Affine, load_channels};
 use crate::element::written;
 use crate::max_pool2d::geometry::Geometry;
 use crate::simd::{self, Isa, Kernel, Simd};

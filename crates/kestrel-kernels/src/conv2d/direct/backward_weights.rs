@@ -10,8 +10,9 @@ use super::gather::{gather_panels, gather_windows};
 use super::panel::{Panels, unpack_gradients};
 use super::phase::{Phase, Pixel};
 use super::tile::Windows;
-use super::{Shared, WeightGradient, piece};
-use crate::conv2d::winograd::workspace::LINE;
+use super::{WeightGradient, piece};
+use crate::conv2d::slices::Shared;
+use crate::conv2d::workspace::LINE;
 use crate::simd::Simd;
 
 /// Pixels of a block, at most, and of a group, at least.

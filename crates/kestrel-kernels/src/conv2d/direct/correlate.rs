@@ -8,9 +8,10 @@ use super::gather::gather_windows;
 use super::panel::{Panels, pack_weights};
 use super::phase::{Phase, Pixel};
 use super::tile::{self, Finish, Tile, Windows};
-use super::{Correlation, Shared, piece};
-use crate::conv2d::winograd::hooks::Epilogue;
-use crate::conv2d::winograd::workspace::LINE;
+use super::{Correlation, piece};
+use crate::conv2d::hooks::Epilogue;
+use crate::conv2d::slices::Shared;
+use crate::conv2d::workspace::LINE;
 use crate::simd::Simd;
 
 /// Pixels of a block, at most.

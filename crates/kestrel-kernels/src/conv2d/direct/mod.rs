@@ -35,8 +35,9 @@ mod phase;
 mod shape;
 mod tile;
 
-use crate::conv2d::winograd::Workspace;
-use crate::conv2d::winograd::hooks::{Epilogue, Store};
+use crate::conv2d::Workspace;
+use crate::conv2d::hooks::{Epilogue, Store};
+use crate::conv2d::slices::check_len;
 use crate::element;
 use crate::simd::{Isa, Kernel, Simd};
 use panel::WeightSteps;
@@ -233,33 +234,11 @@ impl Kernel for WeightGradient<'_> {
     }
 }
 
-/// Panics unless a slice has the length of its shape.
-fn check_len(name: &str, len: usize, shape: [usize; 4]) {
-    let expected: usize = shape.iter().product();
-    assert_eq!(len, expected, "expected {name} of shape {shape:?}");
-}
-
 /// The size of the pieces into which `total` is cut: nearly equal, multiples of `unit`, of at most `most`, itself a
 /// multiple.
 fn piece(total: usize, most: usize, unit: usize) -> usize {
     let count = total.div_ceil(most).max(1);
     total.div_ceil(count).next_multiple_of(unit)
-}
-
-/// A pointer that threads share; each use of it says which elements it touches.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-
-// SAFETY: a pointer alone is harmless; every access through it is an unsafe operation with its own reasons.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// The pointer; a method, so that closures capture the whole wrapper.
-    fn get(self) -> *mut f32 {
-        self.0
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use crate::conv2d::winograd::workspace::LINE;
+use crate::conv2d::workspace::LINE;
 use crate::simd::{Kernel, MAX_LANES, Simd};
 
 /// Source channels whose weights are copied at a time: their rows of a panel stay in the nearest cache.

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::conv2d::Conv2dConfig;
-use crate::conv2d::winograd::hooks::{Affine, Bias, ReluMask, Statistics, Then};
+use crate::conv2d::hooks::{Affine, Bias, ReluMask, Statistics, Then};
 
 /// Numbers in `[-1, 1)`, from a counter.
 fn numbers(len: usize, seed: u64) -> Vec<f32> {

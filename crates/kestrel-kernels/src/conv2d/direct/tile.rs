@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use super::phase::Pixel;
-use crate::conv2d::winograd::hooks::{Epilogue, Sums};
+use crate::conv2d::hooks::{Epilogue, Sums};
 use crate::simd::{Kernel, Simd};
 
 /// One chunk of the depth for `rows` windows and one panel.

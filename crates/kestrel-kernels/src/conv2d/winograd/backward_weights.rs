@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::WeightGradient;
 use super::gradient::{GradientPanels, transform_gradients};
-use super::hooks::OnLoad;
 use super::input::transform_patches;
 use super::panel::{Panels, patch_row};
 use super::points::Points;
@@ -19,8 +19,9 @@ use super::product::{Product, multiply};
 use super::shape::{Form, Shape};
 use super::transform::{Adjoint, Strided, Unit};
 use super::weights::{transform_weight_gradient_part, transform_weight_gradients, weight_gradient_len};
-use super::workspace::{LINE, Workspace};
-use super::{Shared, WeightGradient, check_len};
+use crate::conv2d::hooks::OnLoad;
+use crate::conv2d::slices::{Shared, check_len};
+use crate::conv2d::workspace::{LINE, Workspace};
 use crate::simd::Simd;
 
 /// Bytes that all accumulators together may take, if there are several.

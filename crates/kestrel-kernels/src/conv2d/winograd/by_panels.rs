@@ -6,16 +6,16 @@
 
 use rayon::prelude::*;
 
-use super::Shared;
 use super::convolve::{Operands, Sums};
-use super::hooks::{Epilogue, OnLoad};
 use super::output::Products;
 use super::panel::patch_row;
 use super::points::Points;
 use super::product::{Product, multiply};
 use super::transform::Transform;
 use super::weights::{Direction, transform_weight_part};
-use super::workspace::{LINE, Workspace};
+use crate::conv2d::hooks::{Epilogue, OnLoad};
+use crate::conv2d::slices::Shared;
+use crate::conv2d::workspace::{LINE, Workspace};
 use crate::simd::Simd;
 
 /// Tiles that one thread transforms in one go.

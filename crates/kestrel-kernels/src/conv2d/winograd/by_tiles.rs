@@ -6,7 +6,6 @@
 use std::ops::Range;
 
 use super::convolve::{Operands, Sums};
-use super::hooks::{Epilogue, OnLoad};
 use super::output::Products;
 use super::panel::{Panels, patch_row};
 use super::points::Points;
@@ -14,7 +13,8 @@ use super::product::{BLOCK_TILES, Product, multiply};
 use super::shape::Shape;
 use super::transform::Transform;
 use super::weights::{Direction, transform_weights};
-use super::workspace::{LINE, Workspace};
+use crate::conv2d::hooks::{Epilogue, OnLoad};
+use crate::conv2d::workspace::{LINE, Workspace};
 use crate::simd::Simd;
 
 /// How the work is cut up; depends on the shape and the instruction set alone.

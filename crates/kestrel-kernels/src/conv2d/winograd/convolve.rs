@@ -4,14 +4,15 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::hooks::{Epilogue, OnLoad};
 use super::output::{self, Products};
 use super::panel::Panels;
 use super::shape::{Form, Shape};
 use super::transform::{Strided, StridedBack, Transform, Unit};
 use super::weights::Direction;
-use super::workspace::Buffer;
-use super::{Convolution, Shared, by_panels, by_tiles, check_len, input};
+use super::{Convolution, by_panels, by_tiles, input};
+use crate::conv2d::hooks::{Epilogue, OnLoad};
+use crate::conv2d::slices::{Shared, check_len};
+use crate::conv2d::workspace::Buffer;
 use crate::simd::Simd;
 
 /// Floats of transformed patches up to which those of all tiles are held at once: 12 MiB.

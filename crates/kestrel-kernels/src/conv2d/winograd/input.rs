@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::hooks::OnLoad;
 use super::shape::Shape;
 use super::transform::{self, MOST_POINTS, Transform};
+use crate::conv2d::hooks::OnLoad;
 use crate::simd::{Kernel, Simd};
 
 /// Transforms the patches of `tiles` to `v[point * plane + (tile - tiles.start) * row + channel]`.

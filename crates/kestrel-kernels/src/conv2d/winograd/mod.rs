@@ -28,7 +28,6 @@ mod by_panels;
 mod by_tiles;
 mod convolve;
 mod gradient;
-pub mod hooks;
 mod input;
 mod output;
 mod panel;
@@ -37,15 +36,14 @@ mod product;
 mod shape;
 mod transform;
 mod weights;
-pub(super) mod workspace;
 
+use super::Workspace;
+use super::hooks::{Epilogue, Identity, OnLoad, Store};
 use crate::element;
 use crate::simd::{Isa, Kernel, Simd};
-use hooks::{Epilogue, Identity, OnLoad, Store};
 pub use shape::{Shape, ShapeError};
 use std::mem::MaybeUninit;
 use weights::Direction;
-pub use workspace::Workspace;
 
 /// A 3x3 convolution of one shape with stride 1 or 2, with its three passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,28 +232,6 @@ impl<L: OnLoad> Kernel for WeightGradient<'_, L> {
 
     fn run<S: Simd>(self, s: S) {
         backward_weights::backward_weights(s, self);
-    }
-}
-
-/// Panics unless a slice has the length of its shape.
-fn check_len(name: &str, len: usize, shape: [usize; 4]) {
-    let expected: usize = shape.iter().product();
-    assert_eq!(len, expected, "expected {name} of shape {shape:?}");
-}
-
-/// A pointer that threads share; each use of it says which elements it touches.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-
-// SAFETY: a pointer alone is harmless; every access through it is an unsafe operation with its own reasons.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// The pointer; a method, so that closures capture the whole wrapper.
-    fn get(self) -> *mut f32 {
-        self.0
     }
 }
 

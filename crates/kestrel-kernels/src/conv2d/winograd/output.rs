@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::hooks::{Epilogue, Sums};
 use super::shape::Shape;
 use super::transform::{self, MOST_OUTPUTS, MOST_POINTS, Transform};
+use crate::conv2d::hooks::{Epilogue, Sums};
 use crate::simd::{self, Kernel, Simd};
 
 /// Products of a block of tiles and a range of output channels: `m[point * plane + tile * row + channel]`.

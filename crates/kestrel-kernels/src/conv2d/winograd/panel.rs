@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::workspace::LINE;
+use crate::conv2d::workspace::LINE;
 use crate::simd::Simd;
 
 /// Floats from a tile to the next of transformed patches of `channels` channels.

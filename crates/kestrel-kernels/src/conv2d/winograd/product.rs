@@ -3,7 +3,7 @@
 //! Rows of `C` are held in registers, up to [`Simd::ROWS`] at a time; elements of `A` are broadcast straight from where
 //! the transform left them. Each element of `C` sums over the depth in order, whatever the rows it is computed with.
 
-use super::workspace::LINE;
+use crate::conv2d::workspace::LINE;
 use crate::simd::{Kernel, Simd};
 
 /// Tiles of a block of the forward pass.

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::hooks::{Affine, AffineRelu, Bias, ReluMask, Statistics, Then};
 use super::*;
+use crate::conv2d::hooks::{Affine, AffineRelu, Bias, ReluMask, Statistics, Then};
 
 /// `[N, H, W, C]`, `K`, padding.
 const SHAPES: [([usize; 4], usize, usize); 24] = [

@@ -80,9 +80,10 @@ impl Buffer {
     }
 }
 
-/// Scratch memory of the Winograd passes, owned by the caller and reused from call to call.
+/// Scratch memory of the passes over raw slices, owned by the caller and reused from call to call.
 ///
-/// It grows to the largest call's need and stays. In bytes, with channels rounded up to two vectors, a call needs:
+/// It grows to the largest call's need and stays. In bytes, with channels rounded up to two vectors, a call of
+/// [`Winograd`](super::winograd::Winograd) needs (see [`direct`](super::direct) for its own):
 ///
 /// | pass | for all threads | for each thread |
 /// |---|---|---|
