@@ -132,6 +132,8 @@ fn option_that_helps(error: &anyhow::Error) -> Option<&'static str> {
 fn option_of(error: &kestrel_data::Error) -> Option<&'static str> {
     match error {
         kestrel_data::Error::TooManyBadSamples { .. } => Some("--max-bad-fraction"),
+        kestrel_data::Error::UnknownLayout { .. } | kestrel_data::Error::Unverified { .. } => Some("--data"),
+        kestrel_data::Error::NoSplits { .. } => Some("--val-fraction"),
         _ => None,
     }
 }
