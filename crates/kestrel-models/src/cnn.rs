@@ -150,22 +150,23 @@ impl Cnn {
         }
     }
 
-    /// The convolutions, up to the last pooling, which is [`hidden`](Self::hidden)'s.
-    fn map(&self, tape: &mut Tape, images: &Tensor, mode: Mode) -> kestrel_kernels::Result<Value> {
+    /// The three blocks, each pooled, but the last only if it is asked for.
+    fn blocks(&self, tape: &mut Tape, images: &Tensor, mode: Mode, pools_last: bool) -> kestrel_kernels::Result<Value> {
         let mut x = tape.leaf(images)?;
         for (i, (conv, bn)) in self.convs.iter().enumerate() {
-            if i > 0 && i % 2 == 0 {
-                x = tape.max_pool2d(&x, 2, 2, 0)?;
-            }
-            x = conv.forward_batch_norm(tape, &x, bn, Activation::Relu, mode)?;
+            let ends_block = i % 2 == 1;
+            x = if ends_block && (pools_last || i + 1 < self.convs.len()) {
+                conv.forward_batch_norm_relu_max_pool(tape, &x, bn, mode)?
+            } else {
+                conv.forward_batch_norm(tape, &x, bn, Activation::Relu, mode)?
+            };
         }
         Ok(x)
     }
 
-    /// From the map to what dropout and the last layer take.
-    fn hidden(&self, tape: &mut Tape, map: &Value) -> kestrel_kernels::Result<Value> {
-        let x = tape.max_pool2d(map, 2, 2, 0)?;
-        let x = tape.flatten(&x)?;
+    /// From the pooled blocks to what dropout and the last layer take.
+    fn hidden(&self, tape: &mut Tape, pooled: &Value) -> kestrel_kernels::Result<Value> {
+        let x = tape.flatten(pooled)?;
         self.fc1.forward_relu(tape, &x)
     }
 
@@ -179,8 +180,8 @@ impl Model for Cnn {
     fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
         let images = self.enter(images)?;
         mode.section(|tape| {
-            let map = self.map(tape, &images, mode)?;
-            let hidden = self.hidden(tape, &map)?;
+            let pooled = self.blocks(tape, &images, mode, true)?;
+            let hidden = self.hidden(tape, &pooled)?;
             self.logits(tape, &hidden, mode)
         })
     }
@@ -188,8 +189,8 @@ impl Model for Cnn {
     fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
         let images = self.enter(images)?;
         mode.section(|tape| {
-            let map = self.map(tape, &images, mode)?;
-            self.hidden(tape, &map)
+            let pooled = self.blocks(tape, &images, mode, true)?;
+            self.hidden(tape, &pooled)
         })
     }
 
@@ -202,13 +203,14 @@ impl Model for Cnn {
 
     fn feature_map(&self, images: &Tensor) -> Result<Tensor> {
         let images = self.enter(images)?;
-        Mode::Eval.section(|tape| self.map(tape, &images, Mode::Eval))
+        Mode::Eval.section(|tape| self.blocks(tape, &images, Mode::Eval, false))
     }
 
     fn classify_map(&self, map: &Tensor) -> Result<Tensor> {
         Ok(tape::section(|tape| {
             let map = tape.leaf(map)?;
-            let hidden = self.hidden(tape, &map)?;
+            let pooled = tape.max_pool2d(&map, 2, 2, 0)?;
+            let hidden = self.hidden(tape, &pooled)?;
             self.logits(tape, &hidden, Mode::Eval)
         })?)
     }

@@ -128,6 +128,29 @@ impl Tape {
         self.normalize(&y, before, batch_norm, activation)
     }
 
+    /// `max_pool2d(relu(batch_norm(conv2d(x))), 2, 2, 0)`. In an [`inference`](tape::inference), where Winograd takes the convolution
+    /// and its output's sides are even, what pooling leaves out is never stored.
+    ///
+    /// # Errors
+    /// Those of [`conv2d_batch_norm`](Self::conv2d_batch_norm) and [`max_pool2d`](Self::max_pool2d).
+    pub fn conv2d_batch_norm_relu_max_pool(
+        &mut self,
+        x: &Value,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        config: &Conv2dConfig,
+        batch_norm: &BatchNorm<'_>,
+    ) -> Result<Value> {
+        if !self.is_recording() && !batch_norm.training && autocast::of_value(x).is_none() {
+            let fused = self.algorithm(x, weight, bias, config)?;
+            if let Some(algorithm) = fused.filter(Algorithm::can_pool) {
+                return self.convolve_folded_and_pool(x, weight, bias, algorithm, batch_norm);
+            }
+        }
+        let y = self.conv2d_batch_norm(x, weight, bias, config, batch_norm, Activation::Relu)?;
+        self.max_pool2d(&y, 2, 2, 0)
+    }
+
     /// The kernel for these arguments, if one takes them.
     fn algorithm(
         &self,

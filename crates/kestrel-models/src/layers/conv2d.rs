@@ -114,6 +114,20 @@ impl Conv2d {
         )
     }
 
+    /// `max_pool2d(relu(batch_norm(conv(x))), 2)`, fused where nothing is recorded.
+    ///
+    /// # Errors
+    /// Those of [`forward_batch_norm`](Self::forward_batch_norm), and for an output smaller than 2x2.
+    pub fn forward_batch_norm_relu_max_pool(
+        &self,
+        tape: &mut Tape,
+        x: &Value,
+        batch_norm: &BatchNorm2d,
+        mode: Mode,
+    ) -> kestrel_kernels::Result<Value> {
+        tape.conv2d_batch_norm_relu_max_pool(x, self.weight.tensor(), self.bias(), &self.config, &batch_norm.op(mode))
+    }
+
     fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref().map(Parameter::tensor)
     }

@@ -75,6 +75,12 @@ impl Algorithm {
         }
     }
 
+    /// Whether [`MaxPool`](crate::conv2d::hooks::MaxPool) can be its epilogue.
+    pub(super) fn can_pool(&self) -> bool {
+        let [_, p, q, _] = self.output();
+        matches!(self, Self::Winograd(_)) && p.is_multiple_of(2) && q.is_multiple_of(2)
+    }
+
     /// Elements of the input.
     pub(super) fn input_len(&self) -> usize {
         let input = match self {
@@ -125,24 +131,29 @@ impl Algorithm {
     ) -> Result<(Vec<f32>, Vec<f64>)> {
         elements(weight, |w| match (self, input) {
             (Self::Winograd(winograd), Input::Whole(x)) => elements(x, |x| {
-                self.written(|y, ws| winograd.forward_with(x, &Identity, w, epilogue, y, ws))
+                self.written::<E>(|y, ws| winograd.forward_with(x, &Identity, w, epilogue, y, ws))
             }),
             (Self::Winograd(winograd), Input::Normalized(normalized)) => elements(&normalized.x, |x| {
                 let load = AffineRelu(normalized.affine());
-                self.written(|y, ws| winograd.forward_with(x, &load, w, epilogue, y, ws))
+                self.written::<E>(|y, ws| winograd.forward_with(x, &load, w, epilogue, y, ws))
             }),
             (Self::Direct(direct), input) => elements(&input.tensor()?, |x| {
-                self.written(|y, ws| direct.forward_with(x, w, epilogue, y, ws))
+                self.written::<E>(|y, ws| direct.forward_with(x, w, epilogue, y, ws))
             }),
         })?
     }
 
     /// Outputs that `run` writes, and the sums that it returns.
-    fn written(&self, run: impl FnOnce(&mut [MaybeUninit<f32>], &mut Workspace) -> Vec<f64>) -> (Vec<f32>, Vec<f64>) {
+    fn written<E: Epilogue>(
+        &self,
+        run: impl FnOnce(&mut [MaybeUninit<f32>], &mut Workspace) -> Vec<f64>,
+    ) -> (Vec<f32>, Vec<f64>) {
+        let outputs: usize = self.output().iter().product();
+        let len = if E::POOLS { outputs / 4 } else { outputs };
         let mut sums = Vec::new();
         let run = |y: &mut [MaybeUninit<f32>]| sums = Workspace::with_local(|ws| run(y, ws));
         // SAFETY: both kernels' passes, which alone are run here, write every output.
-        let y = unsafe { element::written(self.output().iter().product(), run) };
+        let y = unsafe { element::written(len, run) };
         (y, sums)
     }
 }

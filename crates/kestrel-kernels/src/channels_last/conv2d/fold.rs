@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use super::super::batch_norm::{Activation, BatchNorm};
 use super::algorithm::Algorithm;
 use crate::batch_norm;
-use crate::conv2d::hooks::{Affine, Gelu, Normalize, NormalizeAddRelu, Then};
+use crate::conv2d::hooks::{Affine, Gelu, MaxPool, Normalize, NormalizeAddRelu, Then};
 use crate::tape::{Tape, Value, elements, tensor};
 use crate::{Error, Result};
 
@@ -59,6 +59,22 @@ impl Tape {
             }
         };
         Ok(self.plain(false, tensor(y, &output)?))
+    }
+
+    /// The largest of each 2x2 of `relu` of the same, for an algorithm that can pool.
+    pub(super) fn convolve_folded_and_pool(
+        &mut self,
+        x: &Value,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        algorithm: Algorithm,
+        batch_norm: &BatchNorm<'_>,
+    ) -> Result<Value> {
+        let [n, p, q, k] = algorithm.output();
+        let folded = Folded::new(bias, batch_norm, [n, p, q, k])?;
+        let epilogue = MaxPool(Normalize::<true>(folded.affine()));
+        let (y, _) = algorithm.run(&algorithm.input(x)?, &weight.contiguous()?, &epilogue)?;
+        Ok(self.plain(false, tensor(y, &[n, p / 2, q / 2, k])?))
     }
 }
 

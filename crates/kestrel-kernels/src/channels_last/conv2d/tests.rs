@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use crate::channels_last::{self, to_channels_last};
+use crate::channels_last::{self, Activation, BatchNorm, to_channels_last};
 use crate::random::{KeyedRng, Purpose};
-use crate::{Conv2dConfig, Result};
+use crate::tape;
+use crate::{BatchNormConfig, Conv2dConfig, Result};
 
 fn random(index: u64, dims: &[usize]) -> Tensor {
     let mut rng = KeyedRng::new(1, Purpose::Init, 0, index);
@@ -153,6 +154,56 @@ fn no_gradient_is_worked_out_that_nothing_needs() -> Result<()> {
     let y = channels_last::conv2d(&x, &weight, None, &config)?;
     let grads = y.sum_all()?.backward()?;
     assert!(grads.get(&weight).is_some() && grads.get(&x).is_none());
+    Ok(())
+}
+
+#[test]
+fn pooling_in_the_convolution_is_pooling_after_it() -> Result<()> {
+    let config = |stride| Conv2dConfig {
+        padding: 1,
+        stride,
+        ..Conv2dConfig::default()
+    };
+    // Outputs of even sides by Winograd with both strides; then what is pooled by itself.
+    let cases = [
+        ([2, 8, 6, 16], 20, 1),
+        ([1, 4, 10, 8], 3, 1),
+        ([2, 12, 8, 8], 16, 2),
+        ([2, 7, 6, 16], 8, 1),
+        ([2, 8, 8, 3], 8, 1),
+    ];
+    for ([n, h, w, c], k, stride) in cases {
+        let mut x = random(0, &[n, h, w, c]);
+        let nan = Tensor::full(f32::NAN, (1, 1, 1, c), &Device::Cpu)?;
+        x = x.slice_assign(&[0..1, 1..2, 1..2, 0..c], &nan)?;
+        let (weight, conv_bias) = (random(1, &[k, c, 3, 3]), random(2, &[k]));
+        let [scale, shift, mean] = [3, 4, 5].map(|index| random(index, &[k]));
+        let batch_norm = BatchNorm {
+            weight: &scale,
+            bias: &shift,
+            running_mean: &mean,
+            running_var: &random(6, &[k]).sqr()?,
+            config: BatchNormConfig::default(),
+            training: false,
+        };
+        let config = config(stride);
+        let fused = tape::inference(|tape| {
+            let x = tape.leaf(&x)?;
+            tape.conv2d_batch_norm_relu_max_pool(&x, &weight, Some(&conv_bias), &config, &batch_norm)
+        })?;
+        let separate = tape::inference(|tape| {
+            let x = tape.leaf(&x)?;
+            let y = tape.conv2d_batch_norm(&x, &weight, Some(&conv_bias), &config, &batch_norm, Activation::Relu)?;
+            tape.max_pool2d(&y, 2, 2, 0)
+        })?;
+        assert_eq!(fused.dims(), separate.dims());
+        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let (fused, separate) = (values(&fused), values(&separate));
+        assert!(fused.iter().any(|y| y.is_nan()) && fused.iter().any(|y| *y > 0.0));
+        for (fused, separate) in fused.iter().zip(&separate) {
+            assert!(fused == separate || fused.is_nan() && separate.is_nan());
+        }
+    }
     Ok(())
 }
 

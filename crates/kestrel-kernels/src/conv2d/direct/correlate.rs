@@ -37,6 +37,7 @@ pub(super) fn correlate<S: Simd, E: Epilogue>(s: S, pass: Correlation<'_, E>) ->
         target,
         workspace,
     } = pass;
+    assert!(!E::POOLS, "a direct convolution stores every output");
     epilogue.check(channels, target.len());
     let (jobs, units) = Job::list(phases, S::ROWS);
     let taps: Vec<usize> = jobs.iter().flat_map(|job| &job.phase.taps).copied().collect();

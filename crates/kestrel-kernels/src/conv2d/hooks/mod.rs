@@ -11,7 +11,7 @@ mod outputs;
 pub use affine::{Affine, AffineRelu, Identity, Normalize, NormalizeAddRelu};
 pub use gelu::{Gelu, ThroughGelu};
 pub use mask::{OutputMask, ReluMask, Statistics, ThroughStatistics};
-pub use outputs::{Bias, Store, Then};
+pub use outputs::{Bias, MaxPool, Store, Then};
 
 use crate::simd::Simd;
 
@@ -34,6 +34,10 @@ pub trait OnLoad: Sync {
 pub trait Epilogue: Sync {
     /// Sums gathered for each channel.
     const SUMS: usize;
+
+    /// Whether of each 2x2 outputs only the largest is stored, and the output is as small: [`MaxPool`]. Winograd's passes alone
+    /// do that, and of outputs whose sides are even.
+    const POOLS: bool = false;
 
     /// Constants and running sums for one vector of channels of one tile.
     type Channels<S: Simd>: Copy;

@@ -54,6 +54,35 @@ impl Epilogue for Bias<'_> {
     fn finish<S: Simd>(_s: S, _bias: S::V, _sums: Sums<'_>) {}
 }
 
+/// The largest of each 2x2 of what an epilogue makes of the outputs, a NaN where one is: `torch.nn.functional.max_pool2d(y, 2)`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MaxPool<E>(pub E);
+
+impl<E: Epilogue> Epilogue for MaxPool<E> {
+    const SUMS: usize = E::SUMS;
+    const POOLS: bool = true;
+    type Channels<S: Simd> = E::Channels<S>;
+
+    fn check(&self, k: usize, len: usize) {
+        self.0.check(k, 4 * len);
+    }
+
+    #[inline(always)]
+    fn channels<S: Simd>(&self, s: S, channel: usize, lanes: usize) -> Self::Channels<S> {
+        self.0.channels(s, channel, lanes)
+    }
+
+    #[inline(always)]
+    fn apply<S: Simd>(&self, s: S, channels: &mut Self::Channels<S>, y: S::V, index: usize, lanes: usize) -> S::V {
+        self.0.apply(s, channels, y, index, lanes)
+    }
+
+    #[inline(always)]
+    fn finish<S: Simd>(s: S, channels: Self::Channels<S>, sums: Sums<'_>) {
+        E::finish(s, channels, sums);
+    }
+}
+
 /// `first`, then `second` of what `first` stores; the sums of `first`, then those of `second`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Then<A, B> {
@@ -65,6 +94,7 @@ pub struct Then<A, B> {
 
 impl<A: Epilogue, B: Epilogue> Epilogue for Then<A, B> {
     const SUMS: usize = A::SUMS + B::SUMS;
+    const POOLS: bool = A::POOLS || B::POOLS;
     type Channels<S: Simd> = (A::Channels<S>, B::Channels<S>);
 
     fn check(&self, k: usize, len: usize) {

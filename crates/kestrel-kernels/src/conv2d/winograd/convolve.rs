@@ -40,7 +40,7 @@ fn convolve_by<T: Transform, S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convol
         workspace,
     } = pass;
     let [.., c] = shape.input();
-    let [.., k] = shape.output();
+    let [n, p, q, k] = shape.output();
     let weight = if direction == Direction::Forward {
         [k, c, 3, 3]
     } else {
@@ -48,7 +48,15 @@ fn convolve_by<T: Transform, S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convol
     };
     check_len("an input", x.len(), shape.input());
     check_len("a weight", w.len(), weight);
-    check_len("an output", y.len(), shape.output());
+    if E::POOLS {
+        assert!(
+            p % 2 == 0 && q % 2 == 0,
+            "expected outputs of even sides to pool, got {p}x{q}"
+        );
+        check_len("a pooled output", y.len(), [n, p / 2, q / 2, k]);
+    } else {
+        check_len("an output", y.len(), shape.output());
+    }
     load.check(c);
     epilogue.check(k, y.len());
 
@@ -72,7 +80,7 @@ fn convolve_by<T: Transform, S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convol
 }
 
 /// What a pass reads and writes. Invariant, established by [`convolve`]: `x` has the length of the shape's input, `y` is
-/// writable for the length of its output, and nobody else uses that during the pass.
+/// writable for the length of its output, pooled if the epilogue pools, and nobody else uses that during the pass.
 pub(super) struct Operands<'a, T, S, L, E> {
     pub(super) s: S,
     transform: PhantomData<T>,

@@ -23,7 +23,7 @@ pub(super) struct Products {
 /// - `tiles` are tiles of the shape, `channels` output channels of it, starting at a multiple of a vector.
 /// - The products are readable: for each point, `tiles.len() * row` floats, `row` being at least the number of channels
 ///   rounded up to a vector. Those that [`Shape::runs`] leaves out may hold anything.
-/// - `y` is writable for the shape's output; nobody else uses the tiles' outputs at these channels during the call.
+/// - `y` is writable for the shape's output, or a fourth of it if the epilogue pools; then its sides are even. Nobody else uses the tiles' outputs at these channels during the call.
 #[allow(clippy::too_many_arguments, reason = "the pass's four operands and their ranges")]
 pub(super) unsafe fn transform_products<T: Transform, S: Simd, E: Epilogue>(
     s: S,
@@ -65,7 +65,9 @@ impl<T: Transform, E: Epilogue> Kernel for OutputTiles<'_, T, E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let [_, p, q, k] = self.shape.output();
-        let streams = simd::streams::<S>(self.y, self.shape.output().iter().product(), k);
+        let (width, pooled) = if E::POOLS { (q / 2, 4) } else { (q, 1) };
+        let len: usize = self.shape.output().iter().product();
+        let streams = simd::streams::<S>(self.y, len / pooled, k);
         let mut m = self.products.m;
         for tile in self.shape.tiles_in(self.tiles) {
             let extent = self.shape.tile_extent(tile);
@@ -76,6 +78,12 @@ impl<T: Transform, E: Epilogue> Kernel for OutputTiles<'_, T, E> {
                 y: self.y,
                 index: ((tile.image * p + tile.y) * q + tile.x) * k,
                 strides: [q * k, k],
+                stored: if E::POOLS {
+                    ((tile.image * p + tile.y) / 2 * width + tile.x / 2) * k
+                } else {
+                    ((tile.image * p + tile.y) * width + tile.x) * k
+                },
+                stored_row: width * k,
                 channels: self.channels.clone(),
                 epilogue: self.epilogue,
                 sums: &mut *self.sums,
@@ -106,6 +114,9 @@ struct OutputTile<'a, T, E> {
     index: usize,
     /// Floats from a row to the next, and from a column to the next.
     strides: [usize; 2],
+    /// The first output's place in `y`, and floats from a row of `y` to the next: of pooled outputs, if the epilogue pools.
+    stored: usize,
+    stored_row: usize,
     channels: Range<usize>,
     epilogue: &'a E,
     sums: &'a mut [f32],
@@ -151,7 +162,7 @@ impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
         store: impl Fn(*mut f32, S::V),
     ) {
         // Opaque, so that addresses are stepped through, not computed ahead and spilled.
-        let (plane, [row_stride, column_stride]) = black_box((self.plane, self.strides));
+        let (plane, [row_stride, column_stride], stored_row) = black_box((self.plane, self.strides, self.stored_row));
         let mut top = self.m.wrapping_add(channel - self.channels.start);
         let mut halves = [[s.zero(); MOST_OUTPUTS]; MOST_POINTS];
         for half in &mut halves[..T::POINTS] {
@@ -166,6 +177,9 @@ impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
             *half = T::output(s, column);
         }
         let mut constants = self.epilogue.channels(s, channel, lanes);
+        let stored = self.y.wrapping_add(self.stored + channel);
+        // Of pooled outputs, the largest so far of each pair of columns.
+        let mut largest = [s.zero(); MOST_OUTPUTS / 2];
         for y in 0..T::TILE {
             if y >= rows {
                 break;
@@ -177,7 +191,17 @@ impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
                 }
                 let index = self.index + y * row_stride + x * column_stride + channel;
                 let value = self.epilogue.apply(s, &mut constants, value, index, lanes);
-                store(self.y.wrapping_add(index), value);
+                if !E::POOLS {
+                    store(stored.wrapping_add(y * stored_row + x * column_stride), value);
+                } else if y % 2 == 0 && x % 2 == 0 {
+                    largest[x / 2] = value;
+                } else {
+                    largest[x / 2] = s.maximum(largest[x / 2], value);
+                    if y % 2 == 1 && x % 2 == 1 {
+                        let at = y / 2 * stored_row + x / 2 * column_stride;
+                        store(stored.wrapping_add(at), largest[x / 2]);
+                    }
+                }
             }
         }
         E::finish(
@@ -190,7 +214,7 @@ impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
     /// Asks for the outputs of the next tile, a cache line each.
     #[inline(always)]
     fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
-        if T::NEIGHBOURS && channel.is_multiple_of(16) {
+        if T::NEIGHBOURS && !E::POOLS && channel.is_multiple_of(16) {
             for y in 0..T::TILE {
                 let next = self.index + y * self.strides[0] + T::TILE * self.strides[1] + channel;
                 for x in 0..T::TILE {

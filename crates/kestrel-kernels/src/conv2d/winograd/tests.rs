@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::conv2d::hooks::{Affine, AffineRelu, Bias, ReluMask, Statistics, Then};
+use crate::conv2d::hooks::{Affine, AffineRelu, Bias, MaxPool, ReluMask, Statistics, Then};
 
 /// `[N, H, W, C]`, `K`, padding.
 const SHAPES: [([usize; 4], usize, usize); 24] = [
@@ -331,6 +331,41 @@ fn hooks_equal_separate_passes() {
             }
         }
     }
+}
+
+#[test]
+fn pooled_outputs_are_the_largest_of_each_four() {
+    let mut workspace = Workspace::new();
+    let mut cases = 0;
+    for shape in shapes() {
+        let [n, p, q, k] = shape.output();
+        if p % 2 > 0 || q % 2 > 0 {
+            continue;
+        }
+        cases += 1;
+        let case = Case::new(shape);
+        let bias = numbers(k, 6);
+        for isa in instruction_sets() {
+            let conv = Winograd::with_isa(shape, isa);
+            let mut y = vec![f32::NAN; n * p * q * k];
+            let mut pooled = vec![f32::NAN; y.len() / 4];
+            // SAFETY: the pass writes initialised elements alone.
+            let out = unsafe { element::to_be_written(&mut y) };
+            conv.forward_with(&case.x, &Identity, &case.w, &Bias { bias: &bias }, out, &mut workspace);
+            // SAFETY: as above.
+            let out = unsafe { element::to_be_written(&mut pooled) };
+            let epilogue = MaxPool(Bias { bias: &bias });
+            conv.forward_with(&case.x, &Identity, &case.w, &epilogue, out, &mut workspace);
+            for (i, &got) in pooled.iter().enumerate() {
+                let (row, column, channel) = (i / (q / 2 * k), i / k % (q / 2), i % k);
+                let at = |y: usize, x: usize| ((2 * row + y) * q + 2 * column + x) * k + channel;
+                let four = [at(0, 0), at(0, 1), at(1, 0), at(1, 1)].map(|at| y[at]);
+                let want = four.into_iter().fold(f32::NEG_INFINITY, f32::max);
+                assert_eq!(got, want, "{isa}, {shape:?}, {i}");
+            }
+        }
+    }
+    assert!(cases > 2);
 }
 
 #[test]
