@@ -250,6 +250,7 @@ int main() {
         std::fprintf(stderr, "emulated GPU: %s: expected %s, got status %d and: %s\n", one.name, expected, status, said.c_str());
     }
     const size_t cases = sizeof CASES / sizeof *CASES;
-    std::fprintf(stderr, "emulated GPU: %zu of %zu faults made on purpose came out as they should\n", cases - failed, cases);
+    std::fprintf(stderr, "emulated GPU: %zu of %zu cases, with faults and without, came out as they should\n", cases - failed,
+                 cases);
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -135,13 +135,17 @@ fn test(executable: &Executable, filters: &[OsString]) -> Command {
 
 /// One sentence about what is missing.
 fn check_tools() -> Result<()> {
+    ensure!(
+        cfg!(all(target_arch = "x86_64", target_os = "linux")),
+        "the emulated GPU is for x86-64 Linux alone"
+    );
     #[cfg(target_arch = "x86_64")]
     ensure!(
-        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("f16c"),
-        "the emulated GPU needs a processor with AVX2 and F16C"
+        std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma")
+            && std::arch::is_x86_feature_detected!("f16c"),
+        "the emulated GPU needs a processor with AVX2, FMA and F16C"
     );
-    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    bail!("the emulated GPU is for x86-64 Linux alone");
     // A compiler with options is one for build.py to split up.
     let compiler = env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
     for (tool, package) in [
