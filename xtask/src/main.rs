@@ -33,9 +33,9 @@ The developers' commands:
   sanitize [TESTS]        the kernels' tests under AddressSanitizer (nightly); with --valgrind first, under valgrind
   cuda-toolkit DIR [--compute-cap N] [--python PYTHON]
                           what --features cuda needs to build, on a machine without a GPU; prints the environment to set
-  test-cuda [-p CRATE]... [FILTER]... [--no-run --out DIR [--trainer]]
-                          the tests that need a GPU, with the features cuda,cudnn unless told; with --out, as a folder for
-                          a machine that has one, and no Rust
+  test-cuda [-p CRATE]... [FILTER]... [--emulated | --no-run --out DIR [--trainer]]
+                          the tests that need a GPU, with the features cuda,cudnn unless told; with --emulated, on one that
+                          the CPU stands in for; with --out, as a folder for a machine that has one, and no Rust
 
 Every other command is the trainer's: it is built in release mode and started in the working directory.
   cargo xtask --features cuda train --help

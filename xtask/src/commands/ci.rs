@@ -115,7 +115,7 @@ fn steps(features: Option<&OsStr>) -> Vec<Step> {
 }
 
 /// Clippy on what is compiled for CUDA alone, and nvcc on the kernels. Needs no GPU, but a toolkit: the machine's own, or one
-/// from pip.
+/// from pip. The tests are not run here, on the emulated GPU either (`test-cuda --emulated`): their build takes too long.
 fn cuda(features: Option<&OsStr>) -> Result<Step> {
     let words = features.unwrap_or_default().to_string_lossy();
     ensure!(

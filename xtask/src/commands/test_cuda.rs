@@ -1,9 +1,12 @@
-//! `cargo xtask test-cuda`: the tests that need a GPU, run here, or gathered into a folder for a machine that has one.
+//! `cargo xtask test-cuda`: the tests that need a GPU, run here, on an emulated one, or gathered into a folder for a machine
+//! that has one.
 //!
 //! By convention such a test is under `#[cfg(feature = "cuda")]` and has `cuda` in its path. Without a device it passes and
 //! says so; where `KESTREL_REQUIRE_CUDA` is set it fails.
 
 mod bundle;
+mod emulated;
+mod executable;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -14,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{cargo, process};
 
 const USAGE: &str = "usage: cargo xtask [--features FEATURES] test-cuda [-p CRATE]... [FILTER]... \
-                     [--no-run --out DIR [--trainer]]";
+                     [--emulated | --no-run --out DIR [--trainer]]";
 
 /// The features unless told: those that `train` on a GPU is built with. `cuda` alone has convolutions of candle's ops.
 const FEATURES: &str = "cuda,cudnn";
@@ -34,6 +37,8 @@ struct Plan {
     out: Option<PathBuf>,
     /// Whether the trainer goes there too.
     trainer: bool,
+    /// Whether they run on the emulated GPU.
+    emulated: bool,
 }
 
 /// Runs the tests, or writes them to a folder.
@@ -48,6 +53,9 @@ pub(crate) fn run(features: Option<&OsStr>, args: &[OsString]) -> Result<ExitCod
     command.arg("--tests");
     if let Some(out) = &plan.out {
         return bundle::write(command, features, &plan, out);
+    }
+    if plan.emulated {
+        return emulated::run(command, &plan);
     }
     command.args(["--", "--include-ignored"]).args(&plan.filters);
     process::replace(command)
@@ -64,6 +72,7 @@ impl Plan {
             filters: Vec::new(),
             out: None,
             trainer: false,
+            emulated: false,
         };
         let mut no_run = false;
         let mut args = args.iter();
@@ -78,6 +87,7 @@ impl Plan {
                 Some("--out") => plan.out = Some(value()?.into()),
                 Some("--no-run") => no_run = true,
                 Some("--trainer") => plan.trainer = true,
+                Some("--emulated") => plan.emulated = true,
                 Some(option) if option.starts_with('-') => bail!("{USAGE}; {option:?} is no option of it"),
                 _ => plan.filters.push(arg.clone()),
             }
@@ -86,6 +96,7 @@ impl Plan {
             no_run == plan.out.is_some() && (no_run || !plan.trainer),
             "{USAGE}; --no-run and --out go together, and --trainer with them"
         );
+        ensure!(!(plan.emulated && no_run), "{USAGE}; --emulated runs the tests here");
         if plan.crates.is_empty() {
             plan.crates = CRATES.iter().map(OsString::from).collect();
         }
@@ -114,7 +125,8 @@ mod tests {
             (plan.crates, plan.filters),
             (vec!["kestrel-kernels".into()], vec!["pool".into()])
         );
-        assert_eq!((plan.out, plan.trainer), (Some("d".into()), true));
+        assert_eq!((plan.out, plan.trainer, plan.emulated), (Some("d".into()), true, false));
+        assert!(parse(&["--emulated", "pool"]).unwrap().emulated);
     }
 
     #[test]
@@ -130,6 +142,7 @@ mod tests {
             (&["--out", "d"], "go together"),
             (&["--trainer"], "go together"),
             (&["--out"], "needs a value"),
+            (&["--emulated", "--no-run", "--out", "d"], "here"),
             (&["--gpu"], "--gpu"),
         ] {
             let error = parse(args).unwrap_err().to_string();

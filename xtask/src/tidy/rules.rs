@@ -49,7 +49,7 @@ pub(crate) fn module_docs(path: &str, text: &str) -> Vec<Finding> {
 
 /// A file over the limit holds more than one concept.
 pub(crate) fn length(path: &str, text: &str) -> Vec<Finding> {
-    let written = [".rs", ".py", ".cu", ".cuh"]
+    let written = [".rs", ".py", ".cu", ".cuh", ".cpp", ".h"]
         .iter()
         .any(|extension| path.ends_with(extension));
     let lines = text.lines().count();

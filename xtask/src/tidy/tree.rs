@@ -11,9 +11,11 @@ use crate::cargo;
 
 /// Extensions of the text that people write here.
 const TEXT: &[&str] = &[
+    "cpp",
     "cu",
     "cuh",
     "css",
+    "h",
     "html",
     "js",
     "md",

@@ -2,13 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
-use super::Plan;
+use super::{Plan, executable};
 use crate::commands::trainer;
 use crate::process;
 
@@ -18,29 +17,18 @@ const RUN_SH: &str = include_str!("run.sh");
 /// What a test executable may ask for beside CUDA's large libraries, which the other machine must have.
 const RUNTIME: &str = "libcudart.so.13";
 
-/// A test executable.
-struct Executable {
-    path: PathBuf,
-    /// Its crate's folder.
-    manifest_dir: PathBuf,
-}
-
 /// Builds the tests by `command`, a `cargo test`, and writes those that match to `out`.
-pub(super) fn write(mut command: Command, features: &OsStr, plan: &Plan, out: &Path) -> Result<ExitCode> {
-    command.args(["--no-run", "--message-format=json-render-diagnostics"]);
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
-    if !output.status.success() {
-        return Ok(process::exit_code(output.status));
-    }
+pub(super) fn write(command: Command, features: &OsStr, plan: &Plan, out: &Path) -> Result<ExitCode> {
+    let messages = match executable::build(command)? {
+        Ok(messages) => messages,
+        Err(failed) => return Ok(failed),
+    };
+    let folders = cuda_folders()?;
     let bin = out.join("bin");
     fs::create_dir_all(&bin).with_context(|| format!("cannot create {}", bin.display()))?;
     let mut lines = Vec::new();
-    for executable in executables(&String::from_utf8_lossy(&output.stdout))? {
-        let tests = matching(&executable, &plan.filters);
+    for executable in executable::all(&messages) {
+        let tests = executable.matching(&folders, &plan.filters);
         if tests == Some(0) {
             continue;
         }
@@ -69,50 +57,12 @@ pub(super) fn write(mut command: Command, features: &OsStr, plan: &Plan, out: &P
     Ok(ExitCode::SUCCESS)
 }
 
-impl Executable {
-    /// A name for the executable, and its crate's folder.
-    fn names(&self) -> Result<(String, String)> {
-        let name = self.path.file_name().context("a test executable has no name")?;
-        let folder = self.manifest_dir.file_name().context("a crate has no folder")?;
-        let (name, folder) = (name.to_string_lossy(), folder.to_string_lossy());
-        // Integration tests are all called `it`.
-        let stem = name.rsplit_once('-').map_or(&*name, |(stem, _)| stem);
-        Ok((format!("{folder}.{stem}"), folder.into_owned()))
-    }
-}
-
-/// The test executables among cargo's messages, one JSON object a line.
-fn executables(messages: &str) -> Result<Vec<Executable>> {
-    let mut found = Vec::new();
-    for line in messages.lines().filter(|line| line.starts_with('{')) {
-        let message: Value = serde_json::from_str(line).context("cargo's messages")?;
-        if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
-            continue;
-        }
-        let (Some(path), Some(manifest)) = (message["executable"].as_str(), message["manifest_path"].as_str()) else {
-            continue;
-        };
-        found.push(Executable {
-            path: path.into(),
-            manifest_dir: Path::new(manifest).parent().unwrap_or(Path::new("")).to_path_buf(),
-        });
-    }
-    Ok(found)
-}
-
-/// The number of tests that match; none where the executable does not start, as without CUDA's libraries.
-fn matching(executable: &Executable, filters: &[OsString]) -> Option<usize> {
-    let mut command = Command::new(&executable.path);
-    command.args(["--list", "--format", "terse"]).args(filters);
+/// Where the libraries are that an executable asks for: this machine's, or the toolkit's stubs.
+fn cuda_folders() -> Result<OsString> {
     let asked = env::var_os("CUDA_HOME").map(PathBuf::from);
     let here = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let folders = asked.iter().flat_map(|home| [home.join("lib"), home.join("lib/stubs")]);
-    let folders = env::join_paths(env::split_paths(&here).chain(folders)).ok()?;
-    command.env("LD_LIBRARY_PATH", folders);
-    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    let listed = String::from_utf8_lossy(&output.stdout);
-    let tests = listed.lines().filter(|line| line.ends_with(": test")).count();
-    output.status.success().then_some(tests)
+    env::join_paths(env::split_paths(&here).chain(folders)).context("cannot put the toolkit on the library path")
 }
 
 /// Copies an executable without its symbols, which are most of it.
@@ -176,18 +126,6 @@ fn write_script(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn executables_are_those_of_tests() {
-        let messages = [
-            r#"{"reason":"compiler-artifact","profile":{"test":false},"executable":null,"manifest_path":"/w/a/Cargo.toml"}"#,
-            r#"{"reason":"compiler-artifact","profile":{"test":true},"executable":"/w/t/it-0a1b","manifest_path":"/w/a/Cargo.toml"}"#,
-            r#"{"reason":"build-finished","success":true}"#,
-        ];
-        let found = executables(&messages.join("\n")).unwrap();
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].names().unwrap(), ("a.it".to_owned(), "a".to_owned()));
-    }
 
     /// The script with executables that are scripts too: one passes, one fails, and both are told which tests, and where.
     #[cfg(unix)]
