@@ -134,6 +134,7 @@ fn option_of(error: &kestrel_data::Error) -> Option<&'static str> {
         kestrel_data::Error::TooManyBadSamples { .. } => Some("--max-bad-fraction"),
         kestrel_data::Error::UnknownLayout { .. } | kestrel_data::Error::Unverified { .. } => Some("--data"),
         kestrel_data::Error::NoSplits { .. } => Some("--val-fraction"),
+        kestrel_data::Error::SizeMismatch { .. } => Some("--preprocessing and --image-size"),
         _ => None,
     }
 }

@@ -77,7 +77,7 @@ pub(crate) fn fetch(model: &ModelConfig, folder: &Path, bars: &MultiProgress) ->
     let Some(mirrors) = mirrors.get(model.name()) else {
         let known: Vec<&str> = mirrors.keys().map(String::as_str).collect();
         bail!(
-            "pretrained is for {}, and the model is {}; name a file or an address with --weights",
+            "pretrained is for {}, and the model is {}; choose one of them with --model, or name a file or an address with --weights",
             known.join(" and "),
             model.name()
         );

@@ -48,7 +48,8 @@ impl RunFolder {
                     // Whoever is at work there is named.
                     Self::at(path.clone())?;
                     bail!(
-                        "the run {} exists; continue it with --resume {0}, or choose another --name",
+                        "the run {} exists; continue it with --resume {0} (or --resume auto --name {name} if it has no checkpoint \
+                         yet), or choose another --name",
                         path.display()
                     )
                 }

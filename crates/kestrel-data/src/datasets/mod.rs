@@ -23,6 +23,7 @@ mod split_names;
 mod subset;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -149,7 +150,7 @@ pub fn open(path: &Path) -> Result<Splits<InMemory>> {
 /// [`cifar10::CLASSES`]. `bad_samples` says what happens to damaged images.
 ///
 /// # Errors
-/// [`Error::UnknownLayout`] if it is none of them, else those of the reader that fits and of [`InMemory::decode`].
+/// [`Error::Io`] if nothing is there, [`Error::UnknownLayout`] if it is none of them, else those of the reader that fits and of [`InMemory::decode`].
 pub fn open_any(path: &Path, bad_samples: BadSamplePolicy) -> Result<Opened<InMemory>> {
     if let Some(splits) = open_binary(path)? {
         return Ok(Opened::Splits(splits));
@@ -168,7 +169,7 @@ pub fn open_any(path: &Path, bad_samples: BadSamplePolicy) -> Result<Opened<InMe
 /// Opens what `path` names if its pixels lie there as they are: CIFAR-10, CIFAR-100, IDX files.
 ///
 /// # Errors
-/// [`Error::CompressedArchive`] for a `.tar.gz` of anything else, and those of the reader that fits.
+/// [`Error::Io`] if nothing is there, [`Error::CompressedArchive`] for a `.tar.gz` of anything else, and those of the reader that fits.
 pub fn open_binary(path: &Path) -> Result<Option<Splits<InMemory>>> {
     match binary_reader(path)? {
         Some(open) => open(path).map(Some),
@@ -181,6 +182,8 @@ type Reader = fn(&Path) -> Result<Splits<InMemory>>;
 
 /// The reader for what `path` names, if its pixels lie there as they are.
 fn binary_reader(path: &Path) -> Result<Option<Reader>> {
+    // A path that is not there is not taken for a layout that is not known.
+    fs::metadata(path).map_err(Error::io("read", path))?;
     if cifar100::is_binary(path) {
         Ok(Some(cifar100::open))
     } else if cifar10::is_binary(path) {

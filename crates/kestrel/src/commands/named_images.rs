@@ -1,5 +1,6 @@
 //! The images that a person names on the command line: files, folders, patterns, standard input.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ const STDIN: &str = "-";
 /// The images that `names` stand for, in their order; `stdin` is read where one of them is `-`.
 ///
 /// A folder stands for every image in it and below it. A name that is no file and has `*`, `?` or `[` in it is a pattern, in which
-/// `**` goes through folders. Standard input is an image if it begins like one, else a list of names, one a line.
+/// `**` goes through folders, and stands for each file once. Standard input is an image if it begins like one, else a list of names, one a line.
 pub(crate) fn named_images(names: &[PathBuf], stdin: &mut dyn Read) -> Result<ImageList> {
     let mut paths = Vec::new();
     let mut piped = None;
@@ -54,8 +55,12 @@ fn expand(name: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
             bail!("the folder {} holds no images", name.display());
         }
         if skipped != Skipped::default() {
-            let others = skipped.dotfiles + skipped.non_images + skipped.loops;
-            tracing::info!("{}: left out {others} files that are no images", name.display());
+            let others = skipped.dotfiles + skipped.non_images;
+            let loops = skipped.loops;
+            tracing::info!(
+                "{}: left out {others} files that are no images and {loops} links to folders above",
+                name.display()
+            );
         }
         paths.extend(images);
         return Ok(());
@@ -64,10 +69,12 @@ fn expand(name: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
         Some(pattern) if !name.exists() && pattern.contains(['*', '?', '[']) => {
             let before = paths.len();
             let matches = glob::glob(pattern).with_context(|| format!("the pattern {pattern}"))?;
+            // By a link to a folder above, `**` comes to the same file again and again.
+            let mut seen = HashSet::new();
             for path in matches {
                 let path = path.with_context(|| format!("the pattern {pattern}"))?;
                 // A pattern may match a folder's name beside the files in it.
-                if path.is_file() {
+                if path.is_file() && seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
                     paths.push(path);
                 }
             }
@@ -95,6 +102,16 @@ mod tests {
         let list = named_images(&names, &mut &*stdin)?;
         let short = |path: &Path| path.strip_prefix(folder).unwrap_or(path).display().to_string();
         Ok((0..list.len()).map(|i| short(list.path(i))).collect())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pattern_names_a_file_once_also_through_links_to_folders_above() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("cat")).unwrap();
+        std::fs::write(dir.path().join("cat/1.png"), "").unwrap();
+        std::os::unix::fs::symlink("..", dir.path().join("cat/all")).unwrap();
+        assert_eq!(named(dir.path(), &["**/*.png"], b"").unwrap(), ["cat/1.png"]);
     }
 
     #[test]

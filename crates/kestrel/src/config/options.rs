@@ -95,7 +95,8 @@ pub(crate) struct TrainOptions {
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub(crate) num_classes: Option<usize>,
 
-    /// Epochs, of the first stage where --unfreeze begins a second; finetune-resnet: 10 [default: 50].
+    /// Epochs, of the first stage where --unfreeze begins a second; finetune-resnet: 10; train on
+    /// the embedded sample: 6 [default: 50].
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub(crate) epochs: Option<usize>,
     /// The optimiser [default: adam].
@@ -309,7 +310,7 @@ pub(crate) struct TrainOptions {
     /// End after this time (90s, 2h, 1h30m) with a checkpoint, to be gone on with by --resume [default: no limit].
     #[arg(long, value_name = "TIME", help_heading = "Run")]
     pub(crate) max_time: Option<TimeSpan>,
-    /// Steps between two lines of the log; 0 for none [default: 100].
+    /// Steps between two lines of the log; 0 for none; train on the embedded sample: 10 [default: 100].
     #[arg(long, value_name = "N", help_heading = "Run")]
     pub(crate) log_every: Option<usize>,
     /// Images in predictions.png; 0 for no picture [default: 8].
