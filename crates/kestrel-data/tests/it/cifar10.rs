@@ -170,6 +170,6 @@ fn folder_without_a_manifest_is_no_cache() {
     ));
     assert!(matches!(
         datasets::open(&temp.path().join("missing")),
-        Err(Error::UnknownLayout { .. })
+        Err(Error::Io { .. })
     ));
 }
