@@ -131,6 +131,10 @@ impl Tape {
     /// `max_pool2d(relu(batch_norm(conv2d(x))), 2, 2, 0)`. In an [`inference`](tape::inference), where Winograd takes the convolution
     /// and its output's sides are even, what pooling leaves out is never stored.
     ///
+    /// # Shapes
+    /// `x` `[N, H, W, C]`, `weight` `[K, C, R, S]`, `bias` `[K]`; the result is `[N, P/2, Q/2, K]`, rounded down, for outputs `[N, P, Q, K]`
+    /// of the convolution.
+    ///
     /// # Errors
     /// Those of [`conv2d_batch_norm`](Self::conv2d_batch_norm) and [`max_pool2d`](Self::max_pool2d).
     pub fn conv2d_batch_norm_relu_max_pool(
