@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::shape::Shape;
+use super::tiles::Tile;
 use super::transform::{self, Adjoint, MOST_OUTPUTS, MOST_POINTS};
 use crate::simd::{Kernel, Simd};
 
@@ -58,12 +59,14 @@ impl<T: Adjoint> Kernel for GradientTiles<'_, T> {
     fn run<S: Simd>(self, s: S) {
         let [_, p, q, k] = self.shape.output();
         let mut panels = self.panels;
-        for tile in self.shape.tiles_in(self.tiles) {
+        let corner = |tile: Tile| self.dy.wrapping_add(((tile.image * p + tile.y) * q + tile.x) * k);
+        let mut tiles = self.shape.tiles_in(self.tiles.clone());
+        while let Some(tile) = tiles.next() {
             let extent = self.shape.tile_extent(tile);
-            let dy = self.dy.wrapping_add(((tile.image * p + tile.y) * q + tile.x) * k);
             let tile = GradientTile::<T> {
                 transform: PhantomData,
-                dy,
+                dy: corner(tile),
+                next: corner(tiles.upcoming()),
                 strides: [q * k, k],
                 channels: k,
                 panels,
@@ -83,6 +86,8 @@ impl<T: Adjoint> Kernel for GradientTiles<'_, T> {
 struct GradientTile<T> {
     transform: PhantomData<T>,
     dy: *const f32,
+    /// The next tile's gradients.
+    next: *const f32,
     /// Floats from a row to the next, and from a column to the next.
     strides: [usize; 2],
     channels: usize,
@@ -126,7 +131,7 @@ impl<T: Adjoint> GradientTile<T> {
                         *gradient = vector(top.wrapping_add(y * self.strides[0]));
                     }
                 }
-                T::output_adjoint(s, column)
+                T::output_adjoint(s, column, rows)
             } else {
                 [s.zero(); MOST_POINTS]
             };
@@ -134,11 +139,17 @@ impl<T: Adjoint> GradientTile<T> {
         // Opaque, so that the planes' addresses are stepped through, not computed ahead and spilled.
         let plane = black_box(self.panels.plane);
         let mut target = self.target::<S>(channel);
+        let [row_points, column_points] = [rows, columns].map(T::points);
         for y in 0..T::POINTS {
-            let row = T::output_adjoint(s, transform::across(&halves, y));
-            for &value in &row[..T::POINTS] {
-                // SAFETY: the invariant: row `slot` of this panel is writable in each plane.
-                unsafe { s.store(target, value) };
+            if y >= row_points {
+                break;
+            }
+            let row = T::output_adjoint(s, transform::across(&halves, y), columns);
+            for (x, &value) in row[..T::POINTS].iter().enumerate() {
+                if x < column_points {
+                    // SAFETY: the invariant: row `slot` of this panel is writable in each plane.
+                    unsafe { s.store(target, value) };
+                }
                 target = target.wrapping_add(plane);
             }
         }
@@ -162,11 +173,9 @@ impl<T: Adjoint> GradientTile<T> {
     /// Asks for the gradients of the next tile, a cache line each.
     #[inline(always)]
     fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
-        if T::NEIGHBOURS && channel.is_multiple_of(16) {
+        if channel.is_multiple_of(16) {
             for y in 0..T::TILE {
-                let next = self
-                    .dy
-                    .wrapping_add(y * self.strides[0] + T::TILE * self.strides[1] + channel);
+                let next = self.next.wrapping_add(y * self.strides[0] + channel);
                 for x in 0..T::TILE {
                     s.prefetch(next.wrapping_add(x * self.strides[1]));
                 }

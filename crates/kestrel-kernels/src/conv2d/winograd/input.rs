@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::shape::Shape;
+use super::tiles::Tile;
 use super::transform::{self, MOST_POINTS, Transform};
 use crate::conv2d::hooks::OnLoad;
 use crate::simd::{Kernel, Simd};
@@ -57,13 +58,18 @@ impl<T: Transform, L: OnLoad> Kernel for Patches<'_, T, L> {
     fn run<S: Simd>(self, s: S) {
         let [_, h, w, c] = self.shape.input();
         let mut v = self.v;
-        for tile in self.shape.tiles_in(self.tiles) {
+        let corner = |tile: Tile| {
             let [top, left] = [tile.y, tile.x].map(|at| self.shape.patch_start(at));
             let corner = ((tile.image * h) as isize + top) * w as isize + left;
+            // It may lie outside the image: the pointer wraps, and is not read there.
+            self.x.wrapping_offset(corner * c as isize)
+        };
+        let mut tiles = self.shape.tiles_in(self.tiles.clone());
+        while let Some(tile) = tiles.next() {
             let patch = Patch::<T, L> {
                 transform: PhantomData,
-                // The corner may lie outside the image: the pointer wraps, and is not read there.
-                corner: self.x.wrapping_offset(corner * c as isize),
+                corner: corner(tile),
+                next: corner(tiles.upcoming()),
                 strides: [w * c, c],
                 columns: self.shape.patch_columns(tile.x),
                 channels: c,
@@ -73,13 +79,14 @@ impl<T: Transform, L: OnLoad> Kernel for Patches<'_, T, L> {
             };
             // Known rows make straight code: of an inner tile, and of those at an edge with one row beyond it.
             let rows = self.shape.patch_rows(tile.y);
-            let most = T::PATCH;
-            match (rows.start, most - rows.end) {
-                (0, 0) => patch.run(s, 0..most),
-                (1, 0) => patch.run(s, 1..most),
-                (0, 1) => patch.run(s, 0..most - 1),
-                (1, 1) => patch.run(s, 1..most - 1),
-                _ => patch.run(s, rows),
+            let (most, whole) = (T::PATCH, [T::TILE; 2]);
+            let extent = self.shape.tile_extent(tile);
+            match (extent == whole, rows.start, most - rows.end) {
+                (true, 0, 0) => patch.run(s, 0..most, whole),
+                (true, 1, 0) => patch.run(s, 1..most, whole),
+                (true, 0, 1) => patch.run(s, 0..most - 1, whole),
+                (true, 1, 1) => patch.run(s, 1..most - 1, whole),
+                _ => patch.run(s, rows, extent),
             }
             v = v.wrapping_add(self.row);
         }
@@ -91,6 +98,8 @@ impl<T: Transform, L: OnLoad> Kernel for Patches<'_, T, L> {
 struct Patch<'a, T, L> {
     transform: PhantomData<T>,
     corner: *const f32,
+    /// The corner of the next tile's patch.
+    next: *const f32,
     /// Floats from a row to the next, and from a column to the next.
     strides: [usize; 2],
     columns: Range<usize>,
@@ -101,20 +110,20 @@ struct Patch<'a, T, L> {
 }
 
 impl<T: Transform, L: OnLoad> Patch<'_, T, L> {
-    /// Transforms the patch, of which `rows` are inside the image.
+    /// Transforms the patch, of which `rows` are inside the image, for a tile of `extent` rows and columns.
     #[inline(always)]
-    fn run<S: Simd>(&self, s: S, rows: Range<usize>) {
+    fn run<S: Simd>(&self, s: S, rows: Range<usize>, extent: [usize; 2]) {
         let mut channel = 0;
         while channel + S::LANES <= self.channels {
             self.prefetch_next(s, channel);
             // SAFETY: a pixel has `channels` floats, of which a whole vector is left from `channel` on.
-            self.transform(s, rows.clone(), channel, S::LANES, |at| unsafe { s.load(at) });
+            self.transform(s, rows.clone(), extent, channel, S::LANES, |at| unsafe { s.load(at) });
             channel += S::LANES;
         }
         if channel < self.channels {
             let lanes = self.channels - channel;
             // SAFETY: a pixel has `channels` floats, of which `lanes`, less than a vector, are left.
-            self.transform(s, rows, channel, lanes, |at| unsafe { s.load_first(at, lanes) });
+            self.transform(s, rows, extent, channel, lanes, |at| unsafe { s.load_first(at, lanes) });
         }
     }
 
@@ -124,6 +133,7 @@ impl<T: Transform, L: OnLoad> Patch<'_, T, L> {
         &self,
         s: S,
         rows: Range<usize>,
+        extent: [usize; 2],
         channel: usize,
         lanes: usize,
         vector: impl Fn(*const f32) -> S::V,
@@ -142,7 +152,7 @@ impl<T: Transform, L: OnLoad> Patch<'_, T, L> {
                     }
                     at = at.wrapping_add(row_stride);
                 }
-                T::input(s, pixels)
+                T::input(s, pixels, extent[0])
             } else {
                 [s.zero(); MOST_POINTS]
             };
@@ -151,25 +161,29 @@ impl<T: Transform, L: OnLoad> Patch<'_, T, L> {
         // Opaque, so that the planes' addresses are stepped through, not computed ahead and spilled.
         let plane = black_box(self.plane);
         let mut target = self.v.wrapping_add(channel);
+        let [row_points, column_points] = extent.map(T::points);
         for y in 0..T::POINTS {
-            let row = T::input(s, transform::across(&columns, y));
-            for &value in &row[..T::POINTS] {
-                // SAFETY: the invariant: each plane is writable at this vector of channels.
-                unsafe { s.store(target, value) };
+            if y >= row_points {
+                break;
+            }
+            let row = T::input(s, transform::across(&columns, y), extent[1]);
+            for (x, &value) in row[..T::POINTS].iter().enumerate() {
+                if x < column_points {
+                    // SAFETY: the invariant: each plane is writable at this vector of channels.
+                    unsafe { s.store(target, value) };
+                }
                 target = target.wrapping_add(plane);
             }
         }
     }
 
-    /// Asks for the pixels that the next tile has and this one has not, a cache line each.
+    /// Asks for the pixels that the next tile has and those above and to the left of it have not, a cache line each.
     #[inline(always)]
     fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
-        if T::NEIGHBOURS && channel.is_multiple_of(16) {
-            for y in 2..T::PATCH {
-                let next = self
-                    .corner
-                    .wrapping_add(y * self.strides[0] + T::PATCH * self.strides[1] + channel);
-                for x in 0..4 {
+        if channel.is_multiple_of(16) {
+            for y in T::OVERLAP..T::PATCH {
+                let next = self.next.wrapping_add(y * self.strides[0] + channel);
+                for x in T::OVERLAP..T::PATCH {
                     s.prefetch(next.wrapping_add(x * self.strides[1]));
                 }
             }

@@ -11,8 +11,11 @@
 //! ```
 //!
 //! With stride 2 (and padding 1) a tile has 2x2 outputs over a 5x5 patch and 25 points; its gradient goes back by transforms of its own,
-//! from 3x3 patches of `dY` to 4x4 tiles of `dX`. At an edge where only the first half of a tile is wanted, the points that the second
-//! half alone needs are left out. `transform` has the matrices of each.
+//! from 3x3 patches of `dY` to 4x4 tiles of `dX`. `transform` has the matrices of each.
+//!
+//! Tiles at an edge, of which fewer outputs are wanted, need fewer points: an image of 7 pixels is a tile of four and one of three
+//! outputs, 6 and 5 points each way. Tiles are counted so that those that need the same points lie together (`tiles`), and each
+//! point is multiplied for the tiles that need it (`points`).
 //!
 //! Tiles are worked on in blocks small enough that `V`, `M` and `Z` stay in a core's cache from the transform to its
 //! use. Which tiles form a block, and in which order blocks are summed, depends on the shape and the instruction set
@@ -34,6 +37,7 @@ mod panel;
 mod points;
 mod product;
 mod shape;
+mod tiles;
 mod transform;
 mod weights;
 

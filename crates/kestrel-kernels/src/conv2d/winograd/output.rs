@@ -69,7 +69,9 @@ impl<T: Transform, E: Epilogue> Kernel for OutputTiles<'_, T, E> {
         let len: usize = self.shape.output().iter().product();
         let streams = simd::streams::<S>(self.y, len / pooled, k);
         let mut m = self.products.m;
-        for tile in self.shape.tiles_in(self.tiles) {
+        let mut tiles = self.shape.tiles_in(self.tiles.clone());
+        while let Some(tile) = tiles.next() {
+            let next = tiles.upcoming();
             let extent = self.shape.tile_extent(tile);
             let mut tile = OutputTile::<T, E> {
                 transform: PhantomData,
@@ -77,6 +79,7 @@ impl<T: Transform, E: Epilogue> Kernel for OutputTiles<'_, T, E> {
                 plane: self.products.plane,
                 y: self.y,
                 index: ((tile.image * p + tile.y) * q + tile.x) * k,
+                next: ((next.image * p + next.y) * q + next.x) * k,
                 strides: [q * k, k],
                 stored: if E::POOLS {
                     ((tile.image * p + tile.y) / 2 * width + tile.x / 2) * k
@@ -112,6 +115,8 @@ struct OutputTile<'a, T, E> {
     y: *mut f32,
     /// Of the tile's first output, channel 0.
     index: usize,
+    /// Of the next tile's first output.
+    next: usize,
     /// Floats from a row to the next, and from a column to the next.
     strides: [usize; 2],
     /// The first output's place in `y`, and floats from a row of `y` to the next: of pooled outputs, if the epilogue pools.
@@ -165,16 +170,23 @@ impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
         let (plane, [row_stride, column_stride], stored_row) = black_box((self.plane, self.strides, self.stored_row));
         let mut top = self.m.wrapping_add(channel - self.channels.start);
         let mut halves = [[s.zero(); MOST_OUTPUTS]; MOST_POINTS];
-        for half in &mut halves[..T::POINTS] {
+        let [row_points, column_points] = [rows, columns].map(T::points);
+        for (x, half) in halves[..T::POINTS].iter_mut().enumerate() {
+            if x >= column_points {
+                break;
+            }
             let mut at = top;
             let mut column = [s.zero(); MOST_POINTS];
-            for product in &mut column[..T::POINTS] {
-                // SAFETY: the invariant: each plane is readable at this vector of channels.
+            for (y, product) in column[..T::POINTS].iter_mut().enumerate() {
+                if y >= row_points {
+                    break;
+                }
+                // SAFETY: the invariant: each plane that the tile needs is readable at this vector of channels.
                 *product = unsafe { s.load(at) };
                 at = at.wrapping_add(T::POINTS * plane);
             }
             top = top.wrapping_add(plane);
-            *half = T::output(s, column);
+            *half = T::output(s, column, rows);
         }
         let mut constants = self.epilogue.channels(s, channel, lanes);
         let stored = self.y.wrapping_add(self.stored + channel);
@@ -184,7 +196,7 @@ impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
             if y >= rows {
                 break;
             }
-            let row = T::output(s, transform::across(&halves, y));
+            let row = T::output(s, transform::across(&halves, y), columns);
             for (x, &value) in row[..T::TILE].iter().enumerate() {
                 if x >= columns {
                     break;
@@ -214,9 +226,9 @@ impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
     /// Asks for the outputs of the next tile, a cache line each.
     #[inline(always)]
     fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
-        if T::NEIGHBOURS && !E::POOLS && channel.is_multiple_of(16) {
+        if !E::POOLS && channel.is_multiple_of(16) {
             for y in 0..T::TILE {
-                let next = self.index + y * self.strides[0] + T::TILE * self.strides[1] + channel;
+                let next = self.next + y * self.strides[0] + channel;
                 for x in 0..T::TILE {
                     s.prefetch(self.y.wrapping_add(next + x * self.strides[1]));
                 }

@@ -9,7 +9,9 @@ use super::transform::Transform;
 /// The points of a range of tiles.
 pub(super) struct Points<T> {
     transform: PhantomData<T>,
-    /// Tiles that a point is needed for, by whether it serves the second half of a tile's rows and of its columns.
+    /// Points that tiles at an edge need, down and across.
+    edge: [usize; 2],
+    /// Tiles that a point is needed for, by whether those at an edge do without it, down and across.
     runs: [[Vec<Range<usize>>; 2]; 2],
 }
 
@@ -18,6 +20,7 @@ impl<T: Transform> Points<T> {
         let runs = [false, true].map(|rows| [false, true].map(|columns| shape.runs(tiles.clone(), [rows, columns])));
         Self {
             transform: PhantomData,
+            edge: shape.edge().map(T::points),
             runs,
         }
     }
@@ -29,7 +32,7 @@ impl<T: Transform> Points<T> {
 
     /// The tiles that a point is needed for, counted from the first of the range.
     pub(super) fn runs(&self, point: usize) -> &[Range<usize>] {
-        let [rows, columns] = [point / T::POINTS, point % T::POINTS].map(|point| usize::from(point >= T::HALF));
-        &self.runs[rows][columns]
+        let (rows, columns) = (point / T::POINTS, point % T::POINTS);
+        &self.runs[usize::from(rows >= self.edge[0])][usize::from(columns >= self.edge[1])]
     }
 }

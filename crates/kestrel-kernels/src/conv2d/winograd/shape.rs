@@ -1,4 +1,4 @@
-//! Sizes of a 3x3 convolution and the tiles that cover its output.
+//! Sizes of a 3x3 convolution, and of the tiles and patches that its output and input are cut into.
 
 use std::ops::Range;
 
@@ -30,18 +30,21 @@ pub(super) enum Form {
 
 /// Numbers of a form's transforms, along one dimension.
 #[derive(Clone, Copy, Debug)]
-struct Numbers {
-    tile: usize,
+pub(super) struct Numbers {
+    pub(super) tile: usize,
     patch: usize,
+    /// Points that a tile of so many outputs needs.
+    pub(super) points: fn(usize) -> usize,
 }
 
 impl Form {
     #[inline(always)]
-    fn numbers(self) -> Numbers {
+    pub(super) fn numbers(self) -> Numbers {
         fn of<T: Transform>() -> Numbers {
             Numbers {
                 tile: T::TILE,
                 patch: T::PATCH,
+                points: T::points,
             }
         }
         match self {
@@ -197,7 +200,7 @@ impl Shape {
     }
 
     /// Tiles down and across one image's output.
-    fn grid(&self) -> [usize; 2] {
+    pub(super) fn grid(&self) -> [usize; 2] {
         let [_, p, q, _] = self.output();
         let tile = self.form.numbers().tile;
         [p.div_ceil(tile), q.div_ceil(tile)]
@@ -207,51 +210,6 @@ impl Shape {
     pub(super) fn tiles(&self) -> usize {
         let [down, across] = self.grid();
         self.n * down * across
-    }
-
-    /// Tiles in `range`. With stride 1 they are counted across, then down, then by image; with stride 2 by image, then
-    /// across, then down, so that those at an edge lie together: see [`runs`](Self::runs).
-    #[inline(always)]
-    pub(super) fn tiles_in(&self, range: Range<usize>) -> Tiles {
-        let [down, across] = self.grid();
-        let size = self.form.numbers().tile;
-        let images_first = if self.form == Form::Unit { 1 } else { self.n };
-        let place = range.start / images_first;
-        let [x, row] = [place % across, place / across];
-        let next = Tile {
-            image: row / down + range.start % images_first,
-            y: size * (row % down),
-            x: size * x,
-        };
-        Tiles {
-            next,
-            left: range.len(),
-            size,
-            images_first,
-            end: [size * down, size * across],
-        }
-    }
-
-    /// The parts of `tiles` that a point is needed for: all, or of those that are `whole` in rows or columns, that is of
-    /// which more than half lies inside the output. Counted from the first of `tiles`.
-    pub(super) fn runs(&self, tiles: Range<usize>, whole: [bool; 2]) -> Vec<Range<usize>> {
-        let len = tiles.len();
-        if whole == [false; 2] {
-            return std::iter::once(0..len).collect();
-        }
-        let half = self.form.numbers().tile / 2;
-        let mut runs: Vec<Range<usize>> = Vec::new();
-        for (place, tile) in self.tiles_in(tiles).enumerate() {
-            let [rows, columns] = self.tile_extent(tile);
-            if (whole[0] && rows <= half) || (whole[1] && columns <= half) {
-                continue;
-            }
-            match runs.last_mut() {
-                Some(run) if run.end == place => run.end += 1,
-                _ => runs.push(place..place + 1),
-            }
-        }
-        runs
     }
 
     /// The first row or column of the patch under a tile whose output starts at row or column `at`.
@@ -284,62 +242,6 @@ impl Shape {
         let last = (size as isize - start).clamp(first, patch);
         first as usize..last as usize
     }
-
-    /// Rows and columns of the tile that lie inside the output.
-    #[inline(always)]
-    pub(super) fn tile_extent(&self, tile: Tile) -> [usize; 2] {
-        let [_, p, q, _] = self.output();
-        let size = self.form.numbers().tile;
-        [size.min(p - tile.y), size.min(q - tile.x)]
-    }
-}
-
-/// Consecutive tiles, by steps instead of divisions.
-#[derive(Clone, Debug)]
-pub(super) struct Tiles {
-    next: Tile,
-    left: usize,
-    /// Outputs of a tile along one dimension.
-    size: usize,
-    /// Images that are stepped through before the place in them changes.
-    images_first: usize,
-    /// Rows and columns of an image's tiles.
-    end: [usize; 2],
-}
-
-impl Iterator for Tiles {
-    type Item = Tile;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<Tile> {
-        self.left = self.left.checked_sub(1)?;
-        let tile = self.next;
-        if self.images_first > 1 {
-            self.next.image += 1;
-            if self.next.image < self.images_first {
-                return Some(tile);
-            }
-            self.next.image = 0;
-        }
-        self.next.x += self.size;
-        if self.next.x == self.end[1] {
-            self.next.x = 0;
-            self.next.y += self.size;
-            if self.next.y == self.end[0] {
-                self.next.y = 0;
-                self.next.image += 1;
-            }
-        }
-        Some(tile)
-    }
-}
-
-/// Where a tile lies: image of the batch, first output row and column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tile {
-    pub(super) image: usize,
-    pub(super) y: usize,
-    pub(super) x: usize,
 }
 
 #[cfg(test)]
@@ -382,7 +284,7 @@ mod tests {
         let shape = Shape::new([1, 7, 1, 1], 1, 1).unwrap();
         assert_eq!([shape.patch_rows(0), shape.patch_rows(4)], [1..6, 0..4]);
         assert_eq!(shape.patch_columns(0), 1..2);
-        assert_eq!(shape.tile_extent(Tile { image: 0, y: 4, x: 0 }), [3, 1]);
+        assert_eq!(shape.edge(), [3, 1]);
     }
 
     #[test]
@@ -408,35 +310,5 @@ mod tests {
             [0, 4].map(|y| (back.patch_start(y), back.patch_rows(y))),
             [(0, 0..3), (2, 0..2)]
         );
-    }
-
-    #[test]
-    fn strided_tiles_at_an_edge_lie_together() {
-        let shape = Shape::strided([3, 6, 10, 1], 1).unwrap();
-        let all: Vec<Tile> = shape.tiles_in(0..shape.tiles()).collect();
-        let want = [0, 2].map(|y| [0, 2, 4].map(|x| [0, 1, 2].map(|image| Tile { image, y, x })));
-        assert_eq!(all, want.concat().concat());
-        for start in 0..all.len() {
-            assert_eq!(shape.tiles_in(start..all.len()).collect::<Vec<_>>(), all[start..]);
-        }
-        let runs = |tiles, whole| -> Vec<_> {
-            let runs = shape.runs(tiles, whole).into_iter();
-            runs.map(|run| (run.start, run.end)).collect()
-        };
-        assert_eq!(runs(0..18, [false, false]), [(0, 18)]);
-        assert_eq!(runs(0..18, [true, false]), [(0, 9)]);
-        assert_eq!(runs(2..18, [false, true]), [(0, 4), (7, 13)]);
-        assert_eq!(runs(2..18, [true, true]), [(0, 4)]);
-    }
-
-    #[test]
-    fn tiles_are_counted_across_then_down_then_by_image() {
-        let shape = Shape::new([3, 9, 5, 1], 1, 1).unwrap();
-        let all: Vec<Tile> = shape.tiles_in(0..shape.tiles()).collect();
-        let want = (0..3).flat_map(|image| [0, 4, 8].map(|y| [0, 4].map(|x| Tile { image, y, x })));
-        assert_eq!(all, want.flatten().collect::<Vec<_>>());
-        for start in 0..all.len() {
-            assert_eq!(shape.tiles_in(start..all.len()).collect::<Vec<_>>(), all[start..]);
-        }
     }
 }

@@ -29,25 +29,28 @@ pub(super) trait Transform: Copy + Send + Sync {
     const PATCH: usize;
     /// Products of a tile.
     const POINTS: usize;
-    /// Of them, the first that a tile needs of whose outputs only the first half is wanted.
-    const HALF: usize;
     /// Transformed weights: points may share one.
     const PLANES: usize;
     /// The transformed weight of each point.
     const PLANE_OF: [usize; MOST_POINTS];
 
-    /// Whether the next tile is this one's neighbour to the right.
-    const NEIGHBOURS: bool;
     /// Products of a tile in two dimensions.
     const ALL_POINTS: usize = Self::POINTS * Self::POINTS;
     /// Transformed weights in two dimensions.
     const ALL_PLANES: usize = Self::PLANES * Self::PLANES;
 
-    /// `Bᵀ d`: inputs to points.
-    fn input<S: Simd>(s: S, d: Points<S>) -> Points<S>;
+    /// Inputs that a tile shares with the next.
+    const OVERLAP: usize;
 
-    /// `Aᵀ m`: points to outputs.
-    fn output<S: Simd>(s: S, m: Points<S>) -> Outputs<S>;
+    /// The points that a tile needs of whose outputs the first `extent` are wanted, 1 to [`TILE`](Self::TILE): the first so
+    /// many.
+    fn points(extent: usize) -> usize;
+
+    /// `Bᵀ d`: inputs to the points of a tile of this extent; inputs that no such tile has are zeros.
+    fn input<S: Simd>(s: S, d: Points<S>, extent: usize) -> Points<S>;
+
+    /// `Aᵀ m`: points to outputs of a tile of this extent; points that it does not need are zeros.
+    fn output<S: Simd>(s: S, m: Points<S>, extent: usize) -> Outputs<S>;
 
     /// `G g`: weights to planes.
     fn weight<S: Simd>(s: S, g: [S::V; 3]) -> Points<S>;
@@ -55,8 +58,9 @@ pub(super) trait Transform: Copy + Send + Sync {
 
 /// The adjoints, for the weights' gradient.
 pub(super) trait Adjoint: Transform {
-    /// `A y`: gradients of outputs to points, the adjoint of [`output`](Transform::output).
-    fn output_adjoint<S: Simd>(s: S, y: Outputs<S>) -> Points<S>;
+    /// `A y`: gradients of outputs to points, the adjoint of [`output`](Transform::output); gradients beyond the extent are
+    /// zeros.
+    fn output_adjoint<S: Simd>(s: S, y: Outputs<S>, extent: usize) -> Points<S>;
 
     /// `Gᵀ m`: points to the weights' gradients, the adjoint of [`weight`](Transform::weight), each point having a weight of
     /// its own.

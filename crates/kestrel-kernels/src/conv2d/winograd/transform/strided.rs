@@ -38,18 +38,22 @@ impl Transform for Strided {
     const TILE: usize = 2;
     const PATCH: usize = 5;
     const POINTS: usize = 5;
-    const HALF: usize = 3;
     const PLANES: usize = 4;
     const PLANE_OF: [usize; 6] = PLANE_OF;
-    const NEIGHBOURS: bool = false;
+    const OVERLAP: usize = 1;
 
     #[inline(always)]
-    fn input<S: Simd>(s: S, d: Points<S>) -> Points<S> {
+    fn points(extent: usize) -> usize {
+        if extent > 1 { 5 } else { 3 }
+    }
+
+    #[inline(always)]
+    fn input<S: Simd>(s: S, d: Points<S>, _extent: usize) -> Points<S> {
         [s.sub(d[0], d[2]), d[2], d[1], d[3], s.sub(d[4], d[2]), s.zero()]
     }
 
     #[inline(always)]
-    fn output<S: Simd>(s: S, m: Points<S>) -> Outputs<S> {
+    fn output<S: Simd>(s: S, m: Points<S>, _extent: usize) -> Outputs<S> {
         [
             s.add(s.add(m[0], m[1]), m[2]),
             s.add(s.add(m[4], m[1]), m[3]),
@@ -66,7 +70,7 @@ impl Transform for Strided {
 
 impl Adjoint for Strided {
     #[inline(always)]
-    fn output_adjoint<S: Simd>(s: S, y: Outputs<S>) -> Points<S> {
+    fn output_adjoint<S: Simd>(s: S, y: Outputs<S>, _extent: usize) -> Points<S> {
         [y[0], s.add(y[0], y[1]), y[0], y[1], y[1], s.zero()]
     }
 
@@ -80,19 +84,23 @@ impl Transform for StridedBack {
     const TILE: usize = 4;
     const PATCH: usize = 3;
     const POINTS: usize = 5;
-    const HALF: usize = 3;
     const PLANES: usize = 4;
     const PLANE_OF: [usize; 6] = PLANE_OF;
-    const NEIGHBOURS: bool = false;
+    const OVERLAP: usize = 1;
 
     #[inline(always)]
-    fn input<S: Simd>(s: S, e: Points<S>) -> Points<S> {
+    fn points(extent: usize) -> usize {
+        if extent > 2 { 5 } else { 3 }
+    }
+
+    #[inline(always)]
+    fn input<S: Simd>(s: S, e: Points<S>, _extent: usize) -> Points<S> {
         [s.sub(e[0], e[1]), e[1], e[0], e[1], s.sub(e[2], e[1]), s.zero()]
     }
 
     /// Of inputs at even places tap 1 alone, of those at odd places taps 0 and 2.
     #[inline(always)]
-    fn output<S: Simd>(s: S, m: Points<S>) -> Outputs<S> {
+    fn output<S: Simd>(s: S, m: Points<S>, _extent: usize) -> Outputs<S> {
         [m[2], s.add(m[0], m[1]), m[3], s.add(m[4], m[1])]
     }
 
