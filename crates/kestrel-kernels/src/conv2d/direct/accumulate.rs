@@ -4,6 +4,7 @@
 //! Rows of the accumulator, which are floats of the windows, are held in registers, up to [`Simd::ROWS`] at a time. Each
 //! element sums over the pixels of the block in order, whatever the rows it is computed with.
 
+use crate::conv2d::workspace::LINE;
 use crate::simd::{Kernel, Simd};
 
 /// Pixels from the one that is asked for ahead to the one that is worked on.
@@ -21,6 +22,9 @@ pub(super) struct Accumulate<'a> {
     pub(super) sums: *mut f32,
     /// Whether the sums are to be started, not added to.
     pub(super) start: bool,
+    /// Memory to ask for meanwhile: each block of rows asks for the next cache line of what lies `next_step` floats apart.
+    pub(super) next: *const f32,
+    pub(super) next_step: usize,
 }
 
 /// Runs `product` on a panel of `width` lanes: one vector or two.
@@ -51,6 +55,7 @@ impl<const VECTORS: usize> Kernel for Panel<'_, VECTORS> {
             // A block that would leave few rows behind is made smaller, so that two even ones remain.
             let block = match left {
                 12.. if S::ROWS >= 12 && left != 16 => self.block::<S, 12>(s, row),
+                9 if S::ROWS >= 12 => self.block::<S, 9>(s, row),
                 8.. if S::ROWS >= 8 => self.block::<S, 8>(s, row),
                 6.. if S::ROWS == 6 && left != 8 => self.block::<S, 6>(s, row),
                 4.. => self.block::<S, 4>(s, row),
@@ -71,10 +76,13 @@ impl<const VECTORS: usize> Panel<'_, VECTORS> {
         let windows = self.0.windows;
         let target = self.0.sums.wrapping_add(row * VECTORS * S::LANES);
         let mut b = self.0.gradients;
+        let mut next = self.0.next.wrapping_add(row / S::ROWS * LINE);
         let mut sums = [[s.zero(); VECTORS]; ROWS];
         for (pixel, a) in windows.iter().enumerate() {
-            // The sums that are added to in the end, and the window of a later pixel.
+            // The sums that are added to in the end, what comes next, and the window of a later pixel.
             s.prefetch(target.wrapping_add(pixel.min(ROWS * VECTORS - 1) * S::LANES));
+            s.prefetch(next);
+            next = next.wrapping_add(self.0.next_step);
             s.prefetch(windows[(pixel + AHEAD).min(windows.len() - 1)].wrapping_add(row + ROWS - 1));
             let mut columns = [s.zero(); VECTORS];
             for (i, column) in columns.iter_mut().enumerate() {

@@ -6,10 +6,10 @@
 use std::ops::Range;
 
 use super::accumulate::{Accumulate, accumulate};
-use super::gather::{gather_panels, gather_windows};
+use super::gather::gather_panels;
 use super::panel::{Panels, unpack_gradients};
 use super::phase::{Phase, Pixel};
-use super::tile::Windows;
+use super::windows::{self, Wanted, Windows};
 use super::{WeightGradient, piece};
 use crate::conv2d::slices::Shared;
 use crate::conv2d::workspace::LINE;
@@ -136,13 +136,9 @@ struct Job<'a, S> {
 }
 
 impl<S: Simd> Job<'_, S> {
-    /// Floats of a block's gathered windows, or of the zeros that stand for what lies outside the image.
+    /// Floats of scratch memory that a block's windows need.
     fn windows(&self) -> usize {
-        if self.phase.gathers() {
-            self.cut.block * self.cut.row()
-        } else {
-            self.phase.source[2].next_multiple_of(LINE)
-        }
+        windows::scratch_len(self.phase, self.cut.block, self.cut.row())
     }
 
     /// Computes a unit. Each is run once.
@@ -151,34 +147,22 @@ impl<S: Simd> Job<'_, S> {
         // Units that follow one another share their pixels.
         let (group, part) = (unit / (cut.depths * cut.ranges), unit % (cut.depths * cut.ranges));
         let (depth, range) = (part / cut.ranges * cut.depth, part % cut.ranges * cut.panels);
-        let depth = depth..panels.depth.min(depth + cut.depth);
-        let range = range..panels.count().min(range + cut.panels);
-        let accumulator = self.accumulators.get().wrapping_add(group * panels.len());
+        let unit = Unit {
+            depth: depth..panels.depth.min(depth + cut.depth),
+            panels: range..panels.count().min(range + cut.panels),
+            accumulator: self.accumulators.get().wrapping_add(group * panels.len()),
+        };
         let start = group * cut.group;
         let group = start..self.phase.len().min(start + cut.group);
+        let mut found = Windows::default();
         for first in group.clone().step_by(cut.block) {
             let block = first..group.end.min(first + cut.block);
-            self.add(
-                block,
-                depth.clone(),
-                range.clone(),
-                scratch,
-                accumulator,
-                first == start,
-            );
+            self.add(&unit, block, first == start, scratch, &mut found);
         }
     }
 
-    /// Adds a block of pixels to an accumulator, or starts it with it.
-    fn add(
-        &self,
-        block: Range<usize>,
-        depth: Range<usize>,
-        range: Range<usize>,
-        scratch: &mut [f32],
-        accumulator: *mut f32,
-        start: bool,
-    ) {
+    /// Adds a block of pixels to a unit's accumulator, or starts it with it.
+    fn add(&self, unit: &Unit, block: Range<usize>, start: bool, scratch: &mut [f32], found: &mut Windows) {
         let (cut, panels) = (&self.cut, &self.panels);
         let (first, len) = (block.start, block.len());
         let mut pixels = [Pixel::default(); PIXELS];
@@ -186,37 +170,50 @@ impl<S: Simd> Job<'_, S> {
         let pixels = &pixels[..len];
         let (windows, gradients) = scratch.split_at_mut(self.windows());
         let gradients = gradients.as_mut_ptr();
-        let mut a = Windows::default();
-        if self.phase.gathers() {
-            let (x, windows) = (self.x.as_ptr(), windows.as_mut_ptr());
-            // SAFETY: `x` has the source's length; the scratch has room for a block's windows of `cut.depth` floats, `cut.row()`
-            // apart, and this thread alone uses it.
-            unsafe { gather_windows(self.s, self.phase, x, pixels, depth.clone(), windows, cut.row()) };
-            a.gathered(windows, cut.row(), len, depth.len());
-        } else {
-            windows.fill(0.0);
-            self.phase.locate(self.x, pixels, depth.clone(), windows, &mut a);
-        }
+        let wanted = Wanted {
+            phase: self.phase,
+            source: self.x,
+            pixels,
+            depth: unit.depth.clone(),
+        };
+        // SAFETY: `x` has the source's length, and the pixels are a block of the phase's.
+        unsafe { windows::find(self.s, wanted, windows, cut.row(), found) };
         let dy = self.dy[first * panels.channels..].as_ptr();
         let stride = cut.block * panels.full_width();
         // SAFETY: `dy` has `len` pixels from `first` on; the scratch has room for `cut.panels` panels of a block's pixels.
-        unsafe { gather_panels(self.s, *panels, range.clone(), dy, len, gradients, stride) };
-        for panel in range.clone() {
+        unsafe { gather_panels(self.s, *panels, unit.panels.clone(), dy, len, gradients, stride) };
+        // The next block's gradients, of which each block of rows asks for a cache line a pixel until all have been asked for.
+        let mut next = dy.wrapping_add(len * panels.channels + unit.panels.start * panels.full_width());
+        let end = next.wrapping_add(unit.panels.len() * panels.full_width());
+        for panel in unit.panels.clone() {
             let width = panels.width(panel);
-            let mut sums = accumulator.wrapping_add(panel * panels.stride() + depth.start * width);
-            for (&rows, windows) in a.segments.iter().zip(a.starts.chunks_exact(len)) {
+            let mut sums = unit
+                .accumulator
+                .wrapping_add(panel * panels.stride() + unit.depth.start * width);
+            for (&rows, windows) in found.segments.iter().zip(found.starts.chunks_exact(len)) {
                 let product = Accumulate {
                     rows,
                     windows,
-                    gradients: gradients.wrapping_add((panel - range.start) * stride),
+                    gradients: gradients.wrapping_add((panel - unit.panels.start) * stride),
                     sums,
                     start,
+                    next,
+                    next_step: if next < end { panels.channels } else { 0 },
                 };
                 // SAFETY: the segment has `rows` floats for each pixel, and the panel a row of gradients. The sums are these
                 // depths of a panel of an accumulator, which are this unit's alone; its first block starts them.
                 unsafe { accumulate(self.s, product, width) };
                 sums = sums.wrapping_add(rows * width);
+                next = next.wrapping_add(rows.div_ceil(S::ROWS) * LINE);
             }
         }
     }
+}
+
+/// A unit of work.
+struct Unit {
+    depth: Range<usize>,
+    /// Of output channels.
+    panels: Range<usize>,
+    accumulator: *mut f32,
 }

@@ -4,10 +4,10 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use super::gather::gather_windows;
 use super::panel::{Panels, pack_weights};
 use super::phase::{Phase, Pixel};
-use super::tile::{self, Finish, Tile, Windows};
+use super::tile::{self, Finish, Tile};
+use super::windows::{self, Wanted, Windows};
 use super::{Correlation, piece};
 use crate::conv2d::hooks::Epilogue;
 use crate::conv2d::slices::Shared;
@@ -171,15 +171,6 @@ impl<'a> Job<'a> {
         self.depth + LINE
     }
 
-    /// Floats of gathered windows, or of the zeros that stand for what lies outside the image.
-    fn windows(&self) -> usize {
-        if self.phase.gathers() {
-            self.pixels * self.row()
-        } else {
-            self.phase.source[2].next_multiple_of(LINE)
-        }
-    }
-
     /// Floats that a thread needs.
     fn scratch(&self, ranges: &Ranges) -> usize {
         let partial = if self.depth < self.all_depth {
@@ -187,7 +178,7 @@ impl<'a> Job<'a> {
         } else {
             0
         };
-        self.windows() + partial
+        windows::scratch_len(self.phase, self.pixels, self.row()) + partial
     }
 }
 
@@ -217,25 +208,21 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
             self.fill(panels, pixels, sums);
             return;
         }
-        let (windows, partial) = scratch.split_at_mut(job.windows());
+        let (rows, partial) = scratch.split_at_mut(windows::scratch_len(phase, job.pixels, job.row()));
         let partial = partial.as_mut_ptr();
 
-        if !phase.gathers() {
-            windows.fill(0.0);
-        }
         let mut a = Windows::default();
         let mut start = 0;
         loop {
             let end = job.all_depth.min(start + job.depth);
-            if phase.gathers() {
-                let (source, windows) = (self.source.as_ptr(), windows.as_mut_ptr());
-                // SAFETY: the source has the phase's length; the windows of a block, `job.depth` floats each and `job.row()`
-                // apart, fit their part of the scratch, which this thread alone uses.
-                unsafe { gather_windows(self.s, phase, source, pixels, start..end, windows, job.row()) };
-                a.gathered(windows, job.row(), len, end - start);
-            } else {
-                phase.locate(self.source, pixels, start..end, windows, &mut a);
-            }
+            let wanted = Wanted {
+                phase,
+                source: self.source,
+                pixels,
+                depth: start..end,
+            };
+            // SAFETY: the source has the phase's length, and the pixels are a block of it.
+            unsafe { windows::find(self.s, wanted, rows, job.row(), &mut a) };
             let chunk = Chunk {
                 depth: start..end,
                 a: &a,

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Some hundred pixels and some hundred floats of depth are worked on at a time, so that windows, sums and a panel of
-//! weights stay in a core's cache. A pixel's channels lie side by side, so a window is read in place, tap by tap, through a
-//! table of where each pixel's floats begin; only windows of few channels, as of a first layer, or of so many that pixels
-//! lie whole pages apart are gathered first.
+//! weights stay in a core's cache. A pixel's channels lie side by side, so a window is read in place, tap by tap, or,
+//! of few channels, as in a first layer, row by row, through a table of where each pixel's floats begin (`windows`); only windows
+//! with rows of less than eight floats, or of so many channels that pixels lie whole pages apart, are gathered first.
 //!
 //! In bytes, with channels rounded up to two vectors, a call needs scratch memory of:
 //!
@@ -34,6 +34,7 @@ mod panel;
 mod phase;
 mod shape;
 mod tile;
+mod windows;
 
 use crate::conv2d::Workspace;
 use crate::conv2d::hooks::{Epilogue, Store};

@@ -7,12 +7,6 @@
 use std::ops::Range;
 
 use super::shape::Shape;
-use super::tile::Windows;
-
-/// Channels from which on windows are read in place: fewer make too short segments.
-const IN_PLACE_CHANNELS: usize = 32;
-/// Floats of a page: pixels that lie multiples of it apart fall into the same sets of the nearest cache.
-const PAGE: usize = 1024;
 
 /// Target pixels on a lattice, each the sum over the same taps of a source.
 #[derive(Clone, Debug)]
@@ -144,50 +138,6 @@ impl Phase {
     /// Target pixels.
     pub(super) fn len(&self) -> usize {
         self.images * self.positions[0] * self.positions[1]
-    }
-
-    /// Whether windows are better gathered than read in place.
-    pub(super) fn gathers(&self) -> bool {
-        let channels = self.source[2];
-        channels < IN_PLACE_CHANNELS || channels.is_multiple_of(PAGE)
-    }
-
-    /// Finds where depths `depth` of the windows of `pixels` lie in `source`; what lies outside the image, in `zeros`.
-    pub(super) fn locate(
-        &self,
-        source: &[f32],
-        pixels: &[Pixel],
-        depth: Range<usize>,
-        zeros: &[f32],
-        windows: &mut Windows,
-    ) {
-        let [height, width, channels] = self.source;
-        let zeros = zeros[..channels].as_ptr();
-        windows.segments.clear();
-        windows.starts.clear();
-        for (place, tap) in self
-            .runs
-            .iter()
-            .flat_map(|run| (0..run.width).map(move |x| (run.y, run.x + x as isize)))
-            .enumerate()
-        {
-            let start = depth.start.max(place * channels);
-            let end = depth.end.min((place + 1) * channels);
-            if start >= end {
-                continue;
-            }
-            windows.segments.push(end - start);
-            let first = start - place * channels;
-            windows.starts.extend(pixels.iter().map(|pixel| {
-                let (y, x) = (pixel.y + tap.0, pixel.x + tap.1);
-                if (0..height as isize).contains(&y) && (0..width as isize).contains(&x) {
-                    let at = pixel.image + y as usize * width + x as usize;
-                    source[at * channels + first..].as_ptr()
-                } else {
-                    zeros
-                }
-            }));
-        }
     }
 
     /// Lists the pixels of `range`, counted across, then down, then by image.

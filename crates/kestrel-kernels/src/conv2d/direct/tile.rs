@@ -1,4 +1,4 @@
-//! The product that the forward and backward-data passes are made of: rows of gathered windows times a panel of weights.
+//! The product that the forward and backward-data passes are made of: rows of windows times a panel of weights.
 //!
 //! Rows are held in registers, up to [`Simd::ROWS`] at a time. Where the depth is cut into chunks, all but the last leave
 //! partial sums in scratch memory; the last hands its registers to the epilogue, which writes the outputs. Each output
@@ -7,6 +7,7 @@
 use std::hint::black_box;
 
 use super::phase::Pixel;
+use super::windows::Windows;
 use crate::conv2d::hooks::{Epilogue, Sums};
 use crate::simd::{Kernel, Simd};
 
@@ -26,25 +27,6 @@ pub(super) struct Tile<'a, E> {
     pub(super) resume: bool,
     /// What follows the last chunk.
     pub(super) finish: Option<Finish<'a, E>>,
-}
-
-/// The first factor of a product, in segments of the depth: for each segment and row, where its floats begin.
-#[derive(Debug, Default)]
-pub(super) struct Windows {
-    /// Floats of each segment.
-    pub(super) segments: Vec<usize>,
-    /// `[segments, rows]`.
-    pub(super) starts: Vec<*const f32>,
-}
-
-impl Windows {
-    /// One segment of `depth` floats, gathered for `rows` rows that are `stride` apart.
-    pub(super) fn gathered(&mut self, at: *const f32, stride: usize, rows: usize, depth: usize) {
-        self.segments.clear();
-        self.segments.push(depth);
-        self.starts.clear();
-        self.starts.extend((0..rows).map(|row| at.wrapping_add(row * stride)));
-    }
 }
 
 /// The way of finished sums to the output.
