@@ -155,7 +155,7 @@ impl Tape {
         self.max_pool2d(&y, 2, 2, 0)
     }
 
-    /// The kernel for these arguments, if one takes them.
+    /// The CPU's kernel for these arguments, if one takes them.
     fn algorithm(
         &self,
         x: &Value,
@@ -164,7 +164,7 @@ impl Tape {
         config: &Conv2dConfig,
     ) -> Result<Option<Algorithm>> {
         self.check(x)?;
-        if x.as_recorded().is_none() {
+        if x.as_recorded().is_none() || x.on_gpu().is_some() {
             return Ok(None);
         }
         let input = x.shape_tensor();

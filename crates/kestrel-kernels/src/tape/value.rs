@@ -146,7 +146,6 @@ impl Value {
     }
 
     /// The node and the tensor of a value on a GPU.
-    #[cfg(feature = "cuda")]
     pub(crate) fn on_gpu(&self) -> Option<(usize, &Tensor)> {
         match &self.0 {
             Form::Recorded {

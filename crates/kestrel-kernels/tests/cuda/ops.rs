@@ -94,6 +94,49 @@ fn normalized(tape: &mut Tape, x: &Value, s: &Setting, training: bool, which: us
 }
 
 #[test]
+fn cuda_pooled_convolutions_in_inference_agree_with_the_cpu() -> Result<()> {
+    let Some(gpu) = device() else { return Ok(()) };
+    // With sides that Winograd pools on the CPU, and without.
+    for size in [8, 7] {
+        let run = |device: &Device| -> Result<Tensor> {
+            let on_device = |tensor: &Tensor| tensor.to_device(device);
+            let ([weight, bias], [mean, var]) = norm_of(16);
+            let [weight, bias, mean, var] = [
+                on_device(&weight)?,
+                on_device(&bias)?,
+                on_device(&mean)?,
+                on_device(&var)?,
+            ];
+            let batch_norm = BatchNorm {
+                weight: &weight,
+                bias: &bias,
+                running_mean: &mean,
+                running_var: &var,
+                config: BatchNormConfig::default(),
+                training: false,
+            };
+            let config = Conv2dConfig {
+                padding: 1,
+                ..Conv2dConfig::default()
+            };
+            let (x, w) = (
+                on_device(&values(&[2, size, size, 8], 1))?,
+                on_device(&values(&[16, 8, 3, 3], 2))?,
+            );
+            let pooled = tape::inference(|tape| {
+                let x = tape.leaf(&x)?;
+                tape.conv2d_batch_norm_relu_max_pool(&x, &w, None, &config, &batch_norm)
+            })?;
+            Ok(pooled.to_device(&Device::Cpu)?)
+        };
+        let (got, want) = (run(&gpu)?, run(&Device::Cpu)?);
+        let apart = distance(&got, &want)?;
+        assert!(apart <= 1e-5, "{size} pixels: {apart:.1e} apart");
+    }
+    Ok(())
+}
+
+#[test]
 fn cuda_blocks_agree_with_the_cpu() -> Result<()> {
     // A residual block with a strided shortcut, pooling, and a head with dropout; channels that fill packs, and that do not.
     [16, 12, 6].into_iter().try_for_each(blocks_of)

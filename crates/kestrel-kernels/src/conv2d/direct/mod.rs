@@ -3,7 +3,8 @@
 //! ```text
 //! forward           Y  = X W     X: windows of the input, [pixels, R·S·C];  W: panels of output channels
 //! backward-data     dX = dY Wᵀ   for each residue of the input's rows and columns by the stride, with the taps that meet
-//!                                it: a dense correlation, so nothing is scattered
+//!                                it: a dense correlation, so nothing is scattered; of an image of few channels instead
+//!                                dY Wᵀ for all taps at once, added to the image row by row
 //! backward-weights  dW = Xᵀ dY   over blocks of pixels
 //! ```
 //!
@@ -32,6 +33,7 @@ mod correlate;
 mod gather;
 mod panel;
 mod phase;
+mod scatter;
 mod shape;
 mod tile;
 mod windows;
@@ -155,18 +157,12 @@ impl Direct {
         check_len("an output's gradient", dy.len(), shape.output());
         check_len("a weight", w.len(), shape.weight());
         check_len("an input's gradient", dx.len(), shape.input());
-        let [_, c, r, s] = shape.weight();
-        self.isa.dispatch(Correlation {
-            phases: &Phase::backward(shape),
-            source: dy,
+        self.isa.dispatch(DataGradient {
+            shape,
+            dy,
             w,
-            steps: WeightSteps {
-                lane: r * s,
-                channel: c * r * s,
-            },
             epilogue,
-            channels: c,
-            target: dx,
+            dx,
             workspace,
         })
     }
@@ -215,6 +211,41 @@ impl<E: Epilogue> Kernel for Correlation<'_, E> {
 
     fn run<S: Simd>(self, s: S) -> Vec<f64> {
         correlate::correlate(s, self)
+    }
+}
+
+/// The backward pass to the data. Invariant, kept by [`Direct`]: the slices have the shape's lengths.
+struct DataGradient<'a, E> {
+    shape: &'a Shape,
+    dy: &'a [f32],
+    w: &'a [f32],
+    epilogue: &'a E,
+    dx: &'a mut [MaybeUninit<f32>],
+    workspace: &'a mut Workspace,
+}
+
+impl<E: Epilogue> Kernel for DataGradient<'_, E> {
+    type Output = Vec<f64>;
+
+    fn run<S: Simd>(self, s: S) -> Vec<f64> {
+        if scatter::pays(s, self.shape) {
+            return scatter::scatter(s, self);
+        }
+        let [_, c, r, taps] = self.shape.weight();
+        let correlation = Correlation {
+            phases: &Phase::backward(self.shape),
+            source: self.dy,
+            w: self.w,
+            steps: WeightSteps {
+                lane: r * taps,
+                channel: c * r * taps,
+            },
+            epilogue: self.epilogue,
+            channels: c,
+            target: self.dx,
+            workspace: self.workspace,
+        };
+        correlate::correlate(s, correlation)
     }
 }
 

@@ -127,22 +127,22 @@ impl Wanted<'_> {
         })
     }
 
-    /// Where a run lies for each pixel.
+    /// Where so many source pixels lie for each pixel, the first of them at this row and column of its window.
     #[inline(always)]
-    fn lattice(&self, run: &Run) -> Lattice {
+    fn lattice(&self, [y, x]: [isize; 2], pixels: usize) -> Lattice {
         let [height, width, channels] = self.phase.source;
-        let first = (run.y * width as isize + run.x) * channels as isize;
+        let first = (y * width as isize + x) * channels as isize;
         Lattice {
             origin: self.source.as_ptr().wrapping_offset(first),
             strides: [(width * channels) as isize, channels as isize],
-            first: [run.y, run.x],
+            first: [y, x],
             height,
-            starts: (width + 1).saturating_sub(run.width),
+            starts: (width + 1).saturating_sub(pixels),
         }
     }
 }
 
-/// A run's place by the pixel: held by value, so that no store is taken to change it.
+/// A run's or tap's place by the pixel: held by value, so that no store is taken to change it.
 #[derive(Clone, Copy, Debug)]
 struct Lattice {
     /// Of the pixel at row and column 0 of the first image.
@@ -174,32 +174,27 @@ impl Lattice {
     }
 }
 
+/// Invariant: [`find`]'s conditions; the zeros are as many as the channels.
 fn find_by_tap(wanted: &Wanted<'_>, zeros: &[f32], found: &mut Windows) {
-    let Wanted {
-        phase,
-        source,
-        pixels,
-        depth,
-    } = wanted;
-    let [height, width, channels] = phase.source;
-    let zeros = zeros[..channels].as_ptr();
-    let taps = phase
+    let [.., channels] = wanted.phase.source;
+    let taps = wanted
+        .phase
         .runs
         .iter()
-        .flat_map(|run| (0..run.width).map(move |x| (run.y, run.x + x as isize)));
-    for (place, tap) in taps.enumerate() {
-        let start = depth.start.max(place * channels);
-        let end = depth.end.min((place + 1) * channels);
+        .flat_map(|run| (0..run.width).map(move |x| (run, x)));
+    for (place, (run, x)) in taps.enumerate() {
+        let start = wanted.depth.start.max(place * channels);
+        let end = wanted.depth.end.min((place + 1) * channels);
         if start >= end {
             continue;
         }
         found.segments.push(end - start);
+        let lattice = wanted.lattice([run.y, run.x + x as isize], 1);
         let first = start - place * channels;
-        found.starts.extend(pixels.iter().map(|pixel| {
-            let (y, x) = (pixel.y + tap.0, pixel.x + tap.1);
-            if (0..height as isize).contains(&y) && (0..width as isize).contains(&x) {
-                let at = pixel.image + y as usize * width + x as usize;
-                source[at * channels + first..].as_ptr()
+        let zeros = zeros[..channels].as_ptr();
+        found.starts.extend(wanted.pixels.iter().map(|pixel| {
+            if lattice.is_inside(pixel) {
+                lattice.first(pixel).wrapping_add(first)
             } else {
                 zeros
             }
@@ -224,7 +219,7 @@ impl Kernel for FindByRun<'_> {
             found.segments.push(piece.floats.len());
             let before = found.starts.len();
             found.starts.resize(before + wanted.pixels.len(), std::ptr::null());
-            let lattice = wanted.lattice(piece.run);
+            let lattice = wanted.lattice([piece.run.y, piece.run.x], piece.run.width);
             let mut target = rows.at.wrapping_add(piece.place);
             for (start, pixel) in found.starts[before..].iter_mut().zip(wanted.pixels) {
                 *start = lattice.first(pixel).wrapping_add(piece.floats.start);
@@ -273,7 +268,10 @@ impl Kernel for Edge<'_> {
         } else {
             floats.end..floats.end
         };
-        let source = wanted.lattice(run).first(pixel).wrapping_add(inside.start);
+        let source = wanted
+            .lattice([run.y, run.x], run.width)
+            .first(pixel)
+            .wrapping_add(inside.start);
         let [before, within, after] = [inside.start - floats.start, inside.len(), floats.end - inside.end];
         // SAFETY: the three parts make up `floats`, for which the target is writable.
         unsafe { zero(s, target, before) };
@@ -297,7 +295,7 @@ impl Kernel for Gather<'_> {
     fn run<S: Simd>(self, s: S) {
         let Self { wanted, rows } = self;
         for piece in wanted.pieces() {
-            let lattice = wanted.lattice(piece.run);
+            let lattice = wanted.lattice([piece.run.y, piece.run.x], piece.run.width);
             let mut target = rows.at.wrapping_add(piece.place);
             for pixel in wanted.pixels {
                 if lattice.is_inside(pixel) {

@@ -71,8 +71,10 @@ fn convolve_by<T: Transform, S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Convol
         epilogue,
         y: Shared(y.as_mut_ptr().cast()),
     };
-    // Of patches and weights, the fewer are held at once, transformed; the others pass by.
-    if shape.tiles() < k && T::ALL_POINTS * shape.tiles() * c <= ALL_PATCHES {
+    // Patches that are far fewer than weights are held at once, transformed, and weights pass by; else it is the other way about.
+    // Half as many are not few enough: panel by panel, patches are read as often as weights block by block, and less in order.
+    let (patches, weights) = (T::ALL_POINTS * shape.tiles(), T::ALL_PLANES * k);
+    if 2 * patches <= weights && patches * c <= ALL_PATCHES {
         by_panels::convolve(operands, w, direction, workspace).totals::<E>(k)
     } else {
         by_tiles::convolve(operands, w, direction, workspace).totals::<E>(k)
