@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Dataset;
+use super::{Dataset, Skipped};
 use crate::error::Result;
 use crate::fingerprint::{Fingerprint, FingerprintHasher};
 
@@ -22,6 +22,11 @@ pub trait ImageFiles: Dataset {
     /// # Panics
     /// May panic if `index >= len()`.
     fn read(&self, index: usize) -> Result<Vec<u8>>;
+
+    /// What was left out when the folder or the whole archive was opened. Nothing by default.
+    fn skipped(&self) -> &[Skipped] {
+        &[]
+    }
 }
 
 /// The identity of image files: class names, labels, each file's path below the root and its size.

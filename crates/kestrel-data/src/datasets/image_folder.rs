@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::image_files::{self, ImageFiles};
-use super::image_walk::{Skipped, folders_in, images_below, is_dotfile, leads_above, sorted_entries};
+use super::image_walk::{folders_in, images_below, is_dotfile, is_image, leads_above, sorted_entries};
+use super::skipped::{SkipReason, Skipped, describe_skipped};
 use super::{Dataset, Opened, Splits, split_names};
 use crate::decode::{self, Choose};
 use crate::error::{Error, Result};
@@ -28,15 +29,15 @@ pub struct ImageFolder {
     root: PathBuf,
     classes: Vec<String>,
     files: Vec<Entry>,
-    skipped: Skipped,
+    skipped: Vec<Skipped>,
 }
 
 impl ImageFolder {
     /// Opens `root`, which holds one folder a class.
     ///
-    /// Names that start with a dot, files that are no images, and links back into a folder above, also above `root`, are
-    /// skipped, counted ([`Self::skipped`]) and reported by a warning. Names that are not UTF-8 are kept as they are for reading; a class's
-    /// name is shown with replacement characters.
+    /// Names that start with a dot, files that are no images, images beside the class folders, and links back into a folder
+    /// above, also above `root`, are skipped, kept for [`ImageFiles::skipped`] and reported by a warning. Names that are not UTF-8
+    /// are kept as they are for reading; a class's name is shown with replacement characters.
     ///
     /// # Errors
     /// [`Error::EmptySplit`] without class folders, [`Error::EmptyClass`], [`Error::AmbiguousClass`], [`Error::Io`].
@@ -46,15 +47,17 @@ impl ImageFolder {
             root: root.to_path_buf(),
             classes: Vec::new(),
             files: Vec::new(),
-            skipped: Skipped::default(),
+            skipped: Vec::new(),
         };
         for entry in sorted_entries(root)? {
-            if is_dotfile(&entry) {
-                this.skipped.dotfiles += 1;
+            let reason = if is_dotfile(&entry) {
+                SkipReason::Dotfile
+            } else if is_image(&entry) {
+                SkipReason::NoClass
             } else if !entry.is_dir() {
-                this.skipped.non_images += 1;
+                SkipReason::NotAnImage
             } else if leads_above(&entry)? {
-                this.skipped.loops += 1;
+                SkipReason::Loop
             } else {
                 let name = name_of(&entry);
                 if this.classes.contains(&name) {
@@ -65,20 +68,17 @@ impl ImageFolder {
                 }
                 this.classes.push(name);
                 this.add_class(&entry)?;
-            }
+                continue;
+            };
+            this.skipped.push(Skipped { path: entry, reason });
         }
         if this.files.is_empty() {
             return Err(Error::EmptySplit {
                 path: root.to_path_buf(),
             });
         }
-        if this.skipped != Skipped::default() {
-            let Skipped {
-                dotfiles,
-                non_images,
-                loops,
-            } = this.skipped;
-            tracing::warn!(root = %root.display(), dotfiles, non_images, loops, "skipped files that are no images");
+        if !this.skipped.is_empty() {
+            tracing::warn!("{}: left out {}", root.display(), describe_skipped(&this.skipped));
         }
         Ok(this)
     }
@@ -143,11 +143,6 @@ impl ImageFolder {
     /// If `index >= len()`.
     pub fn path(&self, index: usize) -> &Path {
         &self.files[index].path
-    }
-
-    /// What was left out.
-    pub fn skipped(&self) -> Skipped {
-        self.skipped
     }
 
     fn add_class(&mut self, folder: &Path) -> Result<()> {
@@ -218,6 +213,10 @@ impl ImageFiles for ImageFolder {
     fn read(&self, index: usize) -> Result<Vec<u8>> {
         let file = &self.files[index];
         read_unchanged(&file.path, file.bytes)
+    }
+
+    fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 }
 

@@ -13,7 +13,8 @@ use tar::EntryType;
 
 use super::image_files::{self, ImageFiles};
 use super::image_walk::{has_image_extension, is_dotfile};
-use super::{Dataset, Opened, Skipped, Splits, split_names};
+use super::skipped::{SkipReason, Skipped, describe_skipped};
+use super::{Dataset, Opened, Splits, split_names};
 use crate::archive::safe_name;
 use crate::decode::{self, Choose};
 use crate::error::{Error, Result};
@@ -43,7 +44,7 @@ pub struct ImageTar {
     archive_bytes: u64,
     classes: Vec<String>,
     files: Vec<Entry>,
-    skipped: Skipped,
+    skipped: Arc<[Skipped]>,
 }
 
 /// What an archive holds, before it is known which folders are classes.
@@ -52,12 +53,13 @@ struct Index {
     bytes: u64,
     /// Name, offset and bytes of each image, by the parts of its path.
     images: BTreeMap<Vec<String>, (u64, u64)>,
-    skipped: Skipped,
+    skipped: Vec<Skipped>,
 }
 
 impl ImageTar {
     /// Opens a tar archive that holds class folders, or `train`, `val` and `test` folders of them; the folder that all of it
-    /// may lie in is passed over, and so are images beside the class folders, which are counted ([`Self::skipped`]).
+    /// may lie in is passed over. Images beside the class folders are left out, as are dotfiles and files that are no images: all
+    /// are kept for [`ImageFiles::skipped`] and reported by a warning.
     ///
     /// # Errors
     /// [`Error::ArchiveEntry`] for an entry that is refused, [`Error::Truncated`], [`Error::EmptySplit`],
@@ -68,20 +70,27 @@ impl ImageTar {
         let mut index = Index::read(archive)?;
         let root = index.common_folder();
         let depth = root.iter().len();
-        index.leave_out_above(depth + 2);
-        let skipped = index.skipped;
-        if skipped != Skipped::default() {
-            let (dotfiles, non_images) = (skipped.dotfiles, skipped.non_images);
-            tracing::warn!(archive = %archive.display(), dotfiles, non_images, "skipped files that are no images of a class");
-        }
+        index.leave_out(archive, |parts| parts.len() < depth + 2);
         let splits = ["train", "val", "test"].map(|split| {
             let inside = |parts: &&Vec<String>| parts.get(depth).is_some_and(|part| part == split);
             index.images.keys().any(|parts| inside(&parts))
         });
+        let has_splits = matches!(splits, [true, _, true] | [true, true, _]);
+        if has_splits {
+            // The class folders lie in the splits'.
+            let is_split = |part: &String| ["train", "val", "test"].contains(&part.as_str());
+            index.leave_out(archive, |parts| {
+                parts.len() < depth + 3 && parts.get(depth).is_some_and(is_split)
+            });
+        }
+        if !index.skipped.is_empty() {
+            tracing::warn!("{}: left out {}", archive.display(), describe_skipped(&index.skipped));
+        }
+        let skipped: Arc<[Skipped]> = std::mem::take(&mut index.skipped).into();
         let prefix: Vec<String> = root.into_iter().collect();
-        let mut split = |name: &str| -> Result<Arc<Self>> {
+        let split = |name: &str| -> Result<Arc<Self>> {
             let root = [prefix.as_slice(), &[name.to_owned()]].concat();
-            Ok(Arc::new(index.below(archive, &root)?))
+            Ok(Arc::new(index.below(archive, &root, &skipped)?))
         };
         Ok(match splits {
             [true, true, true] => Opened::Splits(Splits {
@@ -104,15 +113,10 @@ impl ImageTar {
                 split_names::refuse_as_classes(&place, &index.folders_in(&prefix), |class| {
                     index.folders_in(&[prefix.as_slice(), &[class.to_owned()]].concat())
                 })?;
-                Opened::Whole(Arc::new(index.below(archive, &prefix)?))
+                Opened::Whole(Arc::new(index.below(archive, &prefix, &skipped)?))
             }
         })
         .and_then(Opened::checked)
-    }
-
-    /// What was left out of the whole archive.
-    pub fn skipped(&self) -> Skipped {
-        self.skipped
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
@@ -137,7 +141,7 @@ impl Index {
         let file = File::open(archive).map_err(Error::io("open", archive))?;
         let bytes = file.metadata().map_err(damaged)?.len();
         let mut images = BTreeMap::new();
-        let mut skipped = Skipped::default();
+        let mut skipped = Vec::new();
         let mut end = 0;
         let mut tar = tar::Archive::new(BufReader::new(&file));
         for entry in tar.entries_with_seek().map_err(damaged)? {
@@ -167,15 +171,19 @@ impl Index {
                 _ => return Err(refuse("an entry of a kind that is not expected")),
             }
             let parts: Vec<String> = name.split('/').map(str::to_owned).collect();
+            let leave_out = |reason| Skipped {
+                path: archive.join(&name),
+                reason,
+            };
             if parts.iter().any(|part| is_dotfile(Path::new(part))) {
-                skipped.dotfiles += 1;
+                skipped.push(leave_out(SkipReason::Dotfile));
                 continue;
             }
             let mut start = Vec::new();
             let starts = entry.by_ref().take(decode::SNIFF_BYTES as u64).read_to_end(&mut start);
             starts.map_err(damaged)?;
             if !has_image_extension(Path::new(&name)) && decode::Format::sniff(&start).is_none() {
-                skipped.non_images += 1;
+                skipped.push(leave_out(SkipReason::NotAnImage));
             } else if images.insert(parts, (offset, size)).is_some() {
                 return Err(refuse("a second time"));
             }
@@ -199,11 +207,13 @@ impl Index {
         (all && classes).then(|| first.clone())
     }
 
-    /// Leaves out, and counts, the images whose paths have fewer than `parts` parts: they lie beside the class folders.
-    fn leave_out_above(&mut self, parts: usize) {
-        let before = self.images.len();
-        self.images.retain(|path, _| path.len() >= parts);
-        self.skipped.non_images += before - self.images.len();
+    /// Leaves out the images of which `is_beside` says, by the parts of their paths, that they lie beside the class folders.
+    fn leave_out(&mut self, archive: &Path, is_beside: impl Fn(&[String]) -> bool) {
+        let beside = self.images.extract_if(.., |parts, _| is_beside(parts));
+        self.skipped.extend(beside.map(|(parts, _)| Skipped {
+            path: archive.join(parts.join("/")),
+            reason: SkipReason::NoClass,
+        }));
     }
 
     /// The names of the folders in the folder `root` that hold images.
@@ -217,18 +227,13 @@ impl Index {
     }
 
     /// The images in class folders of the folder `root`.
-    fn below(&mut self, archive: &Path, root: &[String]) -> Result<ImageTar> {
+    fn below(&self, archive: &Path, root: &[String], skipped: &Arc<[Skipped]>) -> Result<ImageTar> {
         let mut found: Vec<(&str, &[String], String, u64, u64)> = Vec::new();
         for (parts, &(offset, bytes)) in &self.images {
             let Some([class, rest @ ..]) = parts.strip_prefix(root) else {
                 continue;
             };
-            // An image beside a split's class folders belongs to none.
-            if rest.is_empty() {
-                self.skipped.non_images += 1;
-            } else {
-                found.push((class, rest, parts.join("/"), offset, bytes));
-            }
+            found.push((class, rest, parts.join("/"), offset, bytes));
         }
         // As an image folder's: class, folder, name, each in the order of its bytes.
         let folder_and_name = |rest: &[String]| {
@@ -264,7 +269,7 @@ impl Index {
             archive_bytes: self.bytes,
             classes,
             files,
-            skipped: self.skipped,
+            skipped: Arc::clone(skipped),
         })
     }
 }
@@ -343,5 +348,9 @@ impl ImageFiles for ImageTar {
         self.read_at(entry.offset, &mut bytes)
             .map_err(Error::io("read", &self.path(index)))?;
         Ok(bytes)
+    }
+
+    fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 }

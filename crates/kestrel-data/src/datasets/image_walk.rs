@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
+use super::skipped::{SkipReason, Skipped};
 use crate::decode;
 use crate::error::{Error, Result};
 
@@ -16,25 +17,14 @@ const EXTENSIONS: [&str; 10] = ["gif", "jpg", "jpeg", "png", "ppm", "bmp", "pgm"
 /// How many files and folders are looked at to find out whether there are images in a tree.
 const MOST_ENTRIES: usize = 100_000;
 
-/// What was left out when a folder was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Skipped {
-    /// Files and folders whose name starts with a dot.
-    pub dotfiles: usize,
-    /// Files that are no images, by their ending and by their first bytes.
-    pub non_images: usize,
-    /// Links to a folder that they lie in.
-    pub loops: usize,
-}
-
 /// The images in `folder` and in the folders below it: folders in byte order, then names in byte order.
 ///
 /// Names that start with a dot, files that are no images, and links back into a folder above, also above `folder`, are left
-/// out and counted.
+/// out and added to `skipped`.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn images_below(folder: &Path, skipped: &mut Skipped) -> Result<Vec<PathBuf>> {
+pub fn images_below(folder: &Path, skipped: &mut Vec<Skipped>) -> Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
     find_folders(folder, &mut folders_above(folder)?, &mut folders, skipped)?;
     folders.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
@@ -44,13 +34,15 @@ pub fn images_below(folder: &Path, skipped: &mut Skipped) -> Result<Vec<PathBuf>
             if path.is_dir() {
                 continue;
             }
-            if is_dotfile(&path) {
-                skipped.dotfiles += 1;
+            let reason = if is_dotfile(&path) {
+                SkipReason::Dotfile
             } else if has_image_extension(&path) || starts_like_an_image(&path)? {
                 images.push(path);
+                continue;
             } else {
-                skipped.non_images += 1;
-            }
+                SkipReason::NotAnImage
+            };
+            skipped.push(Skipped { path, reason });
         }
     }
     Ok(images)
@@ -104,8 +96,7 @@ pub(super) fn has_images_in_folders(root: &Path) -> bool {
             }
             if entry.is_dir() {
                 folders.push_back(entry);
-            } else if entry.is_file() && (has_image_extension(&entry) || starts_like_an_image(&entry).unwrap_or(false))
-            {
+            } else if is_image(&entry) {
                 return true;
             }
         }
@@ -118,18 +109,24 @@ fn find_folders(
     folder: &Path,
     above: &mut BTreeSet<PathBuf>,
     found: &mut Vec<PathBuf>,
-    skipped: &mut Skipped,
+    skipped: &mut Vec<Skipped>,
 ) -> Result<()> {
     let real = real(folder)?;
     if !above.insert(real.clone()) {
-        skipped.loops += 1;
+        skipped.push(Skipped {
+            path: folder.to_path_buf(),
+            reason: SkipReason::Loop,
+        });
         return Ok(());
     }
     found.push(folder.to_path_buf());
     for entry in sorted_entries(folder)? {
         if entry.is_dir() {
             if is_dotfile(&entry) {
-                skipped.dotfiles += 1;
+                skipped.push(Skipped {
+                    path: entry,
+                    reason: SkipReason::Dotfile,
+                });
             } else {
                 find_folders(&entry, above, found, skipped)?;
             }
@@ -161,6 +158,11 @@ pub(super) fn is_dotfile(path: &Path) -> bool {
 pub(super) fn has_image_extension(path: &Path) -> bool {
     path.extension()
         .is_some_and(|ending| EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
+}
+
+/// Whether there is an image, by its ending or by its first bytes. What cannot be read is none.
+pub(super) fn is_image(path: &Path) -> bool {
+    path.is_file() && (has_image_extension(path) || starts_like_an_image(path).unwrap_or(false))
 }
 
 fn starts_like_an_image(path: &Path) -> Result<bool> {

@@ -19,6 +19,7 @@ mod image_walk;
 mod in_memory;
 mod opened;
 pub mod sample;
+mod skipped;
 mod split_names;
 mod subset;
 
@@ -39,9 +40,10 @@ pub use image_files::ImageFiles;
 pub use image_folder::ImageFolder;
 pub use image_list::ImageList;
 pub use image_tar::ImageTar;
-pub use image_walk::{Skipped, images_below};
+pub use image_walk::images_below;
 pub use in_memory::InMemory;
 pub use opened::{Opened, Splits};
+pub use skipped::{SkipReason, Skipped, count_skipped, describe_skipped};
 pub use subset::Subset;
 
 /// Labelled images, read by index from any thread.

@@ -1,4 +1,5 @@
-//! `inspect`: what a data set holds, and what is wrong with it: every broken, duplicate or suspicious sample.
+//! `inspect`: what a data set holds, and what is wrong with it: every broken, duplicate or suspicious sample, and what was left
+//! out of it.
 //!
 //! Every image is read and decoded once, side by side. Sums are whole numbers, so that the report is the same for any number of
 //! threads. Nothing is changed, and nothing is printed: [`Report`] is for whoever prints it.
@@ -7,7 +8,7 @@ mod duplicates;
 mod exif;
 mod sample;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -32,6 +33,8 @@ pub struct Report {
     pub duplicates: Vec<Duplicate>,
     /// Samples that can be decoded, but look as if something were wrong.
     pub suspicious: Vec<Finding>,
+    /// Files and folders that are no samples, each once.
+    pub skipped: Vec<LeftOut>,
 }
 
 /// What a split holds; sizes, mean and std are of the samples that can be decoded.
@@ -68,6 +71,15 @@ pub struct Finding {
     pub sample: String,
     /// What is wrong.
     pub finding: String,
+}
+
+/// A file or folder that is no sample.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct LeftOut {
+    /// Where it is.
+    pub path: String,
+    /// Why, in words that follow the path: `is no image`.
+    pub reason: &'static str,
 }
 
 /// The samples of a split, one after the other.
@@ -146,8 +158,22 @@ fn of<'a, D: ?Sized + 'a>(
         broken: findings(|facts| facts.broken.iter().cloned().collect()),
         suspicious: findings(|facts| facts.suspicious.clone()),
         duplicates: duplicates::find(&splits),
+        skipped: left_out(&splits),
         splits: splits.iter().map(Split::report).collect(),
     }
+}
+
+/// What the splits left out; those of an archive name the same.
+fn left_out(splits: &[Split<'_>]) -> Vec<LeftOut> {
+    let skipped = splits
+        .iter()
+        .filter_map(|split| split.files)
+        .flat_map(|files| files.skipped());
+    let left_out = skipped.map(|one| LeftOut {
+        path: one.path.display().to_string(),
+        reason: one.reason.words(),
+    });
+    left_out.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn names<D: ?Sized>(splits: &Splits<D>) -> Vec<(&'static str, &D)> {

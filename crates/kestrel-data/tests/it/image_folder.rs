@@ -5,7 +5,7 @@ use std::path::Path;
 
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use kestrel_data::datasets::{self, ImageFolder, Skipped, cifar10};
+use kestrel_data::datasets::{self, ImageFiles, ImageFolder, SkipReason, cifar10, count_skipped};
 use kestrel_data::{BadSamplePolicy, Dataset, Error, InMemory, Splits};
 
 /// Writes a PNG of one colour, making its folders.
@@ -96,16 +96,24 @@ fn formats_go_by_content_and_the_rest_is_skipped_and_counted() {
     fs::write(temp.path().join("a/.DS_Store"), "x").unwrap();
     fs::write(temp.path().join("readme.md"), "x").unwrap();
     fs::create_dir(temp.path().join(".git")).unwrap();
+    png(&temp.path().join("loose.png"), 2, 3);
+    png(&temp.path().join("loose-without-ending"), 2, 3);
     let folder = ImageFolder::open(temp.path()).unwrap();
     assert_eq!(names(&folder), ["a/is-a-png.jpg", "a/no-ending"]);
-    assert_eq!(
-        folder.skipped(),
-        Skipped {
-            dotfiles: 2,
-            non_images: 2,
-            loops: 0
-        }
-    );
+    let skipped: Vec<_> = folder
+        .skipped()
+        .iter()
+        .map(|one| (one.path.clone(), one.reason))
+        .collect();
+    let want = [
+        (".git", SkipReason::Dotfile),
+        ("a/.DS_Store", SkipReason::Dotfile),
+        ("a/notes.txt", SkipReason::NotAnImage),
+        ("loose-without-ending", SkipReason::NoClass),
+        ("loose.png", SkipReason::NoClass),
+        ("readme.md", SkipReason::NotAnImage),
+    ];
+    assert_eq!(skipped, want.map(|(name, reason)| (temp.path().join(name), reason)));
     assert_eq!(
         InMemory::decode(&folder, BadSamplePolicy::default()).unwrap().pixels()[0],
         1
@@ -234,7 +242,10 @@ fn link_loops_are_counted_and_names_need_not_be_utf8() {
     png(&class.join(OsStr::from_bytes(b"\xff.png")), 2, 1);
     std::os::unix::fs::symlink(&class, class.join("again")).unwrap();
     let folder = ImageFolder::open(temp.path()).unwrap();
-    assert_eq!((folder.len(), folder.skipped().loops), (1, 1));
+    assert_eq!(
+        (folder.len(), count_skipped(folder.skipped(), SkipReason::Loop)),
+        (1, 1)
+    );
     assert_eq!(folder.classes(), ["cr\u{fffd}me"]);
     assert_eq!(InMemory::decode(&folder, BadSamplePolicy::default()).unwrap().len(), 1);
     // Another name that reads the same.

@@ -7,7 +7,7 @@ use std::path::Path;
 use image::codecs::bmp::BmpEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use kestrel_data::inspect::inspect;
+use kestrel_data::inspect::{Report, inspect};
 
 /// 8x8 pixels that differ by `seed`.
 fn pixels(seed: u8) -> Vec<u8> {
@@ -58,6 +58,9 @@ fn everything_wrong_is_found() {
         &png(&(0..8 * 81 * 3).map(|i| (i % 251) as u8).collect::<Vec<_>>(), 81),
     );
     write(root, "test/b/tiny.png", &png(&pixels(4)[..24], 4));
+    write(root, "train/loose.png", &png(&pixels(5), 8));
+    write(root, "train/a/notes.txt", b"of the pictures");
+    write(root, "test/.cache", b"x");
     let report = inspect(root, &|_, _| {}).unwrap();
 
     let [train, test] = report.splits.as_slice() else {
@@ -104,6 +107,34 @@ fn everything_wrong_is_found() {
         .collect();
     assert_eq!(duplicates, [(true, false, true, 2), (false, true, false, 2)]);
     assert!(report.duplicates[1].samples[1].2.ends_with("re-encoded 2.bmp"));
+    assert_eq!(
+        skipped(&report),
+        [
+            "test/.cache has a name that starts with a dot",
+            "train/a/notes.txt is no image",
+            "train/loose.png is an image beside the class folders, so of no class",
+        ]
+    );
+    // An archive is read once for all of its splits.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let archive = elsewhere.path().join("packed.tar");
+    let mut tar = tar::Builder::new(fs::File::create(&archive).unwrap());
+    tar.append_dir_all("", root).unwrap();
+    tar.into_inner().unwrap();
+    let packed = inspect(&archive, &|_, _| {}).unwrap();
+    assert_eq!(skipped(&packed), skipped(&report));
+}
+
+/// Path below the data set, and reason.
+fn skipped(report: &Report) -> Vec<String> {
+    let below = |path: &str| {
+        path.strip_prefix(&report.path)
+            .unwrap()
+            .trim_start_matches('/')
+            .to_owned()
+    };
+    let each = report.skipped.iter();
+    each.map(|one| format!("{} {}", below(&one.path), one.reason)).collect()
 }
 
 #[test]

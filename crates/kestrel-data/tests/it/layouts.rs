@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use kestrel_data::datasets::{self, ImageFolder, ImageTar, Opened};
+use kestrel_data::datasets::{self, ImageFiles, ImageFolder, ImageTar, Opened, SkipReason, count_skipped};
 use kestrel_data::{Dataset, Error, Result, inspect};
 
 /// Writes an image of one colour, making its folders.
@@ -153,9 +153,10 @@ fn photos_of_cifar10s_classes_stay_in_their_files() {
 #[test]
 fn loose_pictures_in_a_tar_make_no_class_and_hide_none() {
     let temp = tempfile::tempdir().unwrap();
+    let loose = |tar: &ImageTar| count_skipped(tar.skipped(), SkipReason::NoClass);
     let skipped = |opened: Opened<ImageTar>| match opened {
-        Opened::Splits(splits) => splits.train.skipped().non_images,
-        Opened::Whole(whole) => whole.skipped().non_images,
+        Opened::Splits(splits) => loose(splits.train.as_ref()),
+        Opened::Whole(whole) => loose(whole.as_ref()),
     };
     let flat = ["flowers/rose/1.png", "flowers/preview.png", "flowers/tulip/2.png"];
     let archive = tar(temp.path(), &flat);
@@ -167,7 +168,18 @@ fn loose_pictures_in_a_tar_make_no_class_and_hide_none() {
     let unpacked = tree(&flat);
     let unpacked = ImageFolder::open(&unpacked.path().join("flowers")).unwrap();
     assert_eq!(packed.fingerprint().unwrap(), unpacked.fingerprint().unwrap());
-    assert_eq!(packed.skipped(), unpacked.skipped());
+    for (files, name) in [
+        (packed.as_ref() as &dyn ImageFiles, "flowers/preview.png"),
+        (&unpacked, "preview.png"),
+    ] {
+        let [left_out] = files.skipped() else {
+            panic!("{:?}", files.skipped())
+        };
+        assert!(
+            left_out.reason == SkipReason::NoClass && left_out.path.ends_with(name),
+            "{left_out:?}"
+        );
+    }
     let splits = [
         "preview.png",
         "flowers/preview.png",
@@ -261,7 +273,7 @@ fn links_to_folders_above_are_never_followed() {
         let splits = ImageFolder::open_splits(&root).unwrap();
         assert_eq!(splits.train.classes(), ["cat", "dog"], "{link}");
         assert_eq!((splits.train.len(), splits.test.len()), (2, 2), "{link}");
-        assert_eq!(splits.train.skipped().loops, 1, "{link}");
+        assert_eq!(count_skipped(splits.train.skipped(), SkipReason::Loop), 1, "{link}");
         assert_eq!(datasets::open(&root).unwrap().train.len(), 2);
     }
     // The split is a link itself, so that its class lies in two folders: the data set's and that where it really is.
@@ -278,9 +290,9 @@ fn links_to_folders_above_are_never_followed() {
     for root in [data.clone(), temp.path().join("store/other/../../data")] {
         let splits = ImageFolder::open_splits(&root).unwrap();
         assert_eq!(splits.train.len(), 2);
-        assert_eq!(splits.train.skipped().loops, 2);
+        assert_eq!(count_skipped(splits.train.skipped(), SkipReason::Loop), 2);
     }
-    let mut skipped = datasets::Skipped::default();
+    let mut skipped = Vec::new();
     let below = datasets::images_below(&data.join("train"), &mut skipped).unwrap();
-    assert_eq!((below.len(), skipped.loops), (2, 2));
+    assert_eq!((below.len(), count_skipped(&skipped, SkipReason::Loop)), (2, 2));
 }

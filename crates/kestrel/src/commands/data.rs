@@ -1,16 +1,19 @@
 //! `kestrel data inspect`.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use anyhow::{Result, bail};
 use indicatif::MultiProgress;
-use kestrel_data::inspect::{Duplicate, Finding, Report, SplitReport, inspect};
+use kestrel_data::inspect::{Duplicate, Finding, LeftOut, Report, SplitReport, inspect};
 
 use crate::cli::{DataArgs, DataCommand, InspectArgs, ReportFormat};
 use crate::progress;
 
 /// Sizes that are listed of a split; the others are counted.
 const SIZES: usize = 8;
+/// Files that are no samples and are listed for each reason; the others are counted.
+const SKIPPED: usize = 20;
 
 /// Runs the command.
 pub(crate) fn run(args: &DataArgs, bars: &MultiProgress) -> Result<()> {
@@ -55,7 +58,8 @@ fn print(report: &Report, out: &mut impl Write) -> io::Result<()> {
     }
     print_findings("Broken", &report.broken, out)?;
     print_duplicates(&report.duplicates, out)?;
-    print_findings("Suspicious", &report.suspicious, out)
+    print_findings("Suspicious", &report.suspicious, out)?;
+    print_skipped(&report.skipped, out)
 }
 
 /// A line a class, a column a split.
@@ -133,6 +137,28 @@ fn print_duplicates(groups: &[Duplicate], out: &mut impl Write) -> io::Result<()
         writeln!(out, "  {what}{splits}{classes}")?;
         for (split, class, sample) in &group.samples {
             writeln!(out, "    {split}, {class}: {sample}")?;
+        }
+    }
+    Ok(())
+}
+
+/// What was left out, reason by reason: of a picture's companions there may be as many as pictures.
+fn print_skipped(skipped: &[LeftOut], out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "\nLeft out: {}", skipped.len())?;
+    let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for one in skipped {
+        by_reason.entry(one.reason).or_default().push(&one.path);
+    }
+    for (reason, paths) in by_reason {
+        for path in paths.iter().take(SKIPPED) {
+            writeln!(out, "  {path} {reason}")?;
+        }
+        if paths.len() > SKIPPED {
+            writeln!(
+                out,
+                "  and {} others; --format json lists them all",
+                paths.len() - SKIPPED
+            )?;
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kestrel_data::datasets::{ImageList, Skipped, images_below};
+use kestrel_data::datasets::{ImageList, describe_skipped, images_below};
 use kestrel_data::decode::{Format, SNIFF_BYTES};
 
 /// Standard input's name among paths.
@@ -49,18 +49,13 @@ pub(crate) fn named_images(names: &[PathBuf], stdin: &mut dyn Read) -> Result<Im
 /// Adds the images that a name stands for.
 fn expand(name: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
     if name.is_dir() {
-        let mut skipped = Skipped::default();
+        let mut skipped = Vec::new();
         let images = images_below(name, &mut skipped)?;
         if images.is_empty() {
             bail!("the folder {} holds no images", name.display());
         }
-        if skipped != Skipped::default() {
-            let others = skipped.dotfiles + skipped.non_images;
-            let loops = skipped.loops;
-            tracing::info!(
-                "{}: left out {others} files that are no images and {loops} links to folders above",
-                name.display()
-            );
+        if !skipped.is_empty() {
+            tracing::info!("{}: left out {}", name.display(), describe_skipped(&skipped));
         }
         paths.extend(images);
         return Ok(());

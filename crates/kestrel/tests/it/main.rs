@@ -7,6 +7,7 @@ mod bad_samples;
 mod cpu_features;
 mod doctor;
 mod guide;
+mod inspect;
 mod interrupted;
 mod manners;
 mod methods;
