@@ -1,5 +1,6 @@
 //! The errors of this crate.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use crate::NonFinite;
@@ -96,7 +97,7 @@ pub enum Error {
         split: &'static str,
     },
     /// A file could not be written. What stood there before is untouched.
-    #[error("cannot write {}: {source}; free space or choose another folder", path.display())]
+    #[error("cannot write {}: {source}; {}", path.display(), advice(source.kind()))]
     Write {
         /// The file.
         path: PathBuf,
@@ -157,4 +158,48 @@ pub enum Error {
         /// The cause.
         source: image::ImageError,
     },
+}
+
+/// What to do about a file that could not be written.
+fn advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::PermissionDenied => "you may not write there: get the right to, or choose another folder",
+        ErrorKind::ReadOnlyFilesystem => "nothing can be written there: choose another folder",
+        ErrorKind::NotFound => "make its folder first, or choose another",
+        ErrorKind::NotADirectory => "a part of its path is a file and no folder: choose another folder",
+        ErrorKind::IsADirectory => "a folder has that name: choose another name",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "free space or choose another folder"
+        }
+        _ => "choose another folder",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_told_with_what_helps() {
+        for (kind, word) in [
+            (ErrorKind::PermissionDenied, "you may not write there"),
+            (ErrorKind::ReadOnlyFilesystem, "nothing can be written there"),
+            (ErrorKind::NotFound, "make its folder first"),
+            (ErrorKind::NotADirectory, "a file and no folder"),
+            (ErrorKind::IsADirectory, "a folder has that name"),
+            (ErrorKind::StorageFull, "free space"),
+            (ErrorKind::QuotaExceeded, "free space"),
+            (ErrorKind::FileTooLarge, "free space"),
+            (ErrorKind::Other, "choose another folder"),
+        ] {
+            let path = "runs/a/best.safetensors".into();
+            let source = io::Error::from(kind);
+            let text = Error::Write { path, source }.to_string();
+            assert!(text.starts_with("cannot write runs/a/best.safetensors: "), "{text}");
+            assert!(text.contains(word), "{text}");
+            assert_eq!(text.contains("free space"), word == "free space", "{text}");
+        }
+    }
 }

@@ -19,6 +19,17 @@ pub(super) const LINE_HEIGHT: u32 = 20;
 /// Pixels of a figure's point: so many that a picture is sharp in a paper.
 const SCALE: f64 = 2.0;
 
+/// A class's name as letters of the canvas can write it: where the font lacks some of them, and `?` stands in their place, its
+/// number comes first.
+pub(super) fn written(number: usize, name: &str) -> String {
+    let has = |letter| get_raster(letter, FontWeight::Bold, RasterHeight::Size16).is_some();
+    if name.chars().all(has) {
+        name.to_owned()
+    } else {
+        format!("#{number} {name}")
+    }
+}
+
 /// A picture under construction.
 pub(super) struct Canvas(pub(super) RgbImage);
 
@@ -228,6 +239,10 @@ impl Surface for Canvas {
         self.letters(at, text, weight, height, style.ink.on_white(), style.turned);
     }
 
+    fn class_name(&self, number: usize, name: &str) -> String {
+        written(number, name)
+    }
+
     fn tip(&mut self, _: Area, _: &str) {}
 }
 
@@ -293,6 +308,21 @@ mod tests {
         canvas.line((0.0, 25.0), (50.0, 25.0), Stroke::new(Ink::Text, 2.0).dashed());
         let dashes = inked(&canvas);
         assert!(dashes > whole / 2 && dashes < whole * 9 / 10, "{dashes} of {whole}");
+    }
+
+    #[test]
+    fn classes_whose_letters_the_font_lacks_have_their_number() {
+        for name in ["cat", "Äpfel-Baum", "žába"] {
+            assert_eq!(written(3, name), name);
+        }
+        assert_eq!(written(3, "猫"), "#3 猫");
+        // Two letters that are both drawn as `?`.
+        let drawn = |number| {
+            let mut canvas = Canvas::new(100, LINE_HEIGHT);
+            canvas.line_of_text(0, 0, 100, &written(number, "猫"), [0; 3]);
+            canvas.0
+        };
+        assert!(drawn(0) != drawn(1));
     }
 
     #[test]

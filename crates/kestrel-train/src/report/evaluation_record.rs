@@ -16,7 +16,7 @@ pub const EVALUATION_FILE: &str = "evaluation.json";
 /// What an evaluation found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationRecord {
-    /// The images: `test`, `training`.
+    /// The images: `test`, `train`, `val`.
     pub split: String,
     /// How many there were.
     pub images: u64,

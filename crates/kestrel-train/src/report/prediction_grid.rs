@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::canvas::{Canvas, LINE_HEIGHT};
+use super::canvas::{Canvas, LINE_HEIGHT, written};
 use crate::Result;
 
 const COLUMNS: u32 = 4;
@@ -54,13 +54,17 @@ pub fn denormalize(images: &Tensor, mean: [f32; 3], std: [f32; 3]) -> Result<Vec
 
 /// Writes a PNG with four images a row. A green frame and title say right, a red one wrong.
 ///
+/// Letters that the font lacks (it has those of Latin alphabets) are drawn as `?`. A name with such letters follows its number,
+/// the place in `classes` counted from 0, so that the classes can be told apart: `#3 ??`.
+///
 /// # Errors
 /// [`crate::Error::Picture`] or [`crate::Error::Write`].
-pub fn save_prediction_grid(predictions: &[Prediction], path: &Path) -> Result<()> {
-    draw(predictions).save(path)
+pub fn save_prediction_grid(predictions: &[Prediction], classes: &[impl AsRef<str>], path: &Path) -> Result<()> {
+    let classes: Vec<&str> = classes.iter().map(AsRef::as_ref).collect();
+    draw(predictions, &classes).save(path)
 }
 
-fn draw(predictions: &[Prediction]) -> Canvas {
+fn draw(predictions: &[Prediction], classes: &[&str]) -> Canvas {
     let count = predictions.len() as u32;
     let columns = count.clamp(1, COLUMNS);
     let cell_width = TILE + 2 * BORDER + GAP;
@@ -76,21 +80,30 @@ fn draw(predictions: &[Prediction]) -> Canvas {
             GAP + column * cell_width,
             GAP + row * cell_height,
             prediction,
+            classes,
         );
     }
     canvas
 }
 
-fn draw_cell(canvas: &mut Canvas, x: u32, y: u32, prediction: &Prediction) {
+fn draw_cell(canvas: &mut Canvas, x: u32, y: u32, prediction: &Prediction, classes: &[&str]) {
     let frame = TILE + 2 * BORDER;
     let colour = if prediction.predicted == prediction.target {
         RIGHT
     } else {
         WRONG
     };
-    let title = format!("Pred: {} {:.0}%", prediction.predicted, 100.0 * prediction.probability);
+    let name = |name: &str| {
+        let number = classes.iter().position(|class| *class == name);
+        number.map_or_else(|| name.to_owned(), |number| written(number, name))
+    };
+    let title = format!(
+        "Pred: {} {:.0}%",
+        name(&prediction.predicted),
+        100.0 * prediction.probability
+    );
     canvas.line_of_text(x, y, frame, &title, colour);
-    let truth = format!("True: {}", prediction.target);
+    let truth = format!("True: {}", name(&prediction.target));
     canvas.line_of_text(x, y + LINE_HEIGHT, frame, &truth, INK);
     let top = y + 2 * LINE_HEIGHT;
     canvas.fill(x, top, frame, frame, colour);
@@ -122,7 +135,7 @@ mod tests {
 
     #[test]
     fn right_and_wrong_have_their_frames_and_pixels_their_colours() {
-        let canvas = draw(&[prediction("cat", "cat"), prediction("cat", "dog")]);
+        let canvas = draw(&[prediction("cat", "cat"), prediction("cat", "dog")], &["cat", "dog"]);
         let top = GAP + 2 * LINE_HEIGHT;
         let cell = TILE + 2 * BORDER + GAP;
         assert_eq!(canvas.0.get_pixel(GAP, top).0, RIGHT);
@@ -134,9 +147,16 @@ mod tests {
 
     #[test]
     fn eight_images_make_two_rows_of_four() {
-        let canvas = draw(&vec![prediction("a", "b"); 8]);
+        let canvas = draw(&vec![prediction("a", "b"); 8], &["a", "b"]);
         assert_eq!(canvas.0.width(), 4 * (TILE + 2 * BORDER + GAP) + GAP);
         assert_eq!(canvas.0.height(), 2 * (2 * LINE_HEIGHT + TILE + 2 * BORDER + GAP) + GAP);
+    }
+
+    #[test]
+    fn classes_that_cannot_be_written_are_told_apart() {
+        let classes = ["猫", "犬"];
+        let [cat, dog] = classes.map(|class| draw(&[prediction(class, class)], &classes).0);
+        assert!(cat != dog);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::canvas::Canvas;
 use super::comparison_page::comparison_page;
+use super::evaluation_record::EvaluationRecord;
 use super::gallery::GalleryImage;
 use super::prediction_grid::{Prediction, save_prediction_grid};
 use super::run_figures;
@@ -37,11 +38,12 @@ pub fn write_report(folder: &Path) -> Result<PathBuf> {
         ("images_wrong", &run.gallery.wrong),
         ("images_confident_wrong", &run.gallery.confident_wrong),
     ];
+    let classes: Vec<&str> = run.evaluation.iter().flat_map(EvaluationRecord::classes).collect();
     for (name, images) in parts {
         if !images.is_empty() {
             let tiles = images.iter().map(GalleryImage::prediction);
             let tiles: Vec<Prediction> = tiles.collect::<Result<_>>()?;
-            save_prediction_grid(&tiles, &figures.join(format!("{name}.png")))?;
+            save_prediction_grid(&tiles, &classes, &figures.join(format!("{name}.png")))?;
         }
     }
     if !run.data.augmentations.is_empty() {

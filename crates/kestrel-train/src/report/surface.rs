@@ -29,6 +29,11 @@ pub(super) trait Surface {
     /// A line of text. A turned one runs upwards.
     fn text(&mut self, at: Point, text: &str, style: TextStyle);
 
+    /// A class's name as this surface can write it; `number` is the class's, counted from 0.
+    fn class_name(&self, _number: usize, name: &str) -> String {
+        name.to_owned()
+    }
+
     /// What is said of a part when it is pointed at. Paper says nothing.
     fn tip(&mut self, area: Area, text: &str);
 

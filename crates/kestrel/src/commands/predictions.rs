@@ -68,5 +68,5 @@ pub(crate) fn save(
         }
     }
     predictions.truncate(count);
-    Ok(save_prediction_grid(&predictions, path)?)
+    Ok(save_prediction_grid(&predictions, &info.classes, path)?)
 }

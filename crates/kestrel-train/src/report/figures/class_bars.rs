@@ -1,5 +1,6 @@
 //! Bars of each class: F1 with precision and recall, or how many images there are.
 
+use crate::report::canvas::written;
 use crate::report::surface::{Anchor, Area, Figure, Ink, LETTER, Stroke, Surface, TextStyle, cut};
 
 const WIDTH: f64 = 440.0;
@@ -10,7 +11,7 @@ const RIGHT: f64 = 64.0;
 /// Letters of a class's name.
 const NAME: usize = 18;
 
-/// A row of bars.
+/// A row of bars; its place among the rows is the class's number.
 #[derive(Clone, Debug)]
 pub(in crate::report) struct Row {
     pub(in crate::report) class: String,
@@ -35,7 +36,8 @@ pub(in crate::report) struct ClassBars {
 
 impl ClassBars {
     fn left(&self) -> f64 {
-        let longest = self.rows.iter().map(|row| row.class.chars().count().min(NAME)).max();
+        let names = self.rows.iter().enumerate().map(|(i, row)| written(i, &row.class));
+        let longest = names.map(|name| name.chars().count().min(NAME)).max();
         LETTER * longest.unwrap_or(0) as f64 + 12.0
     }
 }
@@ -81,7 +83,7 @@ impl Figure for ClassBars {
         for (i, row) in self.rows.iter().enumerate() {
             let top = TOP + ROW * i as f64;
             let middle = top + ROW / 2.0;
-            let name = cut(&row.class, NAME);
+            let name = cut(&surface.class_name(i, &row.class), NAME);
             surface.text((left - 8.0, middle), &name, TextStyle::new(Ink::Text, Anchor::End));
             let height = (ROW - 6.0) / bars.max(1) as f64;
             for (j, share) in row.bars.iter().enumerate() {

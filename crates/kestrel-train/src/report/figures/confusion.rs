@@ -1,5 +1,6 @@
 //! The confusion matrix: a row for each class, a column for what it was taken for.
 
+use crate::report::canvas::written;
 use crate::report::surface::{Anchor, Area, Figure, Ink, LETTER, Surface, TextStyle, cut};
 
 const TITLE: f64 = 14.0;
@@ -25,7 +26,8 @@ pub(in crate::report) struct Confusion<'a> {
 
 impl Confusion<'_> {
     fn letters(&self) -> f64 {
-        let longest = self.classes.iter().map(|name| name.chars().count().min(NAME)).max();
+        let names = self.classes.iter().enumerate().map(|(i, name)| written(i, name));
+        let longest = names.map(|name| name.chars().count().min(NAME)).max();
         LETTER * longest.unwrap_or(0) as f64 + 10.0
     }
 
@@ -75,7 +77,7 @@ impl Figure for Confusion<'_> {
         // Where cells are lower than letters, not every name has room.
         let every = (13.0 / cell).ceil() as usize;
         for (i, name) in self.classes.iter().enumerate().step_by(every.max(1)) {
-            let name = cut(name, NAME);
+            let name = cut(&surface.class_name(i, name), NAME);
             let middle = cell * (i as f64 + 0.5);
             surface.text(
                 (left - 6.0, top + middle),
