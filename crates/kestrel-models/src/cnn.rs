@@ -58,7 +58,7 @@ impl CnnConfig {
         )
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let bad = |field, expected, got: String| Err(Error::InvalidConfig { field, expected, got });
         if self.num_classes == 0 {
             return bad("num_classes", "at least 1", "0".into());

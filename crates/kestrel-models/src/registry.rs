@@ -35,6 +35,18 @@ impl ModelConfig {
         }
     }
 
+    /// Whether it makes a network, which is found out without making one.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidConfig`].
+    pub fn check(&self) -> Result<()> {
+        match self {
+            ModelConfig::Cnn(config) => config.check(),
+            ModelConfig::ResNet(config) => config.check(),
+            ModelConfig::WhitenedCnn(config) => config.check(),
+        }
+    }
+
     /// Builds the network with initial values drawn from `seed`.
     ///
     /// # Errors
@@ -96,6 +108,7 @@ mod tests {
         for name in ModelConfig::NAMES {
             let config = ModelConfig::by_name(name, 3).unwrap();
             assert_eq!((config.name(), config.num_classes()), (name, 3));
+            assert!(config.check().is_ok() && ModelConfig::by_name(name, 0).unwrap().check().is_err());
             let json = serde_json::to_string(&config).unwrap();
             assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), config, "{json}");
         }

@@ -25,8 +25,8 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 the work failed (the reason is on stderr), 2 the arguments are wrong or name a run \
-that is in use, 130 and 143 a run stopped by SIGINT or SIGTERM, with a checkpoint.
+    "Exit codes: 0 done, 1 the work failed (the reason is on stderr), 2 the arguments are wrong, or name a run \
+that exists or is in use, 130 and 143 a run stopped by SIGINT or SIGTERM, with a checkpoint.
 Results go to stdout, everything else to stderr.";
 
 const TRAIN_EXAMPLES: &str = "Examples:
@@ -367,7 +367,7 @@ pub(crate) struct ExportArgs {
     /// The file to write.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
-    /// What to write [default: onnx where the file's name ends so, else safetensors].
+    /// What to write [default: what the file's name ends in, .safetensors or .onnx].
     #[arg(long, value_enum)]
     pub(crate) format: Option<ExportFormat>,
 }
@@ -443,7 +443,11 @@ pub(crate) struct CompletionsArgs {
 pub(crate) enum Split {
     /// The images held back for the end.
     Test,
+    /// The images validated on after each epoch.
+    #[value(alias = "validation")]
+    Val,
     /// The images trained on.
+    #[value(alias = "training")]
     Train,
 }
 
@@ -563,16 +567,4 @@ pub(crate) enum LogFormat {
     Text,
     /// For machines.
     Json,
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::Cli;
-
-    #[test]
-    fn arguments_are_consistent() {
-        Cli::command().debug_assert();
-    }
 }

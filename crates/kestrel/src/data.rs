@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::Device;
 use indicatif::MultiProgress;
 use kestrel_data::datasets::{self, Opened, cifar10, cifar100, idx, sample};
@@ -15,7 +15,7 @@ use kestrel_data::transforms::Compose;
 use kestrel_data::{BadSamplePolicy, Dataset, Splits, split};
 
 use crate::config::{DatasetName, SamplerName, TrainConfig};
-use crate::progress;
+use crate::{exit, progress};
 
 /// A data set, opened.
 pub(crate) struct Source {
@@ -119,10 +119,10 @@ pub(crate) fn open(name: DatasetName, place: &Place<'_>, bars: &MultiProgress) -
         (DatasetName::FashionMnist, Some(path)) => open_idx("fashion-mnist", path, &sample::CLASSES),
         (DatasetName::Mnist, None) => download_idx(&idx::MNIST, data_dir, bars),
         (DatasetName::FashionMnist, None) => download_idx(&idx::FASHION_MNIST, data_dir, bars),
-        (DatasetName::FashionMnistSample, Some(path)) => bail!(
+        (DatasetName::FashionMnistSample, Some(path)) => Err(exit::usage(anyhow!(
             "the sample is part of the program and is not read from {}; leave out --data or --dataset",
             path.display()
-        ),
+        ))),
         (DatasetName::FashionMnistSample, None) => Ok(Source::sample()?),
         (DatasetName::Auto, Some(path)) => open_path(path, place),
         (DatasetName::Cifar10, Some(path)) => open_as("CIFAR-10", &cifar10::CLASSES, path, place),

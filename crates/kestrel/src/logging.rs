@@ -10,6 +10,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_chrome::{ChromeLayerBuilder, FlushGuard};
 use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -85,6 +86,14 @@ pub(crate) fn init(args: &LoggingArgs, bars: &MultiProgress) -> Result<Guard> {
     };
     tracing_subscriber::registry().with(lines).with(trace).init();
     Ok(Guard { _trace: guard })
+}
+
+/// The time now, as the JSON lines have it: `2026-01-31T12:00:00.000000Z`.
+pub(crate) fn timestamp() -> String {
+    let mut text = String::new();
+    // A string takes all that is written.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut text));
+    text
 }
 
 /// Writes to stderr with the bars out of the way.

@@ -1,6 +1,7 @@
 //! The command line of Kestrel: arguments, configuration, progress, exit codes. The only crate that prints.
 
 mod cli;
+mod command_line;
 mod commands;
 mod config;
 mod data;
@@ -22,7 +23,6 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
 use indicatif::MultiProgress;
 
 use kestrel_kernels::memory::CachingAllocator;
@@ -36,21 +36,23 @@ use crate::exit::Exit;
 static ALLOCATOR: CachingAllocator = CachingAllocator::new();
 
 fn main() -> ExitCode {
-    let mut cli = Cli::parse();
+    let mut cli = command_line::parse();
     if let Command::Train(args) | Command::FinetuneResnet(args) = &mut cli.command {
         // Every command takes it, so it stands outside; to `train` it is an option like the others, saved with the run.
         args.options.cpu_features = cli.cpu_features;
     }
     let bars = MultiProgress::new();
-    let result = run(&cli, &bars);
+    let mut format = cli.logging.log_format.unwrap_or_default();
+    let result = run(&cli, &bars, &mut format);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, cli.logging.log_format.unwrap_or_default()),
+        Err(error) => fail(&error, format),
     }
 }
 
-fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
+/// Runs the command; `format` becomes that of the log's lines.
+fn run(cli: &Cli, bars: &MultiProgress, format: &mut LogFormat) -> Result<()> {
     // A configuration file may speak of logging too, so it is read first.
     let file = match &cli.command {
         Command::Train(args) | Command::FinetuneResnet(args) => args
@@ -62,8 +64,10 @@ fn run(cli: &Cli, bars: &MultiProgress) -> Result<()> {
             .unwrap_or_default(),
         _ => TrainOptions::default(),
     };
+    let logging = file.logging(&cli.logging);
+    *format = logging.log_format.unwrap_or_default();
     // Held to the end: dropping it completes the trace file.
-    let _logging = logging::init(&file.logging(&cli.logging), bars)?;
+    let _logging = logging::init(&logging, bars)?;
     if !matches!(cli.command, Command::Train(_) | Command::FinetuneResnet(_)) {
         // `train` chooses by itself, since a file or the run that it resumes may decide.
         cli.cpu_features.unwrap_or_default().choose().map_err(exit::usage)?;
@@ -102,7 +106,9 @@ fn fail(error: &anyhow::Error, format: LogFormat) -> ExitCode {
         LogFormat::Text => format!("error: {message}"),
         LogFormat::Json => {
             let level = if asked_for { "INFO" } else { "ERROR" };
-            serde_json::json!({"level": level, "message": message, "target": env!("CARGO_PKG_NAME")}).to_string()
+            let (timestamp, target) = (logging::timestamp(), env!("CARGO_PKG_NAME"));
+            serde_json::json!({"timestamp": timestamp, "level": level, "message": message, "target": target})
+                .to_string()
         }
     };
     // Where nobody can read it any more, the exit code still says what has happened.

@@ -25,7 +25,7 @@ const MIRRORS: &str = "KESTREL_PRETRAINED_MIRRORS";
 /// A file of weights at an address.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Mirror {
+pub(crate) struct Mirror {
     url: String,
     /// What to keep it as; the last part of the address where nothing is said.
     file_name: Option<String>,
@@ -68,20 +68,31 @@ fn public() -> Mirrors {
     [("resnet18".to_owned(), resnet18), ("resnet50".to_owned(), resnet50)].into()
 }
 
-/// The published file of a network, in `folder`: the copy that is there, else from the first mirror that delivers.
-pub(crate) fn fetch(model: &ModelConfig, folder: &Path, bars: &MultiProgress) -> Result<PathBuf> {
-    let mirrors = match env::var_os(MIRRORS).filter(|path| !path.is_empty()) {
+/// The addresses of a network's published file, by the network's name.
+///
+/// # Errors
+/// Where there are none for this network, or the list of mirrors cannot be read.
+pub(crate) fn mirrors_of(model: &str) -> Result<Vec<Mirror>> {
+    let mut mirrors = match env::var_os(MIRRORS).filter(|path| !path.is_empty()) {
         Some(path) => read(Path::new(&path)).with_context(|| format!("{MIRRORS} names {}", path.display()))?,
         None => public(),
     };
-    let Some(mirrors) = mirrors.get(model.name()) else {
-        let known: Vec<&str> = mirrors.keys().map(String::as_str).collect();
-        bail!(
-            "pretrained is for {}, and the model is {}; choose one of them with --model, or name a file or an address with --weights",
-            known.join(" and "),
-            model.name()
-        );
-    };
+    match mirrors.remove(model) {
+        Some(of_model) => Ok(of_model),
+        None => {
+            let known: Vec<&str> = mirrors.keys().map(String::as_str).collect();
+            bail!(
+                "pretrained is for {}, and the model is {model}; choose one of them with --model, or name a file or an address with \
+                 --weights",
+                known.join(" and ")
+            )
+        }
+    }
+}
+
+/// The published file of a network, in `folder`: the copy that is there, else from the first mirror that delivers.
+pub(crate) fn fetch(model: &ModelConfig, folder: &Path, bars: &MultiProgress) -> Result<PathBuf> {
+    let mirrors = mirrors_of(model.name())?;
     let advice = || {
         let urls: Vec<&str> = mirrors.iter().map(|mirror| mirror.url.as_str()).collect();
         format!(
@@ -89,7 +100,7 @@ pub(crate) fn fetch(model: &ModelConfig, folder: &Path, bars: &MultiProgress) ->
             urls.join(", ")
         )
     };
-    first_of(mirrors, folder, bars).with_context(advice)
+    first_of(&mirrors, folder, bars).with_context(advice)
 }
 
 /// Mirrors of one's own.

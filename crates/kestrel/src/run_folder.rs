@@ -4,10 +4,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use kestrel_train::checkpoint::{BEST_FILE, Checkpoint, CheckpointFolder, Weights, remove_scratch_files, write_atomic};
 
-use crate::config::TrainConfig;
+use crate::config::{TrainConfig, TrainOptions};
+use crate::exit;
 use crate::run_lock::RunLock;
 
 /// The effective configuration, in a run's folder.
@@ -44,15 +45,7 @@ impl RunFolder {
             let path = runs.join(name);
             return match std::fs::create_dir(&path) {
                 Ok(()) => Self::at(path),
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                    // Whoever is at work there is named.
-                    Self::at(path.clone())?;
-                    bail!(
-                        "the run {} exists; continue it with --resume {0} (or --resume auto --name {name} if it has no checkpoint \
-                         yet), or choose another --name",
-                        path.display()
-                    )
-                }
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => Err(exists(path, name)),
                 Err(e) => Err(e).with_context(|| format!("cannot make the folder {}", path.display())),
             };
         }
@@ -101,6 +94,24 @@ impl RunFolder {
         }
         Ok(())
     }
+}
+
+/// Fails where the folder of `--name` is there: a new run would be refused it, and is told before data are opened.
+pub(crate) fn require_free_name(config: &TrainConfig) -> Result<()> {
+    match &config.name {
+        Some(name) if config.runs_dir.join(name).exists() => Err(exists(config.runs_dir.join(name), name)),
+        _ => Ok(()),
+    }
+}
+
+/// Why a new run cannot have the folder of this name. Whoever is at work there is named.
+fn exists(path: PathBuf, name: &str) -> anyhow::Error {
+    let error = anyhow!(
+        "the run {} exists; continue it with --resume {0} (or --resume auto --name {name} if it has no checkpoint yet), or choose \
+         another --name",
+        path.display()
+    );
+    exit::usage(RunFolder::at(path).err().unwrap_or(error))
 }
 
 /// The run that `--resume PATH` means, and where it goes on: PATH is its folder, or one of its checkpoints.
@@ -194,9 +205,32 @@ fn saved_last(runs: &Path) -> Result<Option<PathBuf>> {
     Ok(last.map(|(_, path)| path))
 }
 
-/// Saves the effective configuration.
-pub(crate) fn save_config(folder: &Path, config: &TrainConfig) -> Result<()> {
-    Ok(write_atomic(&folder.join(CONFIG_FILE), config.to_toml()?.as_bytes())?)
+/// Saves the effective configuration. `data` is where its data were found: of this the whole path is saved, so that they are found
+/// from any other folder. Checkpoints hold the path as it was given: they are the same wherever a run lies.
+pub(crate) fn save_config(folder: &Path, config: &TrainConfig, data: Option<&Path>) -> Result<()> {
+    let saved = TrainConfig {
+        data: data.map(whole),
+        ..config.clone()
+    };
+    Ok(write_atomic(&folder.join(CONFIG_FILE), saved.to_toml()?.as_bytes())?)
+}
+
+/// The path from the root; as it is where that cannot be told, or not be saved.
+fn whole(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).ok().filter(|whole| whole.to_str().is_some());
+    whole.unwrap_or_else(|| path.to_owned())
+}
+
+/// Where the data of a run are that goes on, by its folder's configuration; `given` is what its checkpoint says, which counts where
+/// the folder says nothing, or nothing is left there and the run has moved along with its data.
+pub(crate) fn data_of(folder: &Path, given: &Path) -> PathBuf {
+    let saved = TrainOptions::from_file(&folder.join(CONFIG_FILE))
+        .ok()
+        .and_then(|saved| saved.data);
+    match saved {
+        Some(saved) if saved.exists() || !given.exists() => saved,
+        _ => given.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -221,8 +255,13 @@ mod tests {
         let error = RunFolder::create(&config, "a").unwrap_err().to_string();
         assert!(error.contains("in use"), "{error}");
         drop(first);
-        let error = RunFolder::create(&config, "a").unwrap_err().to_string();
-        assert!(error.contains("--resume"), "{error}");
+        for error in [
+            RunFolder::create(&config, "a").unwrap_err(),
+            require_free_name(&config).unwrap_err(),
+        ] {
+            let exit = error.downcast_ref::<exit::Exit>().unwrap();
+            assert!(exit.code == 2 && exit.message.contains("--resume"), "{exit}");
+        }
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl ResNetConfig {
         }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let (stride, at_least) = match self.stem {
             Stem::Imagenet => (32, "at least 32, the network's stride; the cifar stem's is 8"),
             Stem::Cifar => (8, "at least 8, the network's stride"),

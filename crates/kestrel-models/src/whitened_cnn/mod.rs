@@ -50,7 +50,7 @@ impl WhitenedCnnConfig {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         for (field, value, least, expected) in [
             ("num_classes", self.num_classes, 1, "at least 1"),
             ("width", self.width, 1, "at least 1"),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use candle_core::DType;
 use indicatif::MultiProgress;
-use kestrel_data::BadSamplePolicy;
 use kestrel_data::datasets::{cifar10, cifar100, sample};
 use kestrel_data::transforms::{Compose, presets};
+use kestrel_data::{BadSamplePolicy, Dataset};
 use kestrel_kernels::autocast::autocast;
 use kestrel_train::checkpoint::{CheckpointFolder, Weights};
 use kestrel_train::predictor::described_transforms;
@@ -18,7 +18,7 @@ use super::predictions;
 use super::scoring::Scoring;
 use crate::cli::{EvaluateArgs, Split};
 use crate::config::{DatasetName, TrainConfig, TrainOptions};
-use crate::data::{self, Data, EvalImages};
+use crate::data::{self, Data, EvalImages, Source};
 use crate::run_folder::{self, RunFolder};
 use crate::{device, exit};
 
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         None
     };
     let specs = match &args.config {
-        Some(file) => TrainConfig::from_layers(&[&TrainOptions::from_file(file)?])?.eval_specs()?,
+        Some(file) => options_of(file).map_err(exit::usage)?.eval_specs()?,
         None => described_transforms(info).with_context(|| format!("in {}", args.weights.display()))?,
     };
     let bad_samples = BadSamplePolicy {
@@ -61,17 +61,7 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         Some(run) => (source.context(OF_RUN)?, run),
         None => (source?, TrainConfig::default()),
     };
-    // Of one whole, a run has held a part back; without the run, all of it is evaluated.
-    let (train, test) = if source.whole && run.val_fraction == 0.0 {
-        (Arc::clone(&source.splits.train), Arc::clone(&source.splits.test))
-    } else {
-        let data = Data::split(&source, &run)?;
-        (data.train, data.test)
-    };
-    let split = match args.split {
-        Split::Test => test,
-        Split::Train => train,
-    };
+    let (split, name) = choose(args.split, &source, &run)?;
     if split.classes() != info.classes {
         bail!(
             "the weights in {} tell apart {}, but the data set has {}; name the data set they were trained on with --data \
@@ -102,7 +92,7 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         model: model.as_ref(),
         info,
         images: &images,
-        split: if args.split == Split::Test { "test" } else { "training" },
+        split: name,
         batch_size: args.batch_size as usize,
         tta: args.tta.tta(),
         precision,
@@ -130,6 +120,36 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         .context("the report; leave it out with --no-report, or choose another place with --report")
 }
 
+/// The images of a split, and its name.
+fn choose(split: Split, source: &Source, run: &TrainConfig) -> Result<(Arc<dyn Dataset>, &'static str)> {
+    // Of one whole, a run has held a part back; without the run, all of it is evaluated.
+    let data = if source.whole && run.val_fraction == 0.0 {
+        let all = || Arc::clone(&source.splits.test);
+        Data {
+            train: all(),
+            val: all(),
+            test: all(),
+            val_is_test: true,
+        }
+    } else {
+        Data::split(source, run)?
+    };
+    match split {
+        Split::Test => Ok((data.test, "test")),
+        Split::Train => Ok((data.train, "train")),
+        Split::Val if data.val_is_test && !source.whole => bail!(
+            "{} has no validation images of its own: a run on it validates on its test images, which --split test evaluates",
+            source.name
+        ),
+        Split::Val => Ok((data.val, "val")),
+    }
+}
+
+/// A configuration file by itself.
+fn options_of(file: &Path) -> Result<TrainConfig> {
+    TrainConfig::from_layers(&[&TrainOptions::from_file(file)?])
+}
+
 /// What an error of opening the run's own data says first.
 const OF_RUN: &str =
     "the data of the run, which the config.toml beside the weights names; choose other with --data or --dataset";
@@ -150,8 +170,9 @@ fn run_config(weights: &Path) -> Result<Option<TrainConfig>> {
     let Some(folder) = run_of(weights) else {
         return Ok(None);
     };
-    let options = TrainOptions::from_file(&folder.join(run_folder::CONFIG_FILE))?;
-    TrainConfig::from_layers(&[&options]).map(Some).context(OF_RUN)
+    options_of(&folder.join(run_folder::CONFIG_FILE))
+        .map(Some)
+        .context(OF_RUN)
 }
 
 /// The data set that has these classes.

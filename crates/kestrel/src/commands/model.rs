@@ -10,6 +10,7 @@ use kestrel_train::checkpoint::Weights;
 
 use crate::cli::{ModelArgs, ModelCommand, ReportFormat, SummaryArgs};
 use crate::config::{ModelName, StemName, TrainConfig, TrainOptions};
+use crate::exit;
 
 /// Side of ImageNet's images, and how many classes it has.
 const IMAGENET: (usize, usize) = (224, 1000);
@@ -21,7 +22,7 @@ pub(crate) fn run(args: &ModelArgs) -> Result<()> {
     let ModelCommand::Summary(args) = &args.command;
     let config = match &args.weights {
         Some(path) => Weights::load(path)?.info.model,
-        None => named(args)?,
+        None => named(args).map_err(exit::usage)?,
     };
     let side = args.image_size.map_or(config.image_size(), |side| side as usize);
     let model = config.build(0, DType::F32, &Device::Cpu)?;
@@ -30,7 +31,8 @@ pub(crate) fn run(args: &ModelArgs) -> Result<()> {
             "{} cannot take images of {side} pixels; choose others with --image-size",
             config.name()
         )
-    })?;
+    });
+    let summary = summary.map_err(exit::usage)?;
     match args.format {
         ReportFormat::Text => print(&config, side, &summary),
         ReportFormat::Json => {
@@ -54,7 +56,9 @@ fn named(args: &SummaryArgs) -> Result<ModelConfig> {
         width: args.width.map(|width| width as usize),
         ..TrainOptions::default()
     }])?;
-    Ok(config.network(args.num_classes.map_or(classes, |classes| classes as usize), side))
+    let network = config.network(args.num_classes.map_or(classes, |classes| classes as usize), side);
+    network.check()?;
+    Ok(network)
 }
 
 fn print(config: &ModelConfig, side: usize, summary: &Summary) -> Result<()> {

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result};
 use kestrel_train::report::{write_comparison, write_report};
 
 use crate::cli::ReportArgs;
+use crate::exit;
 
 /// The page of several runs, beside their folders.
 const COMPARISON_FILE: &str = "comparison.html";
@@ -17,16 +18,21 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
     // `runs/*` names the page of an earlier comparison too.
     let folders: Vec<PathBuf> = args.runs.iter().filter(|run| !run.is_file()).cloned().collect();
     let page = match (folders.as_slice(), &args.out) {
-        ([], _) => bail!("no folder of a run is named; name some, such as runs/NAME"),
+        ([], _) => return wrong("no folder of a run is named; name some, such as runs/NAME".to_owned()),
         ([run], None) => write_report(run)?,
-        ([run], Some(_)) => bail!(
-            "--out is for the page of several runs; the report of {} goes into its folder",
-            run.display()
-        ),
+        ([run], Some(_)) => {
+            return wrong(format!(
+                "--out is for the page of several runs; the report of {} goes into its folder",
+                run.display()
+            ));
+        }
         (runs, out) => {
             let page = out.clone().unwrap_or_else(|| beside(&runs[0]));
             if is_no_page(&page) {
-                bail!("{} is there and is no page; name another with --out", page.display());
+                return wrong(format!(
+                    "{} is there and is no page; name another with --out",
+                    page.display()
+                ));
             }
             write_comparison(runs, &page)?;
             page
@@ -34,6 +40,11 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
     };
     writeln!(io::stdout().lock(), "{}", page.display())?;
     Ok(())
+}
+
+/// An error of arguments.
+fn wrong(message: String) -> Result<()> {
+    Err(exit::usage(Error::msg(message)))
 }
 
 /// Whether a file is there that is something else than an HTML page.

@@ -23,7 +23,7 @@ pub(crate) struct Scoring<'a> {
     /// What the weight file says, with its temperature.
     pub(crate) info: &'a ModelInfo,
     pub(crate) images: &'a EvalImages,
-    /// The images' name: `test`.
+    /// The images' name, as `--split` has it: `test`.
     pub(crate) split: &'a str,
     pub(crate) batch_size: usize,
     pub(crate) tta: Tta,

@@ -26,7 +26,7 @@ use crate::cli::{ReportFormat, TrainArgs};
 use crate::config::{DatasetName, OptimizerName, PreprocessingName, TrainConfig, TrainOptions};
 use crate::data::{self, Data, EvalImages, Source};
 use crate::run_folder::{self, Found, RunFolder};
-use crate::{device, environment, exit, initial_weights};
+use crate::{device, environment, exit, initial_weights, pretrained};
 
 /// What `--resume` takes in a path's place: the newest checkpoint, or a new run where there is none.
 const AUTO: &str = "auto";
@@ -72,17 +72,30 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
             .map_err(exit::usage)?,
         None => asked()?,
     };
+    if resumed.is_none() {
+        require_possible(&first, folder.is_none() && !args.find_lr).map_err(exit::usage)?;
+    }
     first.cpu_features.choose().map_err(exit::usage)?;
     device::set_threads(first.threads)?;
     let device = first.device.open()?;
     device::set_precision(first.precision, &device)?;
+    let is_named = file.data.is_some() || args.options.data.is_some();
+    let data_path = match (&first.data, &folder) {
+        (Some(given), Some(folder)) if !is_named => Some(run_folder::data_of(folder.path(), given)),
+        (given, _) => given.clone(),
+    };
     let place = data::Place {
-        path: first.data.as_deref(),
+        path: data_path.as_deref(),
         data_dir: &first.data_dir,
         bad_samples: first.bad_samples(),
         own_transforms: first.own_transforms(),
     };
-    let source = data::open(first.dataset, &place, bars)?;
+    let source = data::open(first.dataset, &place, bars);
+    let source = if resumed.is_some() && data_path.is_some() && !is_named {
+        source.context("the data of the run; say with --data where they are now")?
+    } else {
+        source?
+    };
     let mut config = match &resumed {
         None if source.is_sample => TrainConfig::from_layers(&[preset, &sample_preset(), file, &args.options])?,
         _ => first,
@@ -113,9 +126,9 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     let stages = config.stages();
     // Wrong options are told before weights are fetched and a folder is made.
     for stage in stages.iter().rev() {
-        stage.prepare(model.as_ref())?;
+        stage.prepare(model.as_ref()).map_err(exit::usage)?;
         stage.config.scheduler(loaders.train.num_batches())?;
-        stage.config.freezing(model.as_ref())?;
+        stage.config.freezing(model.as_ref()).map_err(exit::usage)?;
     }
     if resumed.is_none() && !initial_weights::load(model.as_ref(), &info, &config, bars)? {
         initial_weights::from_images(model.as_ref(), &data.train, &config, &device)?;
@@ -136,7 +149,7 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     };
     let path = folder.path();
     folder.prepare(resumed.as_ref().map(|r| &r.found.checkpoint))?;
-    run_folder::save_config(path, &config)?;
+    run_folder::save_config(path, &config, data_path.as_deref())?;
     environment::save(path, &device, config.seed)?;
 
     describe(&source, &data, &config, path, &device, &info, num_parameters);
@@ -168,6 +181,18 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
             Ok(())
         }
     }
+}
+
+/// Fails where a new run cannot be what its options say, whatever the data are; `is_named` where it makes a folder of its name.
+fn require_possible(config: &TrainConfig, is_named: bool) -> Result<()> {
+    if is_named {
+        run_folder::require_free_name(config)?;
+    }
+    if config.pretrained.is_some() {
+        // A name is the same whatever the images are.
+        pretrained::mirrors_of(config.network(1, 0).name())?;
+    }
+    Ok(())
 }
 
 /// Fails where a run that is named by its path would be told to be another's.

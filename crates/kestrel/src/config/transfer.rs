@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use kestrel_data::transforms::{Compose, TransformSpec, presets};
-use kestrel_models::{CnnConfig, Model, ModelConfig, ResNetConfig, Stem, WhitenedCnnConfig};
+use kestrel_models::{CnnConfig, Error, Model, ModelConfig, ResNetConfig, Stem, WhitenedCnnConfig};
 use kestrel_train::FreezeAfter;
 
 use super::{ModelName, OptimizerName, PreprocessingName, StemName, TrainConfig, TrainOptions};
@@ -147,6 +147,21 @@ impl TrainConfig {
         }
         if self.image_size == Some(0) {
             bail!("image-size is 0, but must be at least 1");
+        }
+        // Else the images are as large as the data or the transforms make them.
+        if self.preprocessing == PreprocessingName::Imagenet && self.eval_transforms.is_none() {
+            let size = self.imagenet_size();
+            match self.network(1, size).check() {
+                Err(Error::InvalidConfig {
+                    field: "image_size",
+                    expected,
+                    ..
+                }) => bail!(
+                    "image-size is {size}, but for model {} must be {expected}",
+                    self.network(1, size).name()
+                ),
+                checked => checked?,
+            }
         }
         for (option, value) in [
             ("unfreeze-lr", self.unfreeze_lr),

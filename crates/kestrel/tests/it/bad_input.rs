@@ -123,7 +123,7 @@ fn options_that_do_not_exist_or_make_no_sense() {
         &["--data", "pictures", "--device", "cpu", "--precision", "tf32"],
         &["tf32 is of NVIDIA's GPUs", "f32"],
     );
-    train(
+    misuse(
         dir.path(),
         &["--data", "pictures", "--dataset", "fashion-mnist-sample"],
         &["pictures", "--data"],
@@ -136,6 +136,17 @@ fn options_that_do_not_exist_or_make_no_sense() {
     for (more, word) in [
         (&["--batch-size", "0"][..], "batch-size is 0"),
         (&["--lr=-1"], "lr is -1"),
+        (&["--lr", "-1"], "lr is -1"),
+        (&["--dropout", "-0.5"], "dropout is -0.5"),
+        (&["--batch-size", "-1"], "invalid value '-1' for '--batch-size <N>'"),
+        (
+            &["--preprocessing", "imagenet", "--image-size", "20"],
+            "image-size is 20, but for model cnn must be a multiple of 8",
+        ),
+        (
+            &["--pretrained", "imagenet"],
+            "pretrained is for resnet18 and resnet50, and the model is cnn",
+        ),
         (&["--dropout", "1.5"], "dropout is 1.5"),
         (&["--lr-factor", "1"], "factor is 1"),
         (&["--seed", "18446744073709551615"], "seed is 18446744073709551615"),
@@ -184,7 +195,13 @@ fn a_run_folder_that_exists_or_cannot_be_written() {
         &[&["train", "--width", "1", "--epochs", "1"][..], &args].concat(),
     );
     let before = fs::read(newest(&dir.path().join("runs/a"))).unwrap();
-    train(dir.path(), &args, &["runs/a", "--resume"]);
+    misuse(dir.path(), &args, &["runs/a", "--resume"]);
+    // It is told before anything is opened.
+    misuse(
+        dir.path(),
+        &["--data", "nowhere", "--name", "a"],
+        &["runs/a", "--resume"],
+    );
     assert!(fs::read(newest(&dir.path().join("runs/a"))).unwrap() == before);
     fs::write(dir.path().join("file"), "").unwrap();
     train(
@@ -266,7 +283,7 @@ fn what_is_written_replaces_nothing_that_it_is_made_of() {
     fail(
         dir.path(),
         &["export", "--weights", weights, "--out", out],
-        1,
+        2,
         &["--out is the file that --weights names"],
     );
     assert!(fs::read(dir.path().join(weights)).unwrap() == before);
@@ -274,10 +291,24 @@ fn what_is_written_replaces_nothing_that_it_is_made_of() {
     fail(
         dir.path(),
         &["report", "runs/a", "runs/a", "--out", "runs/a/metrics.jsonl"],
-        1,
+        2,
         &["runs/a/metrics.jsonl is there and is no page", "--out"],
     );
     assert!(fs::read(dir.path().join("runs/a/metrics.jsonl")).unwrap() == log);
+    // A file's name says what is in it.
+    for out in ["a.pt", "a"] {
+        fail(
+            dir.path(),
+            &["export", "--weights", weights, "--out", out],
+            2,
+            &[&format!("--out is {out},"), "a.safetensors", ".onnx", "--format"],
+        );
+        assert!(!dir.path().join(out).exists());
+    }
+    // Below a file there is no room, however much space is free.
+    let out = format!("{weights}/a.onnx");
+    let args = ["export", "--weights", weights, "--out", &out];
+    fail(dir.path(), &args, 1, &[&out, "a part of its path is a file"]);
     // A page is written again.
     for _ in 0..2 {
         succeed(dir.path(), &["report", "runs/a", "runs/a", "--out", "page.html"]);
@@ -306,6 +337,15 @@ fn weights_without_their_run_are_not_evaluated_on_other_images() {
         1,
         &["pictures", "config.toml", "--data"],
     );
+    fail(
+        dir.path(),
+        &["train", "--resume", "runs/a", "--epochs", "3"],
+        1,
+        &["pictures", "say with --data where they are now"],
+    );
+    let moved = ["train", "--resume", "runs/a", "--epochs", "3", "--data", "moved"];
+    succeed(dir.path(), &moved);
+    succeed(dir.path(), &["evaluate", "--weights", "runs/a/best.safetensors"]);
 }
 
 /// An argument that is not UTF-8 cannot be saved with the run, and is named.

@@ -100,10 +100,20 @@ fn a_run_is_whole_though_nobody_reads_its_output() {
 #[test]
 fn errors_for_machines() {
     let dir = tempfile::tempdir().unwrap();
-    let output = kestrel(dir.path(), &["evaluate", "--weights", "none", "--log-format", "json"]);
-    let line: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
-    assert_eq!(line["level"], "ERROR");
-    assert!(line["message"].as_str().unwrap().contains("none"), "{line}");
+    std::fs::write(dir.path().join("c.toml"), "data = \"none\"\nlog-format = \"json\"").unwrap();
+    for args in [
+        &["evaluate", "--weights", "none", "--log-format", "json"][..],
+        // A file may ask for it too.
+        &["train", "--config", "c.toml"],
+    ] {
+        let output = kestrel(dir.path(), args);
+        let line: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!(line["level"], "ERROR");
+        assert!(line["message"].as_str().unwrap().contains("none"), "{line}");
+        // As the other lines have it.
+        let timestamp = line["timestamp"].as_str().unwrap();
+        assert!(timestamp.len() == 27 && timestamp.ends_with('Z'), "{line}");
+    }
 }
 
 /// A reader that has seen enough, as `head` does, is no fault.

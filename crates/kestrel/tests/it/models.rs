@@ -81,7 +81,7 @@ fn a_summary_has_a_row_for_each_layer_and_the_sums() {
     );
     let text = stderr(&output);
     assert!(
-        output.status.code() == Some(1) && text.contains("image_size is 8"),
+        output.status.code() == Some(2) && text.contains("image_size is 8"),
         "{text}"
     );
     let args = [

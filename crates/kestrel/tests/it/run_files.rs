@@ -100,6 +100,30 @@ fn a_run_writes_its_logs() {
     assert!(!names.iter().any(|name| name.ends_with(".partial")), "{names:?}");
 }
 
+/// Only the program's own folder was another when the run began.
+#[test]
+fn a_run_is_evaluated_and_gone_on_with_from_any_folder() {
+    let dir = folder();
+    succeed(dir.path(), &train(&["--epochs", "1", "--name", "a"]));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let run = dir.path().join("runs/a");
+    let weights = run.join("best.safetensors");
+    let evaluate = ["evaluate", "--no-report", "--weights", weights.to_str().unwrap()];
+    succeed(elsewhere.path(), &evaluate);
+    succeed(
+        elsewhere.path(),
+        &["train", "--epochs", "2", "--resume", run.to_str().unwrap()],
+    );
+    succeed(elsewhere.path(), &evaluate);
+    // Moved along with its data, it is gone on with from there.
+    let moved = tempfile::tempdir().unwrap();
+    for name in ["runs", "pictures"] {
+        fs::rename(dir.path().join(name), moved.path().join(name)).unwrap();
+    }
+    succeed(moved.path(), &["train", "--epochs", "3", "--resume", "runs/a"]);
+    succeed(moved.path(), &["evaluate", "--weights", "runs/a/best.safetensors"]);
+}
+
 #[test]
 fn auto_goes_on_with_the_newest_valid_checkpoint_and_says_what_it_passed_over() {
     let dir = folder();

@@ -240,6 +240,57 @@ fn the_configuration_file_speaks_of_logging_too() {
 }
 
 #[test]
+fn each_split_is_evaluated_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("pictures");
+    write(&root, 2, 4, 2);
+    succeed(dir.path(), &train(&["--epochs", "1", "--name", "a"]));
+    let evaluate = |split: &str| {
+        let weights = "runs/a/best.safetensors";
+        let args = [
+            "evaluate",
+            "--weights",
+            weights,
+            "--data",
+            "pictures",
+            "--no-report",
+            "--split",
+            split,
+        ];
+        kestrel(dir.path(), &args)
+    };
+    // What a run validates on where there are no images for it.
+    let none = evaluate("val");
+    let text = stderr(&none);
+    assert!(
+        none.status.code() == Some(1)
+            && text.contains("pictures has no validation images")
+            && text.contains("--split test"),
+        "{text}"
+    );
+    for class in ["class0", "class1"] {
+        let val = root.join("val").join(class);
+        fs::create_dir_all(&val).unwrap();
+        fs::copy(root.join("test").join(class).join("0.png"), val.join("0.png")).unwrap();
+    }
+    for (name, said) in [
+        ("train", "8 train images"),
+        ("training", "8 train images"),
+        ("val", "2 val images"),
+        ("validation", "2 val images"),
+        ("test", "4 test images"),
+    ] {
+        let output = evaluate(name);
+        let text = stdout(&output);
+        assert!(
+            text.starts_with(&format!("Accuracy on the {said}: ")),
+            "{name}: {text}{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
 fn help_and_version() {
     let dir = tempfile::tempdir().unwrap();
     for args in [

@@ -12,10 +12,15 @@ use crate::transfer;
 
 /// Fine-tunes with these options, which must fail with a message that has all of `words`.
 fn refused(folder: &Path, options: &str, words: &[&str]) {
+    fails(folder, options, 1, words);
+}
+
+/// The same with an exit code.
+fn fails(folder: &Path, options: &str, code: i32, words: &[&str]) {
     let args: Vec<&str> = ["finetune-resnet"].into_iter().chain(options.split(' ')).collect();
     let output = kestrel(folder, &args);
     let text = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{options}: {text}");
+    assert_eq!(output.status.code(), Some(code), "{options}: {text}");
     for word in words {
         assert!(text.contains(word), "{options}: {word:?} in\n{text}");
     }
@@ -158,12 +163,19 @@ fn weights_of_another_network_are_named() {
 fn images_and_classes_that_cannot_be_trained_on() {
     let dir = transfer::folder();
     for (size, options) in [("16", ""), ("31", ""), ("7", "--stem cifar ")] {
-        refused(
+        fails(
             dir.path(),
             &format!("--data pictures {options}--weights resnet18.pth --image-size {size}"),
-            &[&format!("image_size is {size}"), "the network's stride"],
+            2,
+            &[&format!("image-size is {size}"), "the network's stride"],
         );
     }
+    fails(
+        dir.path(),
+        "--data pictures --weights resnet18.pth --image-size 32 --freeze layer9",
+        2,
+        &["layer9", "stem, layer1"],
+    );
     write(&dir.path().join("one"), 1, 4, 2);
     refused(
         dir.path(),
