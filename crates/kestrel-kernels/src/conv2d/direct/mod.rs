@@ -18,6 +18,7 @@
 //! | pass | for all threads | for each thread |
 //! |---|---|---|
 //! | forward, backward-data | `4·C·K·R·S` (packed weights) | 0.4 MB and `4·C` or `4·K` at most |
+//! | backward-data of few channels | `4·C·K·R·S` (packed weights) | 0.8 MB and `400·C·R·S` at most |
 //! | backward-weights | `4·C·K·R·S` (accumulator), or 8 MiB of several | 0.8 MB and `4·C` at most |
 //!
 //! What is computed together, and in which order it is summed, depends on the shape and the instruction set alone, never
