@@ -8,9 +8,13 @@ use candle_core::{DType, Device};
 use kestrel_data::datasets;
 use kestrel_data::loader::{DataLoader, LoaderConfig};
 use kestrel_data::transforms::presets::{imagenet_eval, imagenet_train};
-use kestrel_kernels::AdamConfig;
+use kestrel_kernels::{AdamConfig, memory::CachingAllocator};
 use kestrel_models::{CnnConfig, ModelConfig};
 use kestrel_train::{Trainer, TrainerConfig, optim::Adam};
+
+/// Keeps a step's large blocks for the next one; the system's allocator gives them back each time.
+#[global_allocator]
+static ALLOCATOR: CachingAllocator = CachingAllocator::new();
 
 fn train(folder: &Path, epochs: usize) -> Result<f64, Box<dyn Error>> {
     let data = datasets::open_undecoded(folder)?.ok_or("no pictures")?.splits(folder)?;

@@ -3,6 +3,38 @@
 //! [`Trainer`] owns what changes during a run: the model's parameters, the optimiser, the scheduler and the
 //! [`Progress`] made. It runs [`Trainer::train_one_epoch`] and [`evaluate`] in turn, and tells [`Callback`]s, which
 //! draw progress, save files or stop the run. Nothing in this crate prints; it speaks by `tracing` events.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use candle_core::{DType, Device};
+//! use kestrel_data::{Subset, datasets, loader::{DataLoader, LoaderConfig}, transforms::presets};
+//! use kestrel_kernels::AdamConfig;
+//! use kestrel_models::{CnnConfig, ModelConfig};
+//! use kestrel_train::{Trainer, TrainerConfig, optim::Adam};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let images = datasets::sample::load()?;
+//! // A few of them, so that this takes no time.
+//! let few = Arc::new(Subset::new(images.train, (0..64).collect())?);
+//! let shuffled = LoaderConfig { batch_size: 32, shuffle: true, ..LoaderConfig::default() };
+//! let train = DataLoader::new(few, presets::cifar_train(32)?, shuffled)?;
+//! let val = DataLoader::new(images.test, presets::cifar_eval()?, LoaderConfig::default())?;
+//!
+//! let network = ModelConfig::Cnn(CnnConfig { width: 8, ..CnnConfig::new(10) });
+//! let model = network.build(0, DType::F32, &Device::Cpu)?;
+//! let adam = Adam::new(model.params().trainable(), AdamConfig { lr: 1e-3, ..AdamConfig::default() })?;
+//! let options = TrainerConfig { epochs: 1, log_every: 0, seed: 0 };
+//! let mut trainer = Trainer::new(model, Box::new(adam), None, options);
+//! trainer.fit(&train, &val, &mut [])?;
+//! assert!(trainer.progress().best_accuracy.is_some());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Pictures of one's own, and a data set, network and callback of one's own, are in the examples `own_folder` and `own_network`. A
+//! program that trains should have [`kestrel_kernels::memory::CachingAllocator`] as its global allocator: without it the system takes
+//! a step's large buffers back and hands them out anew, page by page.
 
 mod batch_source;
 pub mod callback;
