@@ -4,9 +4,10 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
+use super::output::Output;
 use super::panel::{Panels, pack_weights};
 use super::phase::{Phase, Pixel};
-use super::tile::{self, Finish, Tile};
+use super::tile::{self, Output as _, Tile};
 use super::windows::{self, Wanted, Windows};
 use super::{Correlation, piece};
 use crate::conv2d::hooks::Epilogue;
@@ -236,22 +237,39 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
         }
     }
 
-    /// Writes a range of channels of pixels that no tap meets.
+    /// Writes what the epilogue makes of zeros to a range of channels of pixels that no tap meets.
     fn fill(&self, panels: Range<usize>, pixels: &[Pixel], sums: &mut [f32]) {
+        let zeros = [0.0; CHANNELS];
         let channel = panels.start * self.panels.full_width();
-        let finish = Finish {
+        let used = self.panels.channels.min(panels.end * self.panels.full_width()) - channel;
+        let mut output = self.output(pixels, channel, used, sums, 0);
+        for row in 0..pixels.len() {
+            output.take(row, &zeros[..used], used);
+        }
+    }
+
+    /// The output of `pixels` at `used` channels from `channel` on, of which the sums begin at `sums_channel`.
+    fn output<'a>(
+        &'a self,
+        pixels: &'a [Pixel],
+        channel: usize,
+        used: usize,
+        sums: &'a mut [f32],
+        sums_channel: usize,
+    ) -> Output<'a, S, E> {
+        // The invariant holds: the target has the length of all pixels, and those of a unit's block at its channels are its alone.
+        Output {
+            s: self.s,
             epilogue: self.epilogue,
             pixels,
-            y: self.target.get(),
+            y: self.target,
             channels: self.panels.channels,
             channel,
-            used: self.panels.channels.min(panels.end * self.panels.full_width()) - channel,
+            used,
             sums,
             sums_row: self.ranges.row(),
-            sums_channel: 0,
-        };
-        // SAFETY: the target has the length of all pixels; those of this block at these channels are this unit's alone.
-        unsafe { tile::fill(self.s, finish) };
+            sums_channel,
+        }
     }
 
     /// One chunk of the depth for all panels of a range.
@@ -268,17 +286,9 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
                 b.wrapping_add(depth.len() * width)
                     .wrapping_sub(place * self.panels.stride())
             };
-            let finish = (depth.end == job.all_depth).then_some(Finish {
-                epilogue: self.epilogue,
-                pixels,
-                y: self.target.get(),
-                channels: self.panels.channels,
-                channel: panel * self.panels.full_width(),
-                used: self.panels.used(panel),
-                sums: &mut *sums,
-                sums_row: self.ranges.row(),
-                sums_channel: place * self.panels.full_width(),
-            });
+            let (channel, used) = (panel * self.panels.full_width(), self.panels.used(panel));
+            let mut output = self.output(pixels, channel, used, sums, place * self.panels.full_width());
+            let is_last = depth.end == job.all_depth;
             let tile = Tile {
                 rows: pixels.len(),
                 a,
@@ -287,11 +297,10 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
                 partial: partial.wrapping_add(place * job.pixels * self.panels.full_width()),
                 partial_stride: width,
                 resume: depth.start > 0,
-                finish,
+                output: if is_last { Some(&mut output) } else { None },
             };
             // SAFETY: A holds the chunk's depths of all pixels, B those of the panel. If the depth has several chunks, the
-            // scratch has room for partial sums of a range of panels, which the first chunk initialises. The target has the
-            // length of all pixels; those of this block at these channels are this unit's alone.
+            // scratch has room for partial sums of a range of panels, which the first chunk initialises.
             unsafe { tile::multiply(self.s, tile, width) };
         }
     }

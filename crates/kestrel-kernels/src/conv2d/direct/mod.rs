@@ -32,6 +32,7 @@ mod accumulate;
 mod backward_weights;
 mod correlate;
 mod gather;
+mod output;
 mod panel;
 mod phase;
 mod scatter;

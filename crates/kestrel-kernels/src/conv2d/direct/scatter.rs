@@ -11,7 +11,7 @@ use super::panel::Panels;
 use super::shape::Shape;
 use super::tile::{self, Tile};
 use super::windows::Windows;
-use crate::conv2d::hooks::{Epilogue, Store, Sums};
+use crate::conv2d::hooks::{Epilogue, Sums};
 use crate::conv2d::slices::Shared;
 use crate::conv2d::workspace::LINE;
 use crate::simd::{Kernel, Simd};
@@ -183,7 +183,7 @@ impl<S: Simd, E: Epilogue> Job<'_, S, E> {
         assert!(len <= PIXELS && columns.len() >= PIXELS * self.column());
         for panel in panels {
             let b = self.packed[panel * self.panels.stride()..].as_ptr();
-            let tile = Tile::<Store> {
+            let tile = Tile {
                 rows: len,
                 a: windows,
                 b,
@@ -191,7 +191,7 @@ impl<S: Simd, E: Epilogue> Job<'_, S, E> {
                 partial: columns[panel * self.panels.full_width()..].as_mut_ptr(),
                 partial_stride: self.column(),
                 resume: false,
-                finish: None,
+                output: None,
             };
             // SAFETY: A is `len` pixels of `dy`, of as many channels as the panels are deep; B a panel; the columns hold `len` rows
             // of all panels by the assertion, and are this thread's.

@@ -1,19 +1,27 @@
 //! The product that the forward and backward-data passes are made of: rows of windows times a panel of weights.
 //!
 //! Rows are held in registers, up to [`Simd::ROWS`] at a time. Where the depth is cut into chunks, all but the last leave
-//! partial sums in scratch memory; the last hands its registers to the epilogue, which writes the outputs. Each output
-//! sums over the depth in order, whatever the rows it is computed with.
+//! partial sums in scratch memory; the last hands its sums to an [`Output`]. Each output sums over the depth in order, whatever the
+//! rows it is computed with.
+//!
+//! The product does not know the epilogue: it is the larger part of the code by far, and is compiled once for all of them.
 
-use std::hint::black_box;
+use std::mem::MaybeUninit;
 
-use super::phase::Pixel;
 use super::windows::Windows;
-use crate::conv2d::hooks::{Epilogue, Sums};
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, MAX_LANES, Simd};
+
+/// Rows of a block, at most.
+const MAX_ROWS: usize = 12;
+
+/// What takes finished sums.
+pub(super) trait Output {
+    /// Takes the sums `[rows, width]` of rows from `row` on.
+    fn take(&mut self, row: usize, sums: &[f32], width: usize);
+}
 
 /// One chunk of the depth for `rows` windows and one panel.
-#[derive(Debug)]
-pub(super) struct Tile<'a, E> {
+pub(super) struct Tile<'a> {
     pub(super) rows: usize,
     pub(super) a: &'a Windows,
     /// `[depth, width]`.
@@ -25,48 +33,28 @@ pub(super) struct Tile<'a, E> {
     pub(super) partial_stride: usize,
     /// Whether the partial sums are to be added to, not started.
     pub(super) resume: bool,
-    /// What follows the last chunk.
-    pub(super) finish: Option<Finish<'a, E>>,
-}
-
-/// The way of finished sums to the output.
-#[derive(Debug)]
-pub(super) struct Finish<'a, E> {
-    pub(super) epilogue: &'a E,
-    /// The output pixel of each row.
-    pub(super) pixels: &'a [Pixel],
-    pub(super) y: *mut f32,
-    /// Channels of an output pixel.
-    pub(super) channels: usize,
-    /// The first channel, and the channels without filling lanes: of a panel, or of all panels of a range.
-    pub(super) channel: usize,
-    pub(super) used: usize,
-    /// The epilogue's sums `[SUMS, sums_row]`, of which these channels' begin at `sums_channel`.
-    pub(super) sums: &'a mut [f32],
-    pub(super) sums_row: usize,
-    pub(super) sums_channel: usize,
+    /// What takes the sums of the last chunk.
+    pub(super) output: Option<&'a mut dyn Output>,
 }
 
 /// Runs `tile` on a panel of `width` lanes: one vector or two.
 ///
 /// # Safety
 /// - `A` and `B` are readable; if the tile resumes, so are the partial sums, and initialised.
-/// - Without a finish the partial sums are writable. With one, `y` is writable at `used` channels from `channel` on of each
-///   pixel; `used` is more than `width` less a vector, and at most `width`.
-/// - Nobody else uses that memory during the call.
-pub(super) unsafe fn multiply<S: Simd, E: Epilogue>(s: S, tile: Tile<'_, E>, width: usize) {
+/// - Without an output the partial sums are writable, and nobody else uses them during the call.
+pub(super) unsafe fn multiply<S: Simd>(s: S, tile: Tile<'_>, width: usize) {
     debug_assert!(width == S::LANES || width == 2 * S::LANES);
     if width == S::LANES {
-        s.vectorize(Panel::<1, E>(tile));
+        s.vectorize(Panel::<1>(tile));
     } else {
-        s.vectorize(Panel::<2, E>(tile));
+        s.vectorize(Panel::<2>(tile));
     }
 }
 
 /// A tile on a panel of `VECTORS` vectors. Invariant: [`multiply`]'s conditions.
-struct Panel<'a, const VECTORS: usize, E>(Tile<'a, E>);
+struct Panel<'a, const VECTORS: usize>(Tile<'a>);
 
-impl<const VECTORS: usize, E: Epilogue> Kernel for Panel<'_, VECTORS, E> {
+impl<const VECTORS: usize> Kernel for Panel<'_, VECTORS> {
     type Output = ();
 
     #[inline(always)]
@@ -89,7 +77,17 @@ impl<const VECTORS: usize, E: Epilogue> Kernel for Panel<'_, VECTORS, E> {
     }
 }
 
-impl<const VECTORS: usize, E: Epilogue> Panel<'_, VECTORS, E> {
+/// The sums of a block, on cache lines of their own: a vector across two of them takes twice as long.
+#[repr(align(64))]
+struct Copied([MaybeUninit<f32>; MAX_ROWS * 2 * MAX_LANES]);
+
+impl Default for Copied {
+    fn default() -> Self {
+        Self([MaybeUninit::uninit(); MAX_ROWS * 2 * MAX_LANES])
+    }
+}
+
+impl<const VECTORS: usize> Panel<'_, VECTORS> {
     /// Computes `ROWS` rows from `row` on; returns `ROWS`.
     #[inline(always)]
     fn block<S: Simd, const ROWS: usize>(&mut self, s: S, row: usize) -> usize {
@@ -137,79 +135,25 @@ impl<const VECTORS: usize, E: Epilogue> Panel<'_, VECTORS, E> {
             }
         }
         self.0.next = next;
-        match &mut self.0.finish {
-            None => {
-                for (i, sums) in sums.iter().enumerate() {
-                    for (j, &sum) in sums.iter().enumerate() {
-                        // SAFETY: partial sums are writable for all rows and VECTORS vectors.
-                        unsafe { s.store(partial.wrapping_add(i * partial_stride + j * S::LANES), sum) };
-                    }
-                }
+        // Written to memory at once: where an epilogue addresses the sums by row, they are kept in memory all along.
+        let width = VECTORS * S::LANES;
+        let mut copy = Copied::default();
+        let (target, stride) = match self.0.output {
+            None => (partial, partial_stride),
+            Some(_) => (copy.0.as_mut_ptr().cast(), width),
+        };
+        for (i, sums) in sums.iter().enumerate() {
+            for (j, &sum) in sums.iter().enumerate() {
+                // SAFETY: partial sums are writable for all rows and VECTORS vectors; the copy has MAX_ROWS of two of the longest.
+                unsafe { s.store(target.wrapping_add(i * stride + j * S::LANES), sum) };
             }
-            Some(finish) => {
-                // Opaque, so that this copy is what epilogues address by row, and not the registers of the loop above: they
-                // would be kept in memory all along.
-                let sums = black_box(sums);
-                #[allow(clippy::needless_range_loop, reason = "`j` is a column of all rows")]
-                for j in 0..VECTORS {
-                    finish.store::<S, ROWS>(s, row, |i| sums[i][j], j);
-                }
-            }
+        }
+        if let Some(output) = &mut self.0.output {
+            // SAFETY: the first ROWS rows of `width` floats have just been written.
+            let sums = unsafe { copy.0[..ROWS * width].assume_init_ref() };
+            output.take(row, sums, width);
         }
         ROWS
-    }
-}
-
-impl<E: Epilogue> Finish<'_, E> {
-    /// Writes vector `j` of the rows from `row` on, `value` of each. The conditions of [`multiply`] or of [`fill`] hold for them.
-    #[inline(always)]
-    fn store<S: Simd, const ROWS: usize>(&mut self, s: S, row: usize, value: impl Fn(usize) -> S::V, j: usize) {
-        let channel = self.channel + j * S::LANES;
-        let lanes = S::LANES.min(self.used - j * S::LANES);
-        let pixels = &self.pixels[row..][..ROWS];
-        let mut constants = self.epilogue.channels(s, channel, lanes);
-        if lanes == S::LANES {
-            for (i, pixel) in pixels.iter().enumerate() {
-                let index = pixel.target * self.channels + channel;
-                let value = self.epilogue.apply(s, &mut constants, value(i), index, S::LANES);
-                // SAFETY: this pixel is writable at a whole vector of channels.
-                unsafe { s.store(self.y.wrapping_add(index), value) };
-            }
-        } else {
-            for (i, pixel) in pixels.iter().enumerate() {
-                let index = pixel.target * self.channels + channel;
-                let value = self.epilogue.apply(s, &mut constants, value(i), index, lanes);
-                // SAFETY: this pixel is writable at `lanes` channels, less than a vector.
-                unsafe { s.store_first(self.y.wrapping_add(index), value, lanes) };
-            }
-        }
-        let at = self.sums_channel + j * S::LANES;
-        E::finish(s, constants, Sums::new(&mut *self.sums, self.sums_row, at));
-    }
-}
-
-/// Writes what the epilogue makes of zeros: the outputs of pixels that no tap meets. Pixel by pixel, so that memory is gone through
-/// in order.
-///
-/// # Safety
-/// `finish.y` is writable at `finish.used` channels from `finish.channel` on of each pixel, by this call alone.
-pub(super) unsafe fn fill<S: Simd, E: Epilogue>(s: S, finish: Finish<'_, E>) {
-    s.vectorize(Fill(finish));
-}
-
-/// Invariant: [`fill`]'s conditions.
-struct Fill<'a, E>(Finish<'a, E>);
-
-impl<E: Epilogue> Kernel for Fill<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        for row in 0..self.0.pixels.len() {
-            for j in 0..self.0.used.div_ceil(S::LANES) {
-                self.0.store::<S, 1>(s, row, |_| s.zero(), j);
-            }
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::WeightGradient;
 use super::gradient::{GradientPanels, transform_gradients};
-use super::input::transform_patches;
+use super::input::{Input, Loaded};
 use super::panel::{Panels, patch_row};
 use super::points::Points;
 use super::product::{Product, multiply};
@@ -56,34 +56,18 @@ fn backward_weights_by<T: Adjoint, S: Simd, L: OnLoad>(s: S, pass: WeightGradien
         dw,
         workspace,
     } = pass;
-    let [.., c] = shape.input();
-    let [.., k] = shape.output();
-    check_len("an input", x.len(), shape.input());
+    let ([.., c], [.., k]) = (shape.input(), shape.output());
     check_len("an output's gradient", dy.len(), shape.output());
     check_len("a weight's gradient", dw.len(), shape.weight());
-    load.check(c);
-
-    let panels = Panels::new(s, k, c, T::ALL_POINTS);
-    let job = Job::<T, S, L> {
+    let job = Job::<T, S> {
         s,
         transform: PhantomData,
         shape: &shape,
-        panels,
-        x,
-        load,
+        panels: Panels::new(s, k, c, T::ALL_POINTS),
+        input: &Loaded::<T, S, L>::new(s, &shape, x, load),
         dy,
     };
-    if job.fits_one_block() {
-        job.by_panels(dw, workspace);
-        return;
-    }
-    let groups = groups(&shape, &panels);
-    let du = if groups > 1 {
-        job.in_groups(groups, workspace)
-    } else {
-        job.in_shared_blocks(shared_block_tiles::<T>(&panels), workspace)
-    };
-    transform_weight_gradients::<T, S>(s, du, panels, dw);
+    job.run(dw, workspace);
 }
 
 /// Groups of tiles; 1 means that all threads share each block.
@@ -131,17 +115,31 @@ impl Block {
 }
 
 /// The operands.
-struct Job<'a, T, S, L> {
+struct Job<'a, T, S> {
     s: S,
     transform: PhantomData<T>,
     shape: &'a Shape,
     panels: Panels,
-    x: &'a [f32],
-    load: &'a L,
+    input: &'a dyn Input,
     dy: &'a [f32],
 }
 
-impl<T: Adjoint, S: Simd, L: OnLoad> Job<'_, T, S, L> {
+impl<T: Adjoint, S: Simd> Job<'_, T, S> {
+    /// Computes `dw`, cut up in the way that suits the sizes.
+    fn run(&self, dw: &mut [f32], workspace: &mut Workspace) {
+        if self.fits_one_block() {
+            self.by_panels(dw, workspace);
+            return;
+        }
+        let groups = groups(self.shape, &self.panels);
+        let du = if groups > 1 {
+            self.in_groups(groups, workspace)
+        } else {
+            self.in_shared_blocks(shared_block_tiles::<T>(&self.panels), workspace)
+        };
+        transform_weight_gradients::<T, S>(self.s, du, self.panels, dw);
+    }
+
     /// Accumulates group by group; returns the groups' accumulators.
     fn in_groups<'w>(&self, groups: usize, workspace: &'w mut Workspace) -> &'w [f32] {
         let tiles = self.shape.tiles();
@@ -261,18 +259,8 @@ impl<T: Adjoint, S: Simd, L: OnLoad> Job<'_, T, S, L> {
     unsafe fn transform(&self, tiles: Range<usize>, slot: usize, block: Block, scratch: Shared) {
         let v = scratch.get().wrapping_add(slot * block.v_row);
         let strides = [block.v_plane, block.v_row];
-        // SAFETY: `x` has the shape's length; rows from `slot` on of the planes of `v_plane` floats are this call's.
-        unsafe {
-            transform_patches::<T, S, L>(
-                self.s,
-                self.shape,
-                self.x.as_ptr(),
-                self.load,
-                tiles.clone(),
-                v,
-                strides,
-            );
-        };
+        // SAFETY: rows from `slot` on of the planes of `v_plane` floats are this call's.
+        unsafe { self.input.transform_patches(tiles.clone(), v, strides) };
         let z = scratch.get().wrapping_add(T::ALL_POINTS * block.v_plane);
         let panels = GradientPanels {
             z,

@@ -12,8 +12,7 @@ use super::panel::patch_row;
 use super::points::Points;
 use super::product::{Product, multiply};
 use super::transform::Transform;
-use super::weights::{Direction, transform_weight_part};
-use crate::conv2d::hooks::{Epilogue, OnLoad};
+use super::weights::transform_weight_part;
 use crate::conv2d::slices::Shared;
 use crate::conv2d::workspace::{LINE, Workspace};
 use crate::simd::Simd;
@@ -23,14 +22,16 @@ const TILES_AT_ONCE: usize = 8;
 /// Tiles whose outputs are summed up in f32.
 const BLOCK: usize = 32;
 
-/// Runs a pass with weights `w`; returns the sums.
-pub(super) fn convolve<'w, T: Transform, S: Simd, L: OnLoad, E: Epilogue>(
-    operands: Operands<'_, T, S, L, E>,
-    w: &[f32],
-    direction: Direction,
-    workspace: &'w mut Workspace,
-) -> Sums<'w> {
-    let Operands { s, shape, panels, .. } = operands;
+/// Runs a pass; returns the sums.
+pub(super) fn convolve<'w, T: Transform, S: Simd>(operands: Operands<'_, S>, workspace: &'w mut Workspace) -> Sums<'w> {
+    let Operands {
+        s,
+        shape,
+        panels,
+        w,
+        direction,
+        ..
+    } = operands;
     let tiles = shape.tiles();
     let v_row = patch_row::<S>(panels.depth);
     let v_plane = (tiles * v_row).next_multiple_of(LINE) + LINE;
@@ -44,13 +45,13 @@ pub(super) fn convolve<'w, T: Transform, S: Simd, L: OnLoad, E: Epilogue>(
             let v = v_at.get().wrapping_add(part.start * v_row);
             // SAFETY: the tiles are the shape's; `v` has planes of `v_plane` floats, holding all tiles with rows of the
             // channels rounded up to a vector, and no two parts have a row in common.
-            unsafe { operands.transform_patches(part, v, [v_plane, v_row]) };
+            unsafe { operands.input.transform_patches(part, v, [v_plane, v_row]) };
         });
 
     let blocks = tiles.div_ceil(BLOCK);
     let m_row = panels.full_width();
     let m_plane = tiles * m_row + LINE;
-    let sums = Sums::by_range::<E>(&mut workspace.sums, panels.count(), blocks, m_row);
+    let sums = Sums::by_range(&mut workspace.sums, operands.sums, panels.count(), blocks, m_row);
     let points = Points::<T>::new(shape, 0..tiles);
     let scratch_len = panels.part_len() + T::ALL_POINTS * m_plane;
     let len = sums.len;
@@ -104,7 +105,11 @@ pub(super) fn convolve<'w, T: Transform, S: Simd, L: OnLoad, E: Epilogue>(
                 };
                 // SAFETY: tiles and channels are the shape's, a panel starts at a multiple of a vector; `m` has just been
                 // written for these tiles and channels; the outputs at these channels belong to this panel.
-                unsafe { operands.transform_products(products, range, channels.clone(), sums) };
+                unsafe {
+                    operands
+                        .output
+                        .transform_products(products, range, channels.clone(), sums)
+                };
             }
         },
     );

@@ -3,6 +3,7 @@
 //! A block goes through all three stages on one thread: its patches are transformed, then for each range of output
 //! channels come the products of all points and the transform of their results.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::convolve::{Operands, Sums};
@@ -12,8 +13,7 @@ use super::points::Points;
 use super::product::{BLOCK_TILES, Product, multiply};
 use super::shape::Shape;
 use super::transform::Transform;
-use super::weights::{Direction, transform_weights};
-use crate::conv2d::hooks::{Epilogue, OnLoad};
+use super::weights::transform_weights;
 use crate::conv2d::workspace::{LINE, Workspace};
 use crate::simd::Simd;
 
@@ -66,23 +66,36 @@ const fn channels_at_once<S: Simd>() -> usize {
     if S::LANES > 8 { 128 } else { 64 }
 }
 
-/// Runs a pass with weights `w`; returns the sums.
-pub(super) fn convolve<'w, T: Transform, S: Simd, L: OnLoad, E: Epilogue>(
-    operands: Operands<'_, T, S, L, E>,
-    w: &[f32],
-    direction: Direction,
-    workspace: &'w mut Workspace,
-) -> Sums<'w> {
-    let Operands { s, shape, panels, .. } = operands;
+/// Runs a pass; returns the sums.
+pub(super) fn convolve<'w, T: Transform, S: Simd>(operands: Operands<'_, S>, workspace: &'w mut Workspace) -> Sums<'w> {
+    let Operands {
+        s,
+        shape,
+        panels,
+        w,
+        direction,
+        ..
+    } = operands;
     let blocking = Blocking::new::<S>(shape, &panels);
     let u = workspace.weights.floats(panels.len());
     transform_weights::<T, S>(s, w, direction, panels, u);
     let u = &*u;
-    let sums = Sums::by_block::<E>(&mut workspace.sums, blocking.count, blocking.ranges, blocking.m_row);
+    let sums = Sums::by_block(
+        &mut workspace.sums,
+        operands.sums,
+        blocking.count,
+        blocking.ranges,
+        blocking.m_row,
+    );
 
     let v_len = T::ALL_POINTS * blocking.v_plane;
     let scratch_len = v_len + T::ALL_POINTS * blocking.m_plane;
-    let job = Job { operands, blocking, u };
+    let job = Job {
+        transform: PhantomData::<T>,
+        operands,
+        blocking,
+        u,
+    };
     let sums_len = blocking.ranges * sums.len;
     workspace.threads.for_each_unit(
         blocking.count,
@@ -98,14 +111,15 @@ pub(super) fn convolve<'w, T: Transform, S: Simd, L: OnLoad, E: Epilogue>(
 }
 
 /// What all blocks of a pass share.
-struct Job<'a, T, S, L, E> {
+struct Job<'a, T, S> {
+    transform: PhantomData<T>,
     /// Each tile is in one block, and each block is run once.
-    operands: Operands<'a, T, S, L, E>,
+    operands: Operands<'a, S>,
     blocking: Blocking,
     u: &'a [f32],
 }
 
-impl<T: Transform, S: Simd, L: OnLoad, E: Epilogue> Job<'_, T, S, L, E> {
+impl<T: Transform, S: Simd> Job<'_, T, S> {
     fn run(&self, tiles: Range<usize>, v: &mut [f32], m: &mut [f32], sums: &mut [f32]) {
         let Blocking {
             v_row,
@@ -118,7 +132,11 @@ impl<T: Transform, S: Simd, L: OnLoad, E: Epilogue> Job<'_, T, S, L, E> {
         let (v, m) = (v.as_mut_ptr(), m.as_mut_ptr());
         // SAFETY: the tiles are the shape's, and `v` has planes of `v_plane` floats, each holding a block's tiles with
         // rows of the channels rounded up to a vector.
-        unsafe { self.operands.transform_patches(tiles.clone(), v, [v_plane, v_row]) };
+        unsafe {
+            self.operands
+                .input
+                .transform_patches(tiles.clone(), v, [v_plane, v_row])
+        };
         let sums_len = sums.len() / ranges;
         for range in 0..ranges {
             let first = range * channels_at_once::<S>();
@@ -130,11 +148,12 @@ impl<T: Transform, S: Simd, L: OnLoad, E: Epilogue> Job<'_, T, S, L, E> {
                 row: m_row,
             };
             let sums = &mut sums[range * sums_len..][..sums_len];
-            // SAFETY: tiles and channels are the shape's, `first` is a multiple of a vector; `m` has 36 planes holding a
+            // SAFETY: tiles and channels are the shape's, `first` is a multiple of a vector; `m` has a plane for each point, holding a
             // block's tiles with rows of these channels rounded up to a vector, just written; the outputs in these tiles
             // belong to this block.
             unsafe {
                 self.operands
+                    .output
                     .transform_products(products, tiles.clone(), channels, sums);
             };
         }

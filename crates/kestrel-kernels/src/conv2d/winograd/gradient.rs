@@ -76,6 +76,7 @@ impl<T: Adjoint> Kernel for GradientTiles<'_, T> {
             } else {
                 tile.run(s, extent);
             }
+            tile.rest(s, extent);
             panels.slot += 1;
         }
     }
@@ -95,7 +96,7 @@ struct GradientTile<T> {
 }
 
 impl<T: Adjoint> GradientTile<T> {
-    /// Transforms the tile, of which `extent` rows and columns are inside the output.
+    /// Transforms the whole vectors of the tile, of which `extent` rows and columns are inside the output.
     #[inline(always)]
     fn run<S: Simd>(&self, s: S, extent: [usize; 2]) {
         let mut channel = 0;
@@ -105,8 +106,14 @@ impl<T: Adjoint> GradientTile<T> {
             self.transform(s, extent, channel, |at| unsafe { s.load(at) });
             channel += S::LANES;
         }
-        if channel < self.channels {
-            let lanes = self.channels - channel;
+    }
+
+    /// Transforms the channels that are left of the last vector.
+    #[inline(always)]
+    fn rest<S: Simd>(&self, s: S, extent: [usize; 2]) {
+        let lanes = self.channels % S::LANES;
+        if lanes > 0 {
+            let channel = self.channels - lanes;
             // SAFETY: a gradient has `channels` floats, of which `lanes`, less than a vector, are left.
             self.transform(s, extent, channel, |at| unsafe { s.load_first(at, lanes) });
         }

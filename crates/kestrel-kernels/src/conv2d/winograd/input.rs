@@ -1,4 +1,4 @@
-//! Transforms patches of the input: `V = Bᵀ d B` for each tile and channel.
+//! The input of a pass, and the transform of its patches: `V = Bᵀ d B` for each tile and channel.
 
 use std::hint::black_box;
 use std::marker::PhantomData;
@@ -8,38 +8,66 @@ use super::shape::Shape;
 use super::tiles::Tile;
 use super::transform::{self, MOST_POINTS, Transform};
 use crate::conv2d::hooks::OnLoad;
+use crate::conv2d::slices::check_len;
 use crate::simd::{Kernel, Simd};
 
-/// Transforms the patches of `tiles` to `v[point * plane + (tile - tiles.start) * row + channel]`.
-///
-/// The channels up to the next multiple of a vector get zeros' transforms, that is zeros.
-///
-/// # Safety
-/// - `x` is readable for the shape's input, and `tiles` are tiles of the shape.
-/// - `row` is at least the input channels rounded up to a vector, and at `v + point * plane`, for each point,
-///   `tiles.len() * row` floats are writable and used by nobody else during the call.
-pub(super) unsafe fn transform_patches<T: Transform, S: Simd, L: OnLoad>(
-    s: S,
-    shape: &Shape,
-    x: *const f32,
-    load: &L,
-    tiles: Range<usize>,
-    v: *mut f32,
-    [plane, row]: [usize; 2],
-) {
-    s.vectorize(Patches::<T, L> {
-        transform: PhantomData,
-        shape,
-        x,
-        load,
-        tiles,
-        v,
-        plane,
-        row,
-    });
+/// The input of a pass, cut into patches. The passes know it as this, so that they are compiled once for all functions on load.
+pub(super) trait Input: Sync {
+    /// Transforms the patches of `tiles` to `v[point * plane + (tile - tiles.start) * row + channel]`, with strides `[plane, row]`.
+    ///
+    /// The channels up to the next multiple of a vector get zeros' transforms, that is zeros.
+    ///
+    /// # Safety
+    /// - `tiles` are tiles of the shape.
+    /// - `row` is at least the input channels rounded up to a vector, and at `v + point * plane`, for each point,
+    ///   `tiles.len() * row` floats are writable and used by nobody else during the call.
+    unsafe fn transform_patches(&self, tiles: Range<usize>, v: *mut f32, strides: [usize; 2]);
 }
 
-/// A range of tiles. Invariant: [`transform_patches`]'s conditions.
+/// `load(x)`, by the transforms `T`. Invariant: `x` has the length of the shape's input.
+pub(super) struct Loaded<'a, T, S, L> {
+    s: S,
+    transform: PhantomData<T>,
+    shape: &'a Shape,
+    x: &'a [f32],
+    load: &'a L,
+}
+
+impl<'a, T: Transform, S: Simd, L: OnLoad> Loaded<'a, T, S, L> {
+    /// The input `load(x)` of `shape`.
+    ///
+    /// # Panics
+    /// If `x` has another length than the shape's input, or `load` is for other channels.
+    pub(super) fn new(s: S, shape: &'a Shape, x: &'a [f32], load: &'a L) -> Self {
+        let [.., c] = shape.input();
+        check_len("an input", x.len(), shape.input());
+        load.check(c);
+        Self {
+            s,
+            transform: PhantomData,
+            shape,
+            x,
+            load,
+        }
+    }
+}
+
+impl<T: Transform, S: Simd, L: OnLoad> Input for Loaded<'_, T, S, L> {
+    unsafe fn transform_patches(&self, tiles: Range<usize>, v: *mut f32, [plane, row]: [usize; 2]) {
+        self.s.vectorize(Patches::<T, L> {
+            transform: PhantomData,
+            shape: self.shape,
+            x: self.x.as_ptr(),
+            load: self.load,
+            tiles,
+            v,
+            plane,
+            row,
+        });
+    }
+}
+
+/// A range of tiles. Invariant: `x` is readable for the shape's input, and [`Input::transform_patches`]'s conditions.
 struct Patches<'a, T, L> {
     transform: PhantomData<T>,
     shape: &'a Shape,
@@ -85,9 +113,9 @@ impl<T: Transform, L: OnLoad> Kernel for Patches<'_, T, L> {
                 (true, 0, 0) => patch.run(s, 0..most, whole),
                 (true, 1, 0) => patch.run(s, 1..most, whole),
                 (true, 0, 1) => patch.run(s, 0..most - 1, whole),
-                (true, 1, 1) => patch.run(s, 1..most - 1, whole),
-                _ => patch.run(s, rows, extent),
+                _ => patch.run(s, rows.clone(), extent),
             }
+            patch.rest(s, rows, extent);
             v = v.wrapping_add(self.row);
         }
     }
@@ -110,7 +138,7 @@ struct Patch<'a, T, L> {
 }
 
 impl<T: Transform, L: OnLoad> Patch<'_, T, L> {
-    /// Transforms the patch, of which `rows` are inside the image, for a tile of `extent` rows and columns.
+    /// Transforms the whole vectors of the patch, of which `rows` are inside the image, for a tile of `extent` rows and columns.
     #[inline(always)]
     fn run<S: Simd>(&self, s: S, rows: Range<usize>, extent: [usize; 2]) {
         let mut channel = 0;
@@ -120,8 +148,14 @@ impl<T: Transform, L: OnLoad> Patch<'_, T, L> {
             self.transform(s, rows.clone(), extent, channel, S::LANES, |at| unsafe { s.load(at) });
             channel += S::LANES;
         }
-        if channel < self.channels {
-            let lanes = self.channels - channel;
+    }
+
+    /// Transforms the channels that are left of the last vector.
+    #[inline(always)]
+    fn rest<S: Simd>(&self, s: S, rows: Range<usize>, extent: [usize; 2]) {
+        let lanes = self.channels % S::LANES;
+        if lanes > 0 {
+            let channel = self.channels - lanes;
             // SAFETY: a pixel has `channels` floats, of which `lanes`, less than a vector, are left.
             self.transform(s, rows, extent, channel, lanes, |at| unsafe { s.load_first(at, lanes) });
         }

@@ -46,7 +46,9 @@ use super::hooks::{Epilogue, Identity, OnLoad, Store};
 use crate::element;
 use crate::simd::{Isa, Kernel, Simd};
 pub use shape::{Shape, ShapeError};
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use transform::{Strided, StridedBack, Transform};
 use weights::Direction;
 
 /// A 3x3 convolution of one shape with stride 1 or 2, with its three passes.
@@ -104,10 +106,10 @@ impl Winograd {
         y: &mut [MaybeUninit<f32>],
         workspace: &mut Workspace,
     ) -> Vec<f64> {
-        let (shape, direction) = (self.shape, Direction::Forward);
         self.isa.dispatch(Convolution {
-            shape,
-            direction,
+            shape: self.shape,
+            strided: PhantomData::<Strided>,
+            direction: Direction::Forward,
             x,
             load,
             w,
@@ -149,10 +151,10 @@ impl Winograd {
         dx: &mut [MaybeUninit<f32>],
         workspace: &mut Workspace,
     ) -> Vec<f64> {
-        let (shape, direction) = (self.shape.transposed(), Direction::Backward);
         self.isa.dispatch(Convolution {
-            shape,
-            direction,
+            shape: self.shape.transposed(),
+            strided: PhantomData::<StridedBack>,
+            direction: Direction::Backward,
             x: dy,
             load,
             w,
@@ -203,8 +205,10 @@ impl Winograd {
 }
 
 /// The forward pass of `shape`, of weights that are turned and transposed for [`Direction::Backward`].
-struct Convolution<'a, L, E> {
+struct Convolution<'a, T, L, E> {
     shape: Shape,
+    /// The transforms with stride 2 in this direction, so that a hook is compiled for those that it can meet.
+    strided: PhantomData<T>,
     direction: Direction,
     x: &'a [f32],
     load: &'a L,
@@ -214,7 +218,7 @@ struct Convolution<'a, L, E> {
     workspace: &'a mut Workspace,
 }
 
-impl<L: OnLoad, E: Epilogue> Kernel for Convolution<'_, L, E> {
+impl<T: Transform, L: OnLoad, E: Epilogue> Kernel for Convolution<'_, T, L, E> {
     type Output = Vec<f64>;
 
     fn run<S: Simd>(self, s: S) -> Vec<f64> {

@@ -1,12 +1,14 @@
-//! Transforms products to outputs: `Y = Aᵀ M A` for each tile and channel, through an epilogue.
+//! The output of a pass, and the transform of products to it: `Y = Aᵀ M A` for each tile and channel, through an epilogue.
 
 use std::hint::black_box;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::shape::Shape;
 use super::transform::{self, MOST_OUTPUTS, MOST_POINTS, Transform};
 use crate::conv2d::hooks::{Epilogue, Sums};
+use crate::conv2d::slices::{Shared, check_len};
 use crate::simd::{self, Kernel, Simd};
 
 /// Products of a block of tiles and a range of output channels: `m[point * plane + tile * row + channel]`.
@@ -17,37 +19,85 @@ pub(super) struct Products {
     pub(super) row: usize,
 }
 
-/// Writes output channels `channels` of `tiles`; adds to the block's `sums` at these channels, `[SUMS, products.row]`.
-///
-/// # Safety
-/// - `tiles` are tiles of the shape, `channels` output channels of it, starting at a multiple of a vector.
-/// - The products are readable: for each point, `tiles.len() * row` floats, `row` being at least the number of channels
-///   rounded up to a vector. Those that [`Shape::runs`] leaves out may hold anything.
-/// - `y` is writable for the shape's output, or a fourth of it if the epilogue pools; then its sides are even. Nobody else uses the tiles' outputs at these channels during the call.
-#[allow(clippy::too_many_arguments, reason = "the pass's four operands and their ranges")]
-pub(super) unsafe fn transform_products<T: Transform, S: Simd, E: Epilogue>(
-    s: S,
-    shape: &Shape,
-    products: Products,
-    epilogue: &E,
-    tiles: Range<usize>,
-    channels: Range<usize>,
-    y: *mut f32,
-    sums: &mut [f32],
-) {
-    s.vectorize(OutputTiles::<T, E> {
-        transform: PhantomData,
-        shape,
-        products,
-        epilogue,
-        tiles,
-        channels,
-        y,
-        sums,
-    });
+/// The output of a pass. The passes know it as this, so that they are compiled once for all epilogues.
+pub(super) trait Output: Sync {
+    /// Writes output channels `channels` of `tiles`; adds to the block's `sums` at these channels, `[SUMS, products.row]`.
+    ///
+    /// # Safety
+    /// - `tiles` are tiles of the shape, `channels` output channels of it, starting at a multiple of a vector.
+    /// - The products are readable: for each point, `tiles.len() * row` floats, `row` being at least the number of channels
+    ///   rounded up to a vector. Those that [`Shape::runs`] leaves out may hold anything.
+    /// - Nobody else uses the tiles' outputs at these channels during the call.
+    unsafe fn transform_products(
+        &self,
+        products: Products,
+        tiles: Range<usize>,
+        channels: Range<usize>,
+        sums: &mut [f32],
+    );
 }
 
-/// A range of tiles and channels. Invariant: [`transform_products`]'s conditions.
+/// `y = epilogue(...)`, by the transforms `T`. Invariant: while it lives, `y` is writable for the length of the shape's output, or a
+/// fourth of it if the epilogue pools, whose sides are even then, and used by nobody else.
+pub(super) struct Stored<'a, T, S, E> {
+    s: S,
+    transform: PhantomData<T>,
+    shape: &'a Shape,
+    epilogue: &'a E,
+    y: Shared,
+    borrow: PhantomData<&'a mut [MaybeUninit<f32>]>,
+}
+
+impl<'a, T: Transform, S: Simd, E: Epilogue> Stored<'a, T, S, E> {
+    /// The output `y` of `shape`.
+    ///
+    /// # Panics
+    /// If `y` has another length than the shape's output, pooled if `epilogue` pools, or `epilogue` is for other sizes.
+    pub(super) fn new(s: S, shape: &'a Shape, epilogue: &'a E, y: &'a mut [MaybeUninit<f32>]) -> Self {
+        let [n, p, q, k] = shape.output();
+        if E::POOLS {
+            assert!(
+                p % 2 == 0 && q % 2 == 0,
+                "expected outputs of even sides to pool, got {p}x{q}"
+            );
+            check_len("a pooled output", y.len(), [n, p / 2, q / 2, k]);
+        } else {
+            check_len("an output", y.len(), shape.output());
+        }
+        epilogue.check(k, y.len());
+        Self {
+            s,
+            transform: PhantomData,
+            shape,
+            epilogue,
+            y: Shared(y.as_mut_ptr().cast()),
+            borrow: PhantomData,
+        }
+    }
+}
+
+impl<T: Transform, S: Simd, E: Epilogue> Output for Stored<'_, T, S, E> {
+    unsafe fn transform_products(
+        &self,
+        products: Products,
+        tiles: Range<usize>,
+        channels: Range<usize>,
+        sums: &mut [f32],
+    ) {
+        self.s.vectorize(OutputTiles::<T, E> {
+            transform: PhantomData,
+            shape: self.shape,
+            products,
+            epilogue: self.epilogue,
+            tiles,
+            channels,
+            y: self.y.get(),
+            sums,
+        });
+    }
+}
+
+/// A range of tiles and channels. Invariant: [`Stored`]'s, and [`Output::transform_products`]'s conditions.
 struct OutputTiles<'a, T, E> {
     transform: PhantomData<T>,
     shape: &'a Shape,
@@ -98,6 +148,7 @@ impl<T: Transform, E: Epilogue> Kernel for OutputTiles<'_, T, E> {
             } else {
                 tile.run(s, extent);
             }
+            tile.rest(s, extent);
             m = m.wrapping_add(self.products.row);
         }
         if streams {
@@ -131,7 +182,7 @@ struct OutputTile<'a, T, E> {
 }
 
 impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
-    /// Transforms the tile, of which `extent` rows and columns are inside the output.
+    /// Transforms the whole vectors of the tile, of which `extent` rows and columns are inside the output.
     #[inline(always)]
     fn run<S: Simd>(&mut self, s: S, extent: [usize; 2]) {
         let mut channel = self.channels.start;
@@ -147,8 +198,14 @@ impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
             }
             channel += S::LANES;
         }
-        if channel < self.channels.end {
-            let lanes = self.channels.end - channel;
+    }
+
+    /// Transforms the channels that are left of the last vector.
+    #[inline(always)]
+    fn rest<S: Simd>(&mut self, s: S, extent: [usize; 2]) {
+        let lanes = self.channels.len() % S::LANES;
+        if lanes > 0 {
+            let channel = self.channels.end - lanes;
             // SAFETY: the outputs of the tile are writable at these `lanes` channels, less than a vector.
             self.transform(s, extent, channel, lanes, |at, y| unsafe {
                 s.store_first(at, y, lanes);
