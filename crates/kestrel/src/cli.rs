@@ -175,7 +175,8 @@ pub(crate) enum Command {
 /// Arguments of `train`.
 #[derive(Args, Debug)]
 pub(crate) struct TrainArgs {
-    /// A TOML file that may hold any of the options below, under the same names; the command line wins.
+    /// A TOML file that may hold the options of this list under the same names, but for --resume, --allow-code-change, --find-lr
+    /// and --find-lr-plot; and the images' transforms, which docs/guide.md lists. The command line wins.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Continue a run: its folder, or a file of its checkpoints; or auto: the run of --name, else the one that was saved last,

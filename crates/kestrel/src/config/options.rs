@@ -11,7 +11,7 @@ use toml::Table;
 
 use super::{
     AnnealName, CheckpointEvery, DatasetName, LossName, LrInterval, ModelName, OptimizerName, PrecisionName,
-    PreprocessingName, PretrainedName, SamplerName, SchedulerName, StemName, TimeSpan, WatchedName,
+    PreprocessingName, PretrainedName, SamplerName, SchedulerName, StemName, TimeSpan, WatchedName, file_names,
 };
 use crate::cli::{LogFormat, LoggingArgs};
 use crate::device::{CpuFeatures, DeviceChoice};
@@ -348,7 +348,8 @@ impl TrainOptions {
     pub(crate) fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
+        let options = file_names::check(&text).and_then(|()| Ok(toml::from_str(&text)?));
+        options.with_context(|| format!("in the configuration {}", path.display()))
     }
 
     /// What the command line says of logging, and this file where the command line says nothing.

@@ -186,6 +186,34 @@ fn options_that_do_not_exist_or_make_no_sense() {
     assert!(!dir.path().join("runs").exists(), "a refused run leaves no folder");
 }
 
+/// What a file names that is no option of a file, or no transform that a file can name.
+#[test]
+fn names_that_are_not_for_a_file() {
+    let dir = folder();
+    let file = |text: &str| fs::write(dir.path().join("c.toml"), text).unwrap();
+    for option in ["resume", "allow-code-change", "find-lr", "find-lr-plot", "config"] {
+        file(&format!("# By name.\nepochs = 1\n{option} = \"auto\"\n"));
+        let words = ["c.toml: line 3: ", &format!("--{option} is for the command line alone")];
+        misuse(dir.path(), &["--config", "c.toml"], &words);
+    }
+    for (name, more) in [("RandomFlip", ""), ("Custom", ", description = \"mine\"")] {
+        file(&format!(
+            "train-transforms = [\n    {{ name = \"{name}\"{more} }},\n    {{ name = \"ToTensor\" }},\n]\n"
+        ));
+        let said = format!("train-transforms has {name:?}");
+        let words = [
+            "c.toml: line 2: ",
+            &said,
+            "RandomHorizontalFlip, ",
+            " or RandomChoice",
+            "docs/guide.md",
+        ];
+        misuse(dir.path(), &["--config", "c.toml"], &words);
+        let text = stderr(&kestrel(dir.path(), &["train", "--config", "c.toml"]));
+        assert_eq!(text.contains("Custom"), name == "Custom", "{text}");
+    }
+}
+
 /// The size of pictures is nothing that the user has set.
 #[test]
 fn pictures_of_a_size_that_the_network_cannot_have() {
