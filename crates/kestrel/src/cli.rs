@@ -205,7 +205,8 @@ pub(crate) struct EvaluateArgs {
     /// The config.toml of the run, for its eval-transforms; without it, those of the weights, else the reference's.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Which data set; auto takes what the weights were trained on, as the config.toml of their run says, or else their classes.
+    /// Which data set; auto is what --data holds, else what the weights were trained on, as the config.toml of their run or else
+    /// their classes say.
     #[arg(long, value_enum, default_value_t = DatasetName::Auto)]
     pub(crate) dataset: DatasetName,
     /// Where the data set is: see `train --help`.

@@ -20,7 +20,7 @@ use crate::device::{CpuFeatures, DeviceChoice};
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct TrainOptions {
-    /// Which data set [default: auto].
+    /// Which data set; auto is what --data holds, else CIFAR-10, or the embedded sample where that cannot be had [default: auto].
     #[arg(long, value_enum, help_heading = "Data")]
     pub(crate) dataset: Option<DatasetName>,
     /// The binary folder or .tar.gz of CIFAR-10 or CIFAR-100, a folder of IDX files, a folder or a .tar of
