@@ -41,10 +41,10 @@ const TRAIN_EXAMPLES: &str = "Examples:
   kestrel train --resume runs/cifar10-cnn-1       go on from its newest checkpoint
   kestrel train --resume auto --name night        go on with runs/night, or begin it
 
-A run writes to runs/<name>/: config.toml (every option), best.safetensors (the weights of the best epoch),
-checkpoints/ (all that --resume needs), metrics.jsonl, metrics.csv and TensorBoard's event files, throughput.jsonl,
-environment.json, predictions.png, report.html with its figures/*.png. Ctrl-C saves the run and ends it; a second one ends
-it at once.";
+A run writes to runs/<name>/: config.toml (every option but --name), best.safetensors (the weights of the best
+epoch), checkpoints/ (all that --resume needs), metrics.jsonl, metrics.csv and TensorBoard's event files,
+throughput.jsonl, environment.json, predictions.png, report.html with its figures/*.png. Ctrl-C saves the run
+and ends it; a second one ends it at once.";
 
 const FINETUNE_EXAMPLES: &str = "Examples:
   kestrel finetune-resnet --pretrained imagenet --data pictures
