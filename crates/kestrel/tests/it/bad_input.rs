@@ -354,6 +354,30 @@ fn weights_and_checkpoints_that_do_not_fit() {
     );
 }
 
+/// What `kestrel export` has written is for other programs.
+#[test]
+fn an_export_for_pytorch_holds_no_network() {
+    let dir = trained();
+    let weights = "runs/a/best.safetensors";
+    succeed(dir.path(), &["export", "--weights", weights, "--out", "e.safetensors"]);
+    for args in [
+        &["predict", "--weights", "e.safetensors", "pictures"][..],
+        &["evaluate", "--weights", "e.safetensors", "--data", "pictures"],
+        &["serve", "--weights", "e.safetensors", "--port", "0"],
+        &["model", "summary", "--weights", "e.safetensors"],
+        &["export", "--weights", "e.safetensors", "--out", "f.onnx"],
+    ] {
+        let words = [
+            "e.safetensors has no record of its network",
+            "exports for PyTorch",
+            "best.safetensors",
+        ];
+        fail(dir.path(), args, 1, &words);
+        let text = stderr(&kestrel(dir.path(), args));
+        assert!(!text.contains("checkpoint") && !text.contains("older"), "{text}");
+    }
+}
+
 #[test]
 fn what_is_written_replaces_nothing_that_it_is_made_of() {
     let dir = trained();
