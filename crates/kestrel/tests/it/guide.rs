@@ -66,10 +66,16 @@ fn the_commands_of_the_guide_work() {
             (other, _) => panic!("a block of {other}"),
         }
     }
-    assert!(run >= 14, "{run}");
+    assert!(run >= 16, "{run}");
     let reasons = ["minutes", "installs", "network", "serves", "builds"].map(|reason| format!("not run: {reason}"));
     assert_eq!(not_run, reasons);
-    for left in ["grid.png", "lr.png", "head.onnx", "runs/two-stages/best.safetensors"] {
+    for left in [
+        "grid.png",
+        "lr.png",
+        "head.onnx",
+        "runs/comparison.html",
+        "runs/two-stages/best.safetensors",
+    ] {
         assert!(dir.path().join(left).is_file(), "{left}");
     }
 }
