@@ -144,6 +144,15 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A weight file does not say what its tensors belong to.
+    #[error(
+        "{} has no record of its network, classes and preprocessing: exports for PyTorch have none; give the best.safetensors that \
+         it was exported from", path.display()
+    )]
+    NoRecord {
+        /// The file.
+        path: PathBuf,
+    },
     /// A checkpoint belongs to something else than what it is loaded into.
     #[error("the checkpoint does not fit this run: {reason}")]
     CheckpointMismatch {

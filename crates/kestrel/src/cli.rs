@@ -41,10 +41,10 @@ const TRAIN_EXAMPLES: &str = "Examples:
   kestrel train --resume runs/cifar10-cnn-1       go on from its newest checkpoint
   kestrel train --resume auto --name night        go on with runs/night, or begin it
 
-A run writes to runs/<name>/: config.toml (every option), best.safetensors (the weights of the best epoch),
-checkpoints/ (all that --resume needs), metrics.jsonl, metrics.csv and TensorBoard's event files, throughput.jsonl,
-environment.json, predictions.png, report.html with its figures/*.png. Ctrl-C saves the run and ends it; a second one ends
-it at once.";
+A run writes to runs/<name>/: config.toml (every option but --name), best.safetensors (the weights of the best
+epoch), checkpoints/ (all that --resume needs), metrics.jsonl, metrics.csv and TensorBoard's event files,
+throughput.jsonl, environment.json, predictions.png, report.html with its figures/*.png. Ctrl-C saves the run
+and ends it; a second one ends it at once.";
 
 const FINETUNE_EXAMPLES: &str = "Examples:
   kestrel finetune-resnet --pretrained imagenet --data pictures
@@ -175,7 +175,8 @@ pub(crate) enum Command {
 /// Arguments of `train`.
 #[derive(Args, Debug)]
 pub(crate) struct TrainArgs {
-    /// A TOML file that may hold any of the options below, under the same names; the command line wins.
+    /// A TOML file that may hold the options of this list under the same names, but for --resume, --allow-code-change, --find-lr
+    /// and --find-lr-plot; and the images' transforms, which docs/guide.md lists. The command line wins.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Continue a run: its folder, or a file of its checkpoints; or auto: the run of --name, else the one that was saved last,
@@ -204,7 +205,8 @@ pub(crate) struct EvaluateArgs {
     /// The config.toml of the run, for its eval-transforms; without it, those of the weights, else the reference's.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Which data set; auto takes what the weights were trained on, as the config.toml of their run says, or else their classes.
+    /// Which data set; auto is what --data holds, else what the weights were trained on, as the config.toml of their run or else
+    /// their classes say.
     #[arg(long, value_enum, default_value_t = DatasetName::Auto)]
     pub(crate) dataset: DatasetName,
     /// Where the data set is: see `train --help`.

@@ -4,6 +4,7 @@
 //! [`TrainConfig`] is what a run uses, whole, and what is saved beside it. Layers are laid over each other as TOML
 //! tables, so an option is named in these two places only.
 
+mod file_names;
 mod names;
 mod options;
 mod spans;

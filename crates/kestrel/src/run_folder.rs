@@ -205,10 +205,12 @@ fn saved_last(runs: &Path) -> Result<Option<PathBuf>> {
     Ok(last.map(|(_, path)| path))
 }
 
-/// Saves the effective configuration. `data` is where its data were found: of this the whole path is saved, so that they are found
-/// from any other folder. Checkpoints hold the path as it was given: they are the same wherever a run lies.
+/// Saves the effective configuration, for this run and for others that take it: without the run's name, which is its folder's.
+/// `data` is where its data were found: of this the whole path is saved, so that they are found from any other folder. Checkpoints
+/// hold the path as it was given: they are the same wherever a run lies.
 pub(crate) fn save_config(folder: &Path, config: &TrainConfig, data: Option<&Path>) -> Result<()> {
     let saved = TrainConfig {
+        name: None,
         data: data.map(whole),
         ..config.clone()
     };

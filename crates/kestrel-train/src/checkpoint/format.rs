@@ -84,12 +84,10 @@ impl Weights {
     /// checked, which only a weight file of an earlier version lacks.
     ///
     /// # Errors
-    /// A file that cannot be read, was changed, or is no such file.
+    /// A file that cannot be read, was changed, or is no such file; [`Error::NoRecord`] for tensors alone.
     pub fn load(path: &Path) -> Result<Self> {
         let file = read(path)?;
-        let record = file
-            .record
-            .ok_or_else(|| invalid(path, "it has no record of the network it belongs to"))?;
+        let record = file.record.ok_or_else(|| Error::NoRecord { path: path.to_owned() })?;
         if serde_json::from_str::<Sealed>(&record).is_ok() {
             let checkpoint = Checkpoint::load(path)?;
             let averaged = checkpoint.body.averaged.is_some_and(|count| count > 0);

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod evaluate;
 mod evaluation_table;
 pub(crate) mod export;
+mod image_size;
 mod listeners;
 pub(crate) mod model;
 mod named_images;

@@ -18,6 +18,7 @@ use kestrel_train::report::{DataRecord, save_lr_plot, write_report};
 use kestrel_train::{BatchSource, Trainer, Tta};
 use serde::{Deserialize, Serialize};
 
+use super::image_size;
 use super::listeners::{Ending, Listeners, Stop};
 use super::predictions;
 use super::scoring::Scoring;
@@ -119,6 +120,7 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
         r.require_data(&saved)?;
     }
 
+    image_size::check_pictures(&source.name, data.train.as_ref(), &config)?;
     let loaders = Loaders::new(&data, &config, &device)?;
     let info = model_info(&config, &data, &loaders)?;
     let model: Arc<dyn Model> = info.model.build(config.seed, DType::F32, &device)?.into();
@@ -371,9 +373,7 @@ fn model_info(config: &TrainConfig, data: &Data, loaders: &Loaders) -> Result<Mo
         );
     }
     let [_, height, width] = loaders.val.image_shape();
-    if height != width {
-        bail!("the images are {width}x{height} pixels; the network takes square ones");
-    }
+    image_size::check_transformed(height, width, config)?;
     let normalize = loaders
         .val
         .transforms()

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum DatasetName {
-    /// CIFAR-10; the embedded sample where it cannot be had.
+    /// The command's own choice, as said of this option.
     Auto,
     /// CIFAR-10, or an error.
     Cifar10,

@@ -11,7 +11,7 @@ use toml::Table;
 
 use super::{
     AnnealName, CheckpointEvery, DatasetName, LossName, LrInterval, ModelName, OptimizerName, PrecisionName,
-    PreprocessingName, PretrainedName, SamplerName, SchedulerName, StemName, TimeSpan, WatchedName,
+    PreprocessingName, PretrainedName, SamplerName, SchedulerName, StemName, TimeSpan, WatchedName, file_names,
 };
 use crate::cli::{LogFormat, LoggingArgs};
 use crate::device::{CpuFeatures, DeviceChoice};
@@ -20,7 +20,7 @@ use crate::device::{CpuFeatures, DeviceChoice};
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct TrainOptions {
-    /// Which data set [default: auto].
+    /// Which data set; auto is what --data holds, else CIFAR-10, or the embedded sample where that cannot be had [default: auto].
     #[arg(long, value_enum, help_heading = "Data")]
     pub(crate) dataset: Option<DatasetName>,
     /// The binary folder or .tar.gz of CIFAR-10 or CIFAR-100, a folder of IDX files, a folder or a .tar of
@@ -348,7 +348,8 @@ impl TrainOptions {
     pub(crate) fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
+        let options = file_names::check(&text).and_then(|()| Ok(toml::from_str(&text)?));
+        options.with_context(|| format!("in the configuration {}", path.display()))
     }
 
     /// What the command line says of logging, and this file where the command line says nothing.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::pictures::{command, kestrel, newest, stderr, succeed, trained, write};
+use crate::pictures::{command, kestrel, newest, stderr, succeed, trained, write, write_sized};
 
 /// Runs `kestrel`, which must fail with `code` and a message that holds every one of `words`, on one `error:` line.
 fn fail(folder: &Path, args: &[&str], code: i32, words: &[&str]) {
@@ -186,6 +186,86 @@ fn options_that_do_not_exist_or_make_no_sense() {
     assert!(!dir.path().join("runs").exists(), "a refused run leaves no folder");
 }
 
+/// What a file names that is no option of a file, or no transform that a file can name.
+#[test]
+fn names_that_are_not_for_a_file() {
+    let dir = folder();
+    let file = |text: &str| fs::write(dir.path().join("c.toml"), text).unwrap();
+    for option in ["resume", "allow-code-change", "find-lr", "find-lr-plot", "config"] {
+        file(&format!("# By name.\nepochs = 1\n{option} = \"auto\"\n"));
+        let words = ["c.toml: line 3: ", &format!("--{option} is for the command line alone")];
+        misuse(dir.path(), &["--config", "c.toml"], &words);
+    }
+    for (name, more) in [("RandomFlip", ""), ("Custom", ", description = \"mine\"")] {
+        file(&format!(
+            "train-transforms = [\n    {{ name = \"{name}\"{more} }},\n    {{ name = \"ToTensor\" }},\n]\n"
+        ));
+        let said = format!("train-transforms has {name:?}");
+        let words = [
+            "c.toml: line 2: ",
+            &said,
+            "RandomHorizontalFlip, ",
+            " or RandomChoice",
+            "docs/guide.md",
+        ];
+        misuse(dir.path(), &["--config", "c.toml"], &words);
+        let text = stderr(&kestrel(dir.path(), &["train", "--config", "c.toml"]));
+        assert_eq!(text.contains("Custom"), name == "Custom", "{text}");
+    }
+}
+
+/// The size of pictures is nothing that the user has set.
+#[test]
+fn pictures_of_a_size_that_the_network_cannot_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let resized = "--preprocessing imagenet --image-size 32";
+    for (size, said) in [
+        ((28, 28), "the pictures of pictures28x28 are 28x28 pixels"),
+        ((40, 24), "the pictures of pictures40x24 are 40x24 pixels"),
+    ] {
+        let name = format!("pictures{}x{}", size.0, size.1);
+        write_sized(&dir.path().join(&name), 2, (3, 2), size);
+        train(
+            dir.path(),
+            &["--data", &name],
+            &[said, "multiple of 8", resized, "transforms"],
+        );
+        train(dir.path(), &["--data", &name, "--augment", "false"], &[said, resized]);
+        let args = ["--data", &name, "--preprocessing", "imagenet", "--image-size", "32"];
+        succeed(dir.path(), &[&TRAIN[..], &args].concat());
+    }
+    fail(
+        dir.path(),
+        &["train", "--data", "pictures28x28", "--model", "resnet18"],
+        1,
+        &["28x28", "at least 32", "the cifar stem's is 8", resized],
+    );
+    // Where a file names transforms, it is they that make the size.
+    let steps = "{ name = \"ToTensor\" }, { name = \"Normalize\", mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }]\n";
+    let transforms = |size: &str| {
+        let first = format!("[{{ name = \"Resize\", size = {size} }}, ");
+        let text = format!("train-transforms = {first}{steps}eval-transforms = {first}{steps}");
+        fs::write(dir.path().join("c.toml"), text).unwrap();
+    };
+    for (size, said) in [
+        ("28", "the transforms make images of 28x28 pixels"),
+        ("[24, 40]", "the transforms make images of 40x24 pixels"),
+    ] {
+        transforms(size);
+        let args = ["--data", "pictures28x28", "--config", "c.toml"];
+        train(
+            dir.path(),
+            &args,
+            &[said, "multiple of 8", "train-transforms and eval-transforms"],
+        );
+    }
+    transforms("32");
+    succeed(
+        dir.path(),
+        &[&TRAIN[..], &["--data", "pictures28x28", "--config", "c.toml"]].concat(),
+    );
+}
+
 #[test]
 fn a_run_folder_that_exists_or_cannot_be_written() {
     let dir = folder();
@@ -272,6 +352,30 @@ fn weights_and_checkpoints_that_do_not_fit() {
         1,
         &["runs/a/checkpoints/step-", "sha256"],
     );
+}
+
+/// What `kestrel export` has written is for other programs.
+#[test]
+fn an_export_for_pytorch_holds_no_network() {
+    let dir = trained();
+    let weights = "runs/a/best.safetensors";
+    succeed(dir.path(), &["export", "--weights", weights, "--out", "e.safetensors"]);
+    for args in [
+        &["predict", "--weights", "e.safetensors", "pictures"][..],
+        &["evaluate", "--weights", "e.safetensors", "--data", "pictures"],
+        &["serve", "--weights", "e.safetensors", "--port", "0"],
+        &["model", "summary", "--weights", "e.safetensors"],
+        &["export", "--weights", "e.safetensors", "--out", "f.onnx"],
+    ] {
+        let words = [
+            "e.safetensors has no record of its network",
+            "exports for PyTorch",
+            "best.safetensors",
+        ];
+        fail(dir.path(), args, 1, &words);
+        let text = stderr(&kestrel(dir.path(), args));
+        assert!(!text.contains("checkpoint") && !text.contains("older"), "{text}");
+    }
 }
 
 #[test]

@@ -38,6 +38,30 @@ fn every_command_has_a_help_with_examples_without_colours_in_a_pipe() {
     }
 }
 
+/// Each command's help says what it does itself.
+#[test]
+fn the_help_is_true_of_its_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = |command: &str| {
+        let text = stdout(&succeed(dir.path(), &[command, "--help"]));
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let (train, evaluate) = (help("train"), help("evaluate"));
+    assert!(
+        train.contains("the embedded sample where that cannot be had"),
+        "{train}"
+    );
+    assert!(!evaluate.contains("cannot be had"), "{evaluate}");
+    for command in [&train, &help("finetune-resnet")] {
+        assert!(command.contains("transforms, which docs/guide.md lists"), "{command}");
+        for option in ["--resume", "--allow-code-change", "--find-lr", "--find-lr-plot"] {
+            let (_, config) = command.split_once("--config <FILE>").unwrap();
+            let (config, _) = config.split_once("--resume <PATH|auto>").unwrap();
+            assert!(config.contains(option), "{config}");
+        }
+    }
+}
+
 #[test]
 fn colours_are_off_where_no_color_is_set() {
     let dir = tempfile::tempdir().unwrap();

@@ -7,12 +7,17 @@ use image::{Rgb, RgbImage};
 
 /// Writes `train/<class>/*.png` and `test/<class>/*.png`: `classes` classes of different brightness.
 pub(crate) fn write(root: &Path, classes: usize, train: usize, test: usize) {
+    write_sized(root, classes, (train, test), (32, 32));
+}
+
+/// The same, `width` x `height` pixels large.
+pub(crate) fn write_sized(root: &Path, classes: usize, (train, test): (usize, usize), (width, height): (u32, u32)) {
     for (split, count) in [("train", train), ("test", test)] {
         for class in 0..classes {
             let folder = root.join(split).join(format!("class{class}"));
             std::fs::create_dir_all(&folder).unwrap();
             for i in 0..count {
-                let picture = RgbImage::from_fn(32, 32, |x, y| {
+                let picture = RgbImage::from_fn(width, height, |x, y| {
                     let noise = (x * 7 + y * 13 + i as u32 * 29) % 40;
                     Rgb([(class as u32 * 80 + noise) as u8, noise as u8, 128])
                 });

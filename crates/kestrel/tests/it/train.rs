@@ -79,6 +79,29 @@ fn a_run_leaves_all_its_files_and_its_weights_evaluate() {
     );
 }
 
+/// A run's name is the run's: its options make another run, which gets a name of its own.
+#[test]
+fn the_options_of_a_named_run_begin_another() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("pictures"), 2, 4, 2);
+    succeed(dir.path(), &train(&["--epochs", "1", "--name", "first"]));
+    let config = "runs/first/config.toml";
+    succeed(dir.path(), &["train", "--config", config, "--seed", "1"]);
+    assert!(dir.path().join("runs/pictures-cnn-1/best.safetensors").is_file());
+    // It goes on under its name all the same.
+    succeed(dir.path(), &["train", "--resume", "runs/first", "--epochs", "2"]);
+    let auto = [
+        "train", "--resume", "auto", "--config", config, "--name", "first", "--epochs", "3",
+    ];
+    let output = succeed(dir.path(), &auto);
+    assert!(stderr(&output).contains("Resuming runs/first/"), "{}", stderr(&output));
+    let saved = fs::read_to_string(dir.path().join(config)).unwrap();
+    assert!(
+        saved.contains("epochs = 3") && !saved.contains("name = \"first\""),
+        "{saved}"
+    );
+}
+
 #[test]
 fn resuming_gives_the_bytes_of_the_straight_run() {
     let dir = tempfile::tempdir().unwrap();
