@@ -43,7 +43,7 @@ pub use image_tar::ImageTar;
 pub use image_walk::images_below;
 pub use in_memory::InMemory;
 pub use opened::{Opened, Splits};
-pub use skipped::{SkipReason, Skipped, count_skipped, describe_skipped};
+pub use skipped::{SkipReason, Skipped, describe_skipped};
 pub use subset::Subset;
 
 /// Labelled images, read by index from any thread.

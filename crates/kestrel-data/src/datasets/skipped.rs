@@ -52,11 +52,6 @@ impl SkipReason {
     }
 }
 
-/// How many were left out for a reason.
-pub fn count_skipped(skipped: &[Skipped], reason: SkipReason) -> usize {
-    skipped.iter().filter(|one| one.reason == reason).count()
-}
-
 /// What was left out, in a line for people: for each reason, how many and the first few names. Empty where nothing was.
 pub fn describe_skipped(skipped: &[Skipped]) -> String {
     let parts = SkipReason::ALL.into_iter().filter_map(|reason| {
@@ -95,7 +90,6 @@ mod tests {
             describe_skipped(&all),
             "4 that are images beside the class folders, so of no class (a.png, b.png, c.png, …); notes.txt, which is no image"
         );
-        assert_eq!(count_skipped(&all, SkipReason::NoClass), 4);
         assert_eq!(describe_skipped(&[]), "");
     }
 }

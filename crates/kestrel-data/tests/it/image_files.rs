@@ -5,8 +5,10 @@ use std::path::Path;
 
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use kestrel_data::datasets::{self, ImageCsv, ImageFiles, ImageFolder, ImageTar, Opened, SkipReason, count_skipped};
-use kestrel_data::{Dataset, Error};
+use kestrel_data::datasets::{self, ImageCsv, ImageFiles, ImageFolder, ImageTar, Opened, SkipReason};
+use kestrel_data::{Dataset, Error, InMemory, Subset};
+
+use crate::skipped::count_skipped;
 
 fn png(value: u8) -> Vec<u8> {
     let mut file = Vec::new();

@@ -7,8 +7,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use kestrel_data::datasets::{self, ImageFiles, ImageFolder, ImageTar, Opened, SkipReason, count_skipped};
+use kestrel_data::datasets::{self, ImageFiles, ImageFolder, ImageTar, Opened, SkipReason};
 use kestrel_data::{Dataset, Error, Result, inspect};
+
+use crate::skipped::count_skipped;
 
 /// Writes an image of one colour, making its folders.
 fn png(path: &Path, side: u32) {
