@@ -233,3 +233,7 @@ pub(super) fn read_unchanged(path: &Path, expected: u64) -> Result<Vec<u8>> {
     }
     Ok(bytes)
 }
+
+    fn content(&self, index: usize) -> Result<Option<Fingerprint>> {
+        Ok(Some(Fingerprint::of(&self.read(index)?)))
+    }

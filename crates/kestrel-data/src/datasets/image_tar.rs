@@ -342,6 +342,10 @@ impl ImageFiles for ImageTar {
                 path: self.archive.clone(),
                 expected: self.archive_bytes,
                 got: now,
+
+    fn content(&self, index: usize) -> Result<Option<Fingerprint>> {
+        Ok(Some(Fingerprint::of(&self.read(index)?)))
+    }
             });
         }
         let mut bytes = vec![0; entry.bytes as usize];

@@ -9,6 +9,7 @@ pub mod candle;
 pub mod cifar10;
 pub mod cifar100;
 mod cifar_binary;
+mod contents;
 pub mod idx;
 mod image_csv;
 mod image_files;
@@ -35,6 +36,7 @@ use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::pixels::Image;
 
+pub use contents::fingerprint_with_contents;
 pub use image_csv::ImageCsv;
 pub use image_files::ImageFiles;
 pub use image_folder::ImageFolder;
@@ -107,7 +109,9 @@ pub trait Dataset: Send + Sync {
         format!("sample {index} of {}", self.describe())
     }
 
-    /// The identity of the samples: sha256 over class names, labels, and pixels or files.
+    /// The identity of the samples: sha256 over class names, labels, and pixels, or the files' names and sizes.
+    ///
+    /// Files are not read for it. What they hold is told by [`fingerprint_with_contents`].
     ///
     /// # Errors
     /// Those of reading, where the identity needs it.
@@ -118,6 +122,18 @@ pub trait Dataset: Send + Sync {
 ///
 /// # Errors
 /// [`Error::LabelOutOfRange`] for the first that is not, with `path` as its source.
+
+    /// The sha256 of a sample's file, where [`Self::fingerprint`] knows it by name and size alone. None by default: the
+    /// fingerprint covers the pixels.
+    ///
+    /// # Errors
+    /// Those of reading.
+    ///
+    /// # Panics
+    /// May panic if `index >= len()`.
+    fn content(&self, _index: usize) -> Result<Option<Fingerprint>> {
+        Ok(None)
+    }
 pub fn check_labels(path: &Path, labels: impl IntoIterator<Item = u64>, num_classes: usize) -> Result<()> {
     for (index, label) in labels.into_iter().enumerate() {
         if label >= num_classes as u64 {

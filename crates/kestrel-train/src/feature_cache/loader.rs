@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use candle_core::{Device, DeviceLocation, Tensor};
+use kestrel_data::datasets::fingerprint_with_contents;
 use kestrel_data::loader::{Batch, DataLoader, LoaderConfig};
 use kestrel_data::sampler::SequentialSampler;
 use kestrel_data::{Fingerprint, OnBadSample};
@@ -26,7 +27,7 @@ use crate::{Error, Result};
 const OLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Changes when the same key would give other features.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Gives features in the batches and the order in which an image loader gives images.
 pub struct FeatureLoader {
@@ -45,7 +46,8 @@ pub struct FeatureLoader {
 impl FeatureCache {
     /// The features of `images` before the head of `model`; of augmented images, `views` views.
     ///
-    /// `network` says what the model computes, as its weights alone do not.
+    /// `network` says what the model computes, as its weights alone do not. The images' files are read once, for features go by what
+    /// they hold.
     ///
     /// # Errors
     /// [`Error::TrainedFeatures`] unless all but the head is frozen, [`Error::MixedFeatures`] where the transforms mix
@@ -72,7 +74,7 @@ impl FeatureCache {
             "instructions": Isa::current().name(),
             "network": network,
             "weights": hash_trunk(model.params(), &head)?,
-            "images": images.dataset().fingerprint()?.to_string(),
+            "images": fingerprint_with_contents(images.dataset().as_ref())?.to_string(),
             "transforms": images.transforms().specs(),
             "seed": images.config().seed,
         });
