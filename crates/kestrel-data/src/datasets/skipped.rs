@@ -23,13 +23,21 @@ pub enum SkipReason {
     NotAnImage,
     /// It is an image that lies beside the class folders.
     NoClass,
+    /// It is a folder that lies beside those of the splits.
+    NoSplit,
     /// It is a link to a folder that it lies in.
     Loop,
 }
 
 impl SkipReason {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::NoClass, Self::NotAnImage, Self::Loop, Self::Dotfile];
+    pub const ALL: [Self; 5] = [
+        Self::NoClass,
+        Self::NoSplit,
+        Self::NotAnImage,
+        Self::Loop,
+        Self::Dotfile,
+    ];
 
     /// The reason in words that follow a name: `is no image`.
     pub fn words(self) -> &'static str {
@@ -37,6 +45,7 @@ impl SkipReason {
             Self::Dotfile => "has a name that starts with a dot",
             Self::NotAnImage => "is no image",
             Self::NoClass => "is an image beside the class folders, so of no class",
+            Self::NoSplit => "is a folder beside those of the splits, so of none",
             Self::Loop => "is a link to a folder that it lies in",
         }
     }
@@ -47,6 +56,7 @@ impl SkipReason {
             Self::Dotfile => "whose name starts with a dot",
             Self::NotAnImage => "that are no images",
             Self::NoClass => "that are images beside the class folders, so of no class",
+            Self::NoSplit => "that are folders beside those of the splits, so of none",
             Self::Loop => "that are links to a folder that they lie in",
         }
     }
