@@ -17,7 +17,7 @@ use kestrel_train::report::DataRecord;
 use super::predictions;
 use super::scoring::Scoring;
 use crate::cli::{EvaluateArgs, Split};
-use crate::config::{DatasetName, TrainConfig, TrainOptions};
+use crate::config::{DatasetName, TrainConfig, TrainOptions, check_bad_samples};
 use crate::data::{self, Data, EvalImages, Source};
 use crate::run_folder::{self, RunFolder};
 use crate::{device, exit};
@@ -25,8 +25,14 @@ use crate::{device, exit};
 /// Runs the command.
 pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
     device::set_threads(args.threads)?;
+    let bad_samples = BadSamplePolicy {
+        on_bad_sample: args.on_bad_sample,
+        max_bad_fraction: args.max_bad_fraction,
+    };
+    check_bad_samples(bad_samples).map_err(exit::usage)?;
     let device = args.device.open()?;
     let weights = Weights::load(&args.weights)?;
+    device::set_precision(args.precision, &device)?;
     let info = &weights.info;
     let run = if args.data.is_none() && args.dataset == DatasetName::Auto {
         run_config(&args.weights)?
@@ -36,10 +42,6 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
     let specs = match &args.config {
         Some(file) => options_of(file).map_err(exit::usage)?.eval_specs()?,
         None => described_transforms(info).with_context(|| format!("in {}", args.weights.display()))?,
-    };
-    let bad_samples = BadSamplePolicy {
-        on_bad_sample: args.on_bad_sample,
-        max_bad_fraction: args.max_bad_fraction,
     };
     let (dataset, path) = match &run {
         Some(run) => (run.dataset, run.data.as_deref()),
