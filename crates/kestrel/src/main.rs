@@ -16,6 +16,7 @@ mod logging;
 mod methods;
 mod pretrained;
 mod progress;
+mod run_data;
 mod run_folder;
 mod run_lock;
 

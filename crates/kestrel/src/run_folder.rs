@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, anyhow, bail};
 use kestrel_train::checkpoint::{BEST_FILE, Checkpoint, CheckpointFolder, Weights, remove_scratch_files, write_atomic};
 
-use crate::config::{TrainConfig, TrainOptions};
+use crate::config::TrainConfig;
 use crate::exit;
 use crate::run_lock::RunLock;
 
@@ -216,21 +216,9 @@ pub(crate) fn save_config(folder: &Path, config: &TrainConfig, data: Option<&Pat
 }
 
 /// The path from the root; as it is where that cannot be told, or not be saved.
-fn whole(path: &Path) -> PathBuf {
+pub(crate) fn whole(path: &Path) -> PathBuf {
     let whole = std::path::absolute(path).ok().filter(|whole| whole.to_str().is_some());
     whole.unwrap_or_else(|| path.to_owned())
-}
-
-/// Where the data of a run are that goes on, by its folder's configuration; `given` is what its checkpoint says, which counts where
-/// the folder says nothing, or nothing is left there and the run has moved along with its data.
-pub(crate) fn data_of(folder: &Path, given: &Path) -> PathBuf {
-    let saved = TrainOptions::from_file(&folder.join(CONFIG_FILE))
-        .ok()
-        .and_then(|saved| saved.data);
-    match saved {
-        Some(saved) if saved.exists() || !given.exists() => saved,
-        _ => given.to_owned(),
-    }
 }
 
 #[cfg(test)]
