@@ -101,6 +101,12 @@ pub trait Dataset: Send + Sync {
     /// by default.
     fn prefetch(&self, _index: usize) {}
 
+    /// How many damaged samples were left out when the data set was opened, and have no index. None by default; none of a part
+    /// of a data set, of which nobody knows whether they would be in it.
+    fn left_out(&self) -> usize {
+        0
+    }
+
     /// Where the samples come from, for people: `CIFAR-10 train (data/cifar-10-batches-bin)`.
     fn describe(&self) -> String;
 
@@ -116,12 +122,6 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// Those of reading, where the identity needs it.
     fn fingerprint(&self) -> Result<Fingerprint>;
-}
-
-/// Checks that every label is below the class count.
-///
-/// # Errors
-/// [`Error::LabelOutOfRange`] for the first that is not, with `path` as its source.
 
     /// The sha256 of a sample's file, where [`Self::fingerprint`] knows it by name and size alone. None by default: the
     /// fingerprint covers the pixels.
@@ -134,6 +134,12 @@ pub trait Dataset: Send + Sync {
     fn content(&self, _index: usize) -> Result<Option<Fingerprint>> {
         Ok(None)
     }
+}
+
+/// Checks that every label is below the class count.
+///
+/// # Errors
+/// [`Error::LabelOutOfRange`] for the first that is not, with `path` as its source.
 pub fn check_labels(path: &Path, labels: impl IntoIterator<Item = u64>, num_classes: usize) -> Result<()> {
     for (index, label) in labels.into_iter().enumerate() {
         if label >= num_classes as u64 {
