@@ -265,6 +265,14 @@ impl BatchSource for FeatureLoader {
             features,
             order: self.images.order(epoch),
             next: first_batch.saturating_mul(self.images.config().batch_size),
+    fn bad_samples(&self) -> Vec<usize> {
+        self.images.bad_samples()
+    }
+
+    fn add_bad_samples(&self, samples: &[usize]) {
+        self.images.add_bad_samples(samples);
+    }
+
         }))
     }
 }
@@ -283,10 +291,13 @@ impl Rows<'_> {
         let mut rows = Vec::with_capacity(samples.len() * self.features.num_features);
         let mut indices = Vec::with_capacity(samples.len());
         for &index in samples {
-            // A damaged image has no row, and is left out of its batch as the image loader does.
-            if let Some(row) = self.features.row(index) {
-                rows.extend_from_slice(row);
-                indices.push(index);
+            match self.features.row(index) {
+                Some(row) => {
+                    rows.extend_from_slice(row);
+                    indices.push(index);
+                }
+                // A damaged image has no row. It is left out of its batch, and counted, as the image loader does.
+                None => self.loader.images.add_bad_samples(&[index]),
             }
         }
         if indices.is_empty() {
