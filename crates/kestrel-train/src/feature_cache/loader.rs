@@ -39,6 +39,7 @@ pub struct FeatureLoader {
     key: String,
     device: Device,
     precision: Precision,
+    tf32: bool,
     /// Those used so far.
     loaded: Mutex<BTreeMap<u64, Arc<View>>>,
 }
@@ -83,6 +84,7 @@ impl FeatureCache {
             model,
             device: Device::Cpu,
             precision: Precision::F32,
+            tf32: false,
             images,
             views: views.max(1) as u64,
             key: key.to_string(),
@@ -122,6 +124,14 @@ impl FeatureLoader {
         self
     }
 
+    /// The same loader, which says whether this process lets a GPU's `f32` convolutions round their factors to TF32: features
+    /// computed so are others. It does not switch that on.
+    #[must_use]
+    pub fn with_tf32(mut self, is_allowed: bool) -> Self {
+        self.tf32 = is_allowed;
+        self
+    }
+
     /// How many views there are.
     pub fn views(&self) -> u64 {
         self.views
@@ -151,6 +161,9 @@ impl FeatureLoader {
         let mut key = self.key.clone();
         if self.precision != Precision::F32 {
             key.push_str(&format!(" {}", self.precision));
+        }
+        if self.tf32 {
+            key.push_str(" tf32");
         }
         if let Some(device) = name_of(&self.device)? {
             key.push_str(&format!(" {device}"));
@@ -252,6 +265,14 @@ impl BatchSource for FeatureLoader {
         self.images.num_samples()
     }
 
+    fn bad_samples(&self) -> Vec<usize> {
+        self.images.bad_samples()
+    }
+
+    fn add_bad_samples(&self, samples: &[usize]) {
+        self.images.add_bad_samples(samples);
+    }
+
     fn epoch_from(&self, epoch: u64, first_batch: usize) -> Result<Box<dyn Batches + '_>> {
         let view = epoch % self.views;
         self.prepare(view, &mut |_, _| {})?;
@@ -265,14 +286,6 @@ impl BatchSource for FeatureLoader {
             features,
             order: self.images.order(epoch),
             next: first_batch.saturating_mul(self.images.config().batch_size),
-    fn bad_samples(&self) -> Vec<usize> {
-        self.images.bad_samples()
-    }
-
-    fn add_bad_samples(&self, samples: &[usize]) {
-        self.images.add_bad_samples(samples);
-    }
-
         }))
     }
 }
