@@ -137,6 +137,18 @@ pub enum Error {
         /// Their names.
         found: Vec<String>,
     },
+    /// Folders beside those of the splits are named like splits too.
+    #[error(
+        "{} has the folders {found:?} beside its splits, which are read from train, val and test alone; rename them, such as \
+         valid to val, or move them away",
+        path.display()
+    )]
+    UnknownSplit {
+        /// The folder that they lie in.
+        path: PathBuf,
+        /// Their names.
+        found: Vec<String>,
+    },
     /// Two class folders have the same name once written as text.
     #[error("two class folders in {} read {name:?} as text; rename one", path.display())]
     AmbiguousClass {

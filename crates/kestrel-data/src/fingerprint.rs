@@ -1,6 +1,7 @@
-//! A data set's identity: a sha256 over its class names, its labels and its pixels or files.
+//! A data set's identity: a sha256 over its class names, its labels and its pixels, or its files' names and sizes.
 //!
-//! Equal fingerprints mean that a cache or a checkpoint made from one data set fits the other.
+//! Equal fingerprints mean that a checkpoint made from one data set fits the other. What is computed of files and kept goes by
+//! [`crate::datasets::fingerprint_with_contents`], for a file may change and keep its name and size.
 
 use std::fmt;
 

@@ -1,7 +1,8 @@
 //! The errors of this crate.
 
+use std::ffi::OsStr;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::NonFinite;
 
@@ -113,7 +114,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A record in a run's folder is not one of ours.
-    #[error("{} is not a record of a run: {reason}; remove it, and make it again with `kestrel evaluate`", path.display())]
+    #[error("{} is not a record of a run: {reason}; {}", path.display(), advice_on_record(path))]
     InvalidRecord {
         /// The file.
         path: PathBuf,
@@ -184,11 +185,36 @@ fn advice(kind: ErrorKind) -> &'static str {
     }
 }
 
+/// What to do about a record that is none. Most are written by the run alone: they are not to be removed.
+fn advice_on_record(path: &Path) -> &'static str {
+    match path.file_name().and_then(OsStr::to_str) {
+        Some("evaluation.json" | "gallery.json") => "remove it, and make it again with `kestrel evaluate`",
+        _ => "correct it: it is written by the run itself, and not made again",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;
 
     use super::*;
+
+    #[test]
+    fn only_what_can_be_made_again_is_to_be_removed() {
+        for (file, again) in [
+            ("evaluation.json", true),
+            ("gallery.json", true),
+            ("data.json", false),
+            ("environment.json", false),
+            ("config.toml", false),
+        ] {
+            let path = Path::new("runs/a").join(file);
+            let reason = "expected value at line 1".to_owned();
+            let text = Error::InvalidRecord { path, reason }.to_string();
+            assert_eq!(text.contains("remove it"), again, "{text}");
+            assert_eq!(text.contains("correct it"), !again, "{text}");
+        }
+    }
 
     #[test]
     fn a_file_that_cannot_be_written_is_told_with_what_helps() {

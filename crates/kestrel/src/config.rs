@@ -407,16 +407,7 @@ impl TrainConfig {
         if !self.augment && self.train_transforms.is_some() {
             bail!("train-transforms are given, and augment = false would pass them over; leave one of both out");
         }
-        let policy = BadSamplePolicy::default();
-        if self.on_bad_sample == OnBadSample::Error && self.max_bad_fraction != policy.max_bad_fraction {
-            bail!("max-bad-fraction is for on-bad-sample skip; choose that, or leave max-bad-fraction out");
-        }
-        if !(0.0..=1.0).contains(&self.max_bad_fraction) {
-            bail!(
-                "max-bad-fraction is {}, but must be at least 0 and at most 1",
-                self.max_bad_fraction
-            );
-        }
+        check_bad_samples(self.bad_samples())?;
         if self.class_weights.is_some() != (self.sampler == SamplerName::Weighted) {
             bail!("class-weights and sampler = \"weighted\" go together: give both, or neither");
         }
@@ -454,6 +445,18 @@ impl TrainConfig {
     pub(crate) fn to_toml(&self) -> Result<String> {
         toml::to_string_pretty(self).context("the configuration")
     }
+}
+
+/// Fails where the options on damaged images make no sense, also those of a command that has no other.
+pub(crate) fn check_bad_samples(policy: BadSamplePolicy) -> Result<()> {
+    let fraction = policy.max_bad_fraction;
+    if policy.on_bad_sample == OnBadSample::Error && fraction != BadSamplePolicy::default().max_bad_fraction {
+        bail!("max-bad-fraction is for on-bad-sample skip; choose that, or leave max-bad-fraction out");
+    }
+    if !(0.0..=1.0).contains(&fraction) {
+        bail!("max-bad-fraction is {fraction}, but must be at least 0 and at most 1");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod logging;
 mod methods;
 mod pretrained;
 mod progress;
+mod run_data;
 mod run_folder;
 mod run_lock;
 
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, format),
+        Err(error) => fail(&error, format, &cli.command),
     }
 }
 
@@ -97,10 +98,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Says why the program ends, and gives its exit code.
-fn fail(error: &anyhow::Error, format: LogFormat) -> ExitCode {
+fn fail(error: &anyhow::Error, format: LogFormat, command: &Command) -> ExitCode {
     let exit = error.downcast_ref::<Exit>();
     let asked_for = exit.is_some_and(Exit::was_asked_for);
-    let message = exit.map_or_else(|| describe(error), ToString::to_string);
+    let message = exit.map_or_else(|| describe_with_option(error, command), ToString::to_string);
     let line = match format {
         LogFormat::Text if asked_for => message,
         LogFormat::Text => format!("error: {message}"),
@@ -116,36 +117,40 @@ fn fail(error: &anyhow::Error, format: LogFormat) -> ExitCode {
     exit.map_or(ExitCode::FAILURE, |exit| ExitCode::from(exit.code))
 }
 
-/// An error and its causes, each once: many an error's text has its cause's in it. Then the option that may help, if there is one:
-/// the libraries do not know of any.
-fn describe(error: &anyhow::Error) -> String {
-    let mut text = causes(error);
-    if let Some(option) = option_that_helps(error) {
+/// An error and its causes, and the option of the command that may help, if there is one: the libraries do not know of any.
+fn describe_with_option(error: &anyhow::Error, command: &Command) -> String {
+    let mut text = describe(error);
+    if let Some(option) = option_that_helps(error, command) {
         text.push_str("; see ");
         text.push_str(option);
     }
     text
 }
 
-fn option_that_helps(error: &anyhow::Error) -> Option<&'static str> {
-    let data = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<kestrel_train::Error>() {
-        Some(kestrel_train::Error::Data(error)) => option_of(error),
-        _ => cause.downcast_ref().and_then(option_of),
+fn option_that_helps(error: &anyhow::Error, command: &Command) -> Option<&'static str> {
+    let trains = match command {
+        Command::Train(_) | Command::FinetuneResnet(_) => true,
+        Command::Evaluate(_) => false,
+        // The others have no such options.
+        _ => return None,
     };
-    error.chain().find_map(data)
-}
-
-fn option_of(error: &kestrel_data::Error) -> Option<&'static str> {
-    match error {
+    let option_of = |error: &kestrel_data::Error| match error {
         kestrel_data::Error::TooManyBadSamples { .. } => Some("--max-bad-fraction"),
         kestrel_data::Error::UnknownLayout { .. } | kestrel_data::Error::Unverified { .. } => Some("--data"),
-        kestrel_data::Error::NoSplits { .. } => Some("--val-fraction"),
-        kestrel_data::Error::SizeMismatch { .. } => Some("--preprocessing and --image-size"),
+        kestrel_data::Error::SizeMismatch { .. } if trains => Some("--preprocessing and --image-size"),
+        kestrel_data::Error::SizeMismatch { .. } => Some("--config, a file with eval-transforms"),
         _ => None,
-    }
+    };
+    error
+        .chain()
+        .find_map(|cause| match cause.downcast_ref::<kestrel_train::Error>() {
+            Some(kestrel_train::Error::Data(error)) => option_of(error),
+            _ => cause.downcast_ref().and_then(option_of),
+        })
 }
 
-fn causes(error: &anyhow::Error) -> String {
+/// An error and its causes, each once: many an error's text has its cause's in it.
+fn describe(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |mut text, cause| {
         let cause = cause.to_string();
         if !text.contains(&cause) {
@@ -161,8 +166,13 @@ fn causes(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use anyhow::anyhow;
+    use clap::Parser;
 
     use super::*;
+
+    fn command(args: &[&str]) -> Command {
+        Cli::try_parse_from([&["kestrel"], args].concat()).unwrap().command
+    }
 
     #[test]
     fn the_option_that_helps_is_named_here_and_not_in_the_libraries() {
@@ -177,9 +187,38 @@ mod tests {
             anyhow!(error()),
             anyhow!(kestrel_train::Error::Data(error())).context("training"),
         ] {
-            let text = describe(&wrapped);
+            let text = describe_with_option(&wrapped, &command(&["train"]));
             assert!(text.ends_with("; see --max-bad-fraction"), "{text}");
             assert!(!wrapped.root_cause().to_string().contains("--"), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_command_is_told_of_an_option_that_it_lacks() {
+        let size = || kestrel_data::Error::SizeMismatch {
+            path: "p".into(),
+            index: 1,
+            expected: (2, 2),
+            got: (3, 3),
+        };
+        let layout = || kestrel_data::Error::UnknownLayout {
+            path: "p".into(),
+            expected: "x",
+        };
+        let evaluate = ["evaluate", "--weights", "w"];
+        for (args, error, option) in [
+            (
+                &["finetune-resnet"][..],
+                size(),
+                Some("--preprocessing and --image-size"),
+            ),
+            (&evaluate, size(), Some("--config, a file with eval-transforms")),
+            (&evaluate, layout(), Some("--data")),
+            (&["data", "inspect", "p"], layout(), None),
+        ] {
+            let text = describe_with_option(&anyhow!(error), &command(args));
+            let said = text.split_once("; see ").map(|(_, option)| option);
+            assert_eq!(said, option, "{args:?}: {text}");
         }
     }
 

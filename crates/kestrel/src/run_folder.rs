@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, anyhow, bail};
 use kestrel_train::checkpoint::{BEST_FILE, Checkpoint, CheckpointFolder, Weights, remove_scratch_files, write_atomic};
 
-use crate::config::{TrainConfig, TrainOptions};
+use crate::config::TrainConfig;
 use crate::exit;
 use crate::run_lock::RunLock;
 
@@ -45,7 +45,7 @@ impl RunFolder {
             let path = runs.join(name);
             return match std::fs::create_dir(&path) {
                 Ok(()) => Self::at(path),
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => Err(exists(path, name)),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => Err(exists(&path, name)),
                 Err(e) => Err(e).with_context(|| format!("cannot make the folder {}", path.display())),
             };
         }
@@ -99,19 +99,25 @@ impl RunFolder {
 /// Fails where the folder of `--name` is there: a new run would be refused it, and is told before data are opened.
 pub(crate) fn require_free_name(config: &TrainConfig) -> Result<()> {
     match &config.name {
-        Some(name) if config.runs_dir.join(name).exists() => Err(exists(config.runs_dir.join(name), name)),
+        Some(name) if config.runs_dir.join(name).exists() => Err(exists(&config.runs_dir.join(name), name)),
         _ => Ok(()),
     }
 }
 
-/// Why a new run cannot have the folder of this name. Whoever is at work there is named.
-fn exists(path: PathBuf, name: &str) -> anyhow::Error {
+/// Why a new run cannot have the folder of this name. Whoever is at work there is named. Nothing is written: it may be no run's.
+fn exists(path: &Path, name: &str) -> anyhow::Error {
+    if !path.is_dir() {
+        return exit::usage(anyhow!(
+            "there is a file {}, so no run can be called {name}; choose another --name",
+            path.display()
+        ));
+    }
     let error = anyhow!(
         "the run {} exists; continue it with --resume {0} (or --resume auto --name {name} if it has no checkpoint yet), or choose \
          another --name",
         path.display()
     );
-    exit::usage(RunFolder::at(path).err().unwrap_or(error))
+    exit::usage(RunLock::holder_of(path).unwrap_or(error))
 }
 
 /// The run that `--resume PATH` means, and where it goes on: PATH is its folder, or one of its checkpoints.
@@ -218,21 +224,9 @@ pub(crate) fn save_config(folder: &Path, config: &TrainConfig, data: Option<&Pat
 }
 
 /// The path from the root; as it is where that cannot be told, or not be saved.
-fn whole(path: &Path) -> PathBuf {
+pub(crate) fn whole(path: &Path) -> PathBuf {
     let whole = std::path::absolute(path).ok().filter(|whole| whole.to_str().is_some());
     whole.unwrap_or_else(|| path.to_owned())
-}
-
-/// Where the data of a run are that goes on, by its folder's configuration; `given` is what its checkpoint says, which counts where
-/// the folder says nothing, or nothing is left there and the run has moved along with its data.
-pub(crate) fn data_of(folder: &Path, given: &Path) -> PathBuf {
-    let saved = TrainOptions::from_file(&folder.join(CONFIG_FILE))
-        .ok()
-        .and_then(|saved| saved.data);
-    match saved {
-        Some(saved) if saved.exists() || !given.exists() => saved,
-        _ => given.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -264,6 +258,31 @@ mod tests {
             let exit = error.downcast_ref::<exit::Exit>().unwrap();
             assert!(exit.code == 2 && exit.message.contains("--resume"), "{exit}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_taken_by_no_run_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path().to_owned());
+        std::fs::create_dir(dir.path().join("a")).unwrap();
+        std::fs::write(dir.path().join("a/poem.txt"), "").unwrap();
+        std::fs::write(dir.path().join("b"), "").unwrap();
+        for (name, words) in [("a", "--resume"), ("b", "there is a file")] {
+            config.name = Some(name.into());
+            for error in [
+                RunFolder::create(&config, "x").unwrap_err(),
+                require_free_name(&config).unwrap_err(),
+            ] {
+                let exit = error.downcast_ref::<exit::Exit>().unwrap();
+                assert!(exit.code == 2 && exit.message.contains(words), "{exit}");
+                assert!(exit.message.contains("another --name"), "{exit}");
+            }
+        }
+        assert_eq!(
+            std::fs::read_dir(dir.path().join("a")).unwrap().count(),
+            1,
+            "something was left"
+        );
     }
 
     #[test]

@@ -37,23 +37,7 @@ impl RunLock {
         let mut file = file.with_context(|| format!("cannot open the lock {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                // Who it is helps, and is not needed to refuse.
-                let _ = file.read_to_string(&mut text);
-                let holder = serde_json::from_str(&text).map_or_else(
-                    |_| "another process".to_owned(),
-                    |Holder { pid, host, since }| format!("process {pid} on {host}, since {since}"),
-                );
-                return Err(Exit {
-                    code: Exit::USAGE,
-                    message: format!(
-                        "the run {} is in use by {holder}; wait for its end, or choose another --name",
-                        folder.display()
-                    ),
-                }
-                .into());
-            }
+            Err(TryLockError::WouldBlock) => return Err(in_use(folder, &mut file)),
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }
@@ -69,6 +53,35 @@ impl RunLock {
             .with_context(|| format!("cannot write the lock {}", path.display()))?;
         Ok(Self { _file: file })
     }
+
+    /// The error that names who has the lock of a folder; none where nobody has. Nothing is made or written.
+    pub(crate) fn holder_of(folder: &Path) -> Option<anyhow::Error> {
+        let mut file = File::open(folder.join(LOCK_FILE)).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Some(in_use(folder, &mut file)),
+            _ => None,
+        }
+    }
+}
+
+/// The error of a folder whose lock, in `file`, another has.
+fn in_use(folder: &Path, file: &mut File) -> anyhow::Error {
+    let mut text = String::new();
+    // Who it is helps, and is not needed to refuse.
+    let _ = file.read_to_string(&mut text);
+    let holder = serde_json::from_str(&text).map_or_else(
+        |_| "another process".to_owned(),
+        |Holder { pid, host, since }| format!("process {pid} on {host}, since {since}"),
+    );
+    let message = format!(
+        "the run {} is in use by {holder}; wait for its end, or choose another --name",
+        folder.display()
+    );
+    Exit {
+        code: Exit::USAGE,
+        message,
+    }
+    .into()
 }
 
 #[cfg(test)]
@@ -84,7 +97,10 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains(&format!("process {} on ", std::process::id())), "{text}");
         assert!(text.contains("UTC"), "{text}");
+        let told = RunLock::holder_of(dir.path()).unwrap().to_string();
+        assert_eq!(told, text);
         drop(first);
+        assert!(RunLock::holder_of(dir.path()).is_none());
         RunLock::take(dir.path()).unwrap();
     }
 }

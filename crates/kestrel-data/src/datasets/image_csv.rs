@@ -231,6 +231,10 @@ impl Dataset for ImageCsv {
         let rows = rows.map(|row| (row.label, row.name.as_bytes(), row.bytes));
         Ok(image_files::fingerprint(&self.classes, rows))
     }
+
+    fn content(&self, index: usize) -> Result<Option<Fingerprint>> {
+        Ok(Some(Fingerprint::of(&self.read(index)?)))
+    }
 }
 
 impl ImageFiles for ImageCsv {

@@ -86,20 +86,31 @@ impl ImageFolder {
     /// Opens `root/train` with `root/test`, `root/val` or both, which must have the same classes; else `root` itself, as one
     /// whole. Without a `test` folder, `val` is the test split.
     ///
+    /// What lies beside the folders of the splits is left out, and among what the training split has skipped.
+    ///
     /// # Errors
-    /// Those of [`Self::open`], [`Error::ClassMismatch`], and [`Error::SplitsNotClasses`] if the folders of a whole are named
-    /// like splits.
+    /// Those of [`Self::open`], [`Error::ClassMismatch`], [`Error::SplitsNotClasses`] if the folders of a whole are named
+    /// like splits, and [`Error::UnknownSplit`] if others than those of the splits are.
     pub fn open_any(root: &Path) -> Result<Opened<Self>> {
         let split = |name: &str| Self::open(&root.join(name)).map(Arc::new);
+        let train = || -> Result<Arc<Self>> {
+            let beside = beside_splits(root)?;
+            if !beside.is_empty() {
+                tracing::warn!("{}: left out {}", root.display(), describe_skipped(&beside));
+            }
+            let mut train = Self::open(&root.join("train"))?;
+            train.skipped.extend(beside);
+            Ok(Arc::new(train))
+        };
         let there = |name: &str| root.join(name).is_dir();
         let opened = match (there("train"), there("val"), there("test")) {
             (true, val, true) => Opened::Splits(Splits {
-                train: split("train")?,
+                train: train()?,
                 val: if val { Some(split("val")?) } else { None },
                 test: split("test")?,
             }),
             (true, true, false) => Opened::Splits(Splits {
-                train: split("train")?,
+                train: train()?,
                 val: None,
                 test: split("val")?,
             }),
@@ -161,6 +172,40 @@ impl ImageFolder {
     }
 }
 
+/// What lies in `root` beside the folders of the splits.
+fn beside_splits(root: &Path) -> Result<Vec<Skipped>> {
+    let entries = sorted_entries(root)?;
+    let names: Vec<String> = entries.iter().map(|entry| name_of(entry)).collect();
+    let is_split = |entry: &Path, name: &str| {
+        // Where case does not count, `train` may be listed as `Train`.
+        let named = |split: &&str| {
+            name == *split
+                || (name.eq_ignore_ascii_case(split) && !names.iter().any(|n| n == split) && root.join(split).is_dir())
+        };
+        entry.is_dir() && split_names::READ.iter().any(named)
+    };
+    let beside: Vec<(PathBuf, &String)> = entries
+        .into_iter()
+        .zip(&names)
+        .filter(|(entry, name)| !is_split(entry, name))
+        .collect();
+    let folders = beside.iter().filter(|(entry, _)| entry.is_dir());
+    split_names::refuse_beside_splits(root, folders.map(|(_, name)| name.as_str()))?;
+    let skipped = beside.into_iter().map(|(path, _)| {
+        let reason = if is_dotfile(&path) {
+            SkipReason::Dotfile
+        } else if path.is_dir() {
+            SkipReason::NoSplit
+        } else if is_image(&path) {
+            SkipReason::NoClass
+        } else {
+            SkipReason::NotAnImage
+        };
+        Skipped { path, reason }
+    });
+    Ok(skipped.collect())
+}
+
 /// The name at the end of a path, as text.
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
@@ -202,6 +247,10 @@ impl Dataset for ImageFolder {
         let files = self.files.iter().zip(&names);
         let files = files.map(|(file, name)| (file.label, name.as_os_str().as_encoded_bytes(), file.bytes));
         Ok(image_files::fingerprint(&self.classes, files))
+    }
+
+    fn content(&self, index: usize) -> Result<Option<Fingerprint>> {
+        Ok(Some(Fingerprint::of(&self.read(index)?)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ImageList`: image files without labels, in the order in which a person named them, to be predicted.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::Dataset;
@@ -50,6 +51,18 @@ impl ImageList {
     pub fn path(&self, index: usize) -> &Path {
         &self.entries[index].path
     }
+
+    fn read(&self, index: usize) -> Result<Cow<'_, [u8]>> {
+        let Entry { path, bytes } = &self.entries[index];
+        if let Some(bytes) = bytes {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let read = std::fs::read(path).map_err(|source| Error::UnreadableImage {
+            path: path.clone(),
+            source,
+        });
+        read.map(Cow::Owned)
+    }
 }
 
 impl Dataset for ImageList {
@@ -70,17 +83,7 @@ impl Dataset for ImageList {
     }
 
     fn image_part(&self, index: usize, choose: Choose<'_>) -> Result<Image<'_>> {
-        let Entry { path, bytes } = &self.entries[index];
-        match bytes {
-            Some(bytes) => decode::decode_part(bytes, path, choose),
-            None => {
-                let read = std::fs::read(path).map_err(|source| Error::UnreadableImage {
-                    path: path.clone(),
-                    source,
-                });
-                decode::decode_part(&read?, path, choose)
-            }
-        }
+        decode::decode_part(&self.read(index)?, self.path(index), choose)
     }
 
     fn describe(&self) -> String {
@@ -102,6 +105,10 @@ impl Dataset for ImageList {
             hasher.field(entry.path.as_os_str().as_encoded_bytes());
         }
         Ok(hasher.finish())
+    }
+
+    fn content(&self, index: usize) -> Result<Option<Fingerprint>> {
+        Ok(Some(Fingerprint::of(&self.read(index)?)))
     }
 }
 

@@ -58,12 +58,12 @@ struct Index {
 
 impl ImageTar {
     /// Opens a tar archive that holds class folders, or `train`, `val` and `test` folders of them; the folder that all of it
-    /// may lie in is passed over. Images beside the class folders are left out, as are dotfiles and files that are no images: all
-    /// are kept for [`ImageFiles::skipped`] and reported by a warning.
+    /// may lie in is passed over. Images beside the class folders are left out, as are dotfiles, files that are no images, and
+    /// folders of images beside those of the splits: all are kept for [`ImageFiles::skipped`] and reported by a warning.
     ///
     /// # Errors
     /// [`Error::ArchiveEntry`] for an entry that is refused, [`Error::Truncated`], [`Error::EmptySplit`],
-    /// [`Error::SplitsNotClasses`] as of [`super::ImageFolder::open_any`]; [`Error::EmptyClass`] is no error here, as a tar
+    /// [`Error::SplitsNotClasses`] and [`Error::UnknownSplit`] as of [`super::ImageFolder::open_any`]; [`Error::EmptyClass`] is no error here, as a tar
     /// need not list folders; [`Error::ClassMismatch`], [`Error::Io`].
     pub fn open(archive: &Path) -> Result<Opened<Self>> {
         let _span = tracing::info_span!("index", archive = %archive.display()).entered();
@@ -71,17 +71,18 @@ impl ImageTar {
         let root = index.common_folder();
         let depth = root.iter().len();
         index.leave_out(archive, |parts| parts.len() < depth + 2);
-        let splits = ["train", "val", "test"].map(|split| {
+        let splits = split_names::READ.map(|split| {
             let inside = |parts: &&Vec<String>| parts.get(depth).is_some_and(|part| part == split);
             index.images.keys().any(|parts| inside(&parts))
         });
         let has_splits = matches!(splits, [true, _, true] | [true, true, _]);
         if has_splits {
+            let place = root
+                .iter()
+                .fold(archive.to_path_buf(), |place, folder| place.join(folder));
+            index.leave_out_beside_splits(&place, depth)?;
             // The class folders lie in the splits'.
-            let is_split = |part: &String| ["train", "val", "test"].contains(&part.as_str());
-            index.leave_out(archive, |parts| {
-                parts.len() < depth + 3 && parts.get(depth).is_some_and(is_split)
-            });
+            index.leave_out(archive, |parts| parts.len() < depth + 3);
         }
         if !index.skipped.is_empty() {
             tracing::warn!("{}: left out {}", archive.display(), describe_skipped(&index.skipped));
@@ -216,6 +217,20 @@ impl Index {
         }));
     }
 
+    /// Leaves out the folders of images that lie beside those of the splits, in the folder `place` of that depth.
+    fn leave_out_beside_splits(&mut self, place: &Path, depth: usize) -> Result<()> {
+        let is_split = |folder: &String| split_names::READ.contains(&folder.as_str());
+        let folders = self.images.keys().filter_map(|parts| parts.get(depth));
+        let beside: BTreeSet<String> = folders.filter(|folder| !is_split(folder)).cloned().collect();
+        split_names::refuse_beside_splits(place, beside.iter().map(String::as_str))?;
+        self.images.retain(|parts, _| parts.get(depth).is_none_or(is_split));
+        self.skipped.extend(beside.into_iter().map(|folder| Skipped {
+            path: place.join(folder),
+            reason: SkipReason::NoSplit,
+        }));
+        Ok(())
+    }
+
     /// The names of the folders in the folder `root` that hold images.
     fn folders_in(&self, root: &[String]) -> Vec<String> {
         let folder = |parts: &Vec<String>| match parts.strip_prefix(root) {
@@ -326,6 +341,10 @@ impl Dataset for ImageTar {
         let files = self.files.iter();
         let files = files.map(|file| (file.label, &file.name.as_bytes()[skip..], file.bytes));
         Ok(image_files::fingerprint(&self.classes, files))
+    }
+
+    fn content(&self, index: usize) -> Result<Option<Fingerprint>> {
+        Ok(Some(Fingerprint::of(&self.read(index)?)))
     }
 }
 

@@ -24,6 +24,8 @@ pub struct InMemory {
     labels: Vec<u32>,
     classes: Vec<String>,
     source: PathBuf,
+    /// Damaged images that were not decoded.
+    left_out: usize,
 }
 
 impl fmt::Debug for InMemory {
@@ -76,6 +78,7 @@ impl InMemory {
             labels,
             classes,
             source,
+            left_out: 0,
         })
     }
 
@@ -124,8 +127,9 @@ impl InMemory {
             }
             pixels.truncate(end);
         }
-        if labels.len() < files.len() {
-            let (skipped, all) = (files.len() - labels.len(), files.len());
+        let skipped = files.len() - labels.len();
+        if skipped > 0 {
+            let all = files.len();
             tracing::warn!(
                 skipped,
                 "{source}: skipped {skipped} of {all} images, which are damaged"
@@ -133,7 +137,10 @@ impl InMemory {
         }
         let this = Self::new(pixels, height, width, labels, files.classes().to_vec(), source)?;
         tracing::debug!(images = this.len(), height, width, "decoded");
-        Ok(this)
+        Ok(Self {
+            left_out: skipped,
+            ..this
+        })
     }
 
     /// The same samples with other class names.
@@ -248,6 +255,10 @@ impl Dataset for InMemory {
         {
             kestrel_kernels::memory::prefetch(pixels);
         }
+    }
+
+    fn left_out(&self) -> usize {
+        self.left_out
     }
 
     fn describe(&self) -> String {

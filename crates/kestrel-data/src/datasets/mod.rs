@@ -9,6 +9,7 @@ pub mod candle;
 pub mod cifar10;
 pub mod cifar100;
 mod cifar_binary;
+mod contents;
 pub mod idx;
 mod image_csv;
 mod image_files;
@@ -35,6 +36,7 @@ use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::pixels::Image;
 
+pub use contents::fingerprint_with_contents;
 pub use image_csv::ImageCsv;
 pub use image_files::ImageFiles;
 pub use image_folder::ImageFolder;
@@ -43,7 +45,7 @@ pub use image_tar::ImageTar;
 pub use image_walk::images_below;
 pub use in_memory::InMemory;
 pub use opened::{Opened, Splits};
-pub use skipped::{SkipReason, Skipped, count_skipped, describe_skipped};
+pub use skipped::{SkipReason, Skipped, describe_skipped};
 pub use subset::Subset;
 
 /// Labelled images, read by index from any thread.
@@ -99,6 +101,12 @@ pub trait Dataset: Send + Sync {
     /// by default.
     fn prefetch(&self, _index: usize) {}
 
+    /// How many damaged samples were left out when the data set was opened, and have no index. None by default; none of a part
+    /// of a data set, of which nobody knows whether they would be in it.
+    fn left_out(&self) -> usize {
+        0
+    }
+
     /// Where the samples come from, for people: `CIFAR-10 train (data/cifar-10-batches-bin)`.
     fn describe(&self) -> String;
 
@@ -107,11 +115,25 @@ pub trait Dataset: Send + Sync {
         format!("sample {index} of {}", self.describe())
     }
 
-    /// The identity of the samples: sha256 over class names, labels, and pixels or files.
+    /// The identity of the samples: sha256 over class names, labels, and pixels, or the files' names and sizes.
+    ///
+    /// Files are not read for it. What they hold is told by [`fingerprint_with_contents`].
     ///
     /// # Errors
     /// Those of reading, where the identity needs it.
     fn fingerprint(&self) -> Result<Fingerprint>;
+
+    /// The sha256 of a sample's file, where [`Self::fingerprint`] knows it by name and size alone. None by default: the
+    /// fingerprint covers the pixels.
+    ///
+    /// # Errors
+    /// Those of reading.
+    ///
+    /// # Panics
+    /// May panic if `index >= len()`.
+    fn content(&self, _index: usize) -> Result<Option<Fingerprint>> {
+        Ok(None)
+    }
 }
 
 /// Checks that every label is below the class count.

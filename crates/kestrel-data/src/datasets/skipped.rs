@@ -23,13 +23,21 @@ pub enum SkipReason {
     NotAnImage,
     /// It is an image that lies beside the class folders.
     NoClass,
+    /// It is a folder that lies beside those of the splits.
+    NoSplit,
     /// It is a link to a folder that it lies in.
     Loop,
 }
 
 impl SkipReason {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::NoClass, Self::NotAnImage, Self::Loop, Self::Dotfile];
+    pub const ALL: [Self; 5] = [
+        Self::NoClass,
+        Self::NoSplit,
+        Self::NotAnImage,
+        Self::Loop,
+        Self::Dotfile,
+    ];
 
     /// The reason in words that follow a name: `is no image`.
     pub fn words(self) -> &'static str {
@@ -37,6 +45,7 @@ impl SkipReason {
             Self::Dotfile => "has a name that starts with a dot",
             Self::NotAnImage => "is no image",
             Self::NoClass => "is an image beside the class folders, so of no class",
+            Self::NoSplit => "is a folder beside those of the splits, so of none",
             Self::Loop => "is a link to a folder that it lies in",
         }
     }
@@ -47,14 +56,10 @@ impl SkipReason {
             Self::Dotfile => "whose name starts with a dot",
             Self::NotAnImage => "that are no images",
             Self::NoClass => "that are images beside the class folders, so of no class",
+            Self::NoSplit => "that are folders beside those of the splits, so of none",
             Self::Loop => "that are links to a folder that they lie in",
         }
     }
-}
-
-/// How many were left out for a reason.
-pub fn count_skipped(skipped: &[Skipped], reason: SkipReason) -> usize {
-    skipped.iter().filter(|one| one.reason == reason).count()
 }
 
 /// What was left out, in a line for people: for each reason, how many and the first few names. Empty where nothing was.
@@ -95,7 +100,6 @@ mod tests {
             describe_skipped(&all),
             "4 that are images beside the class folders, so of no class (a.png, b.png, c.png, …); notes.txt, which is no image"
         );
-        assert_eq!(count_skipped(&all, SkipReason::NoClass), 4);
         assert_eq!(describe_skipped(&[]), "");
     }
 }

@@ -1,8 +1,11 @@
-//! Folder names that mean a split: such folders are never taken for classes in silence.
+//! Folder names that mean a split: such folders are never taken for classes, nor passed over, in silence.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
+
+/// The names under which splits are read.
+pub(super) const READ: [&str; 3] = ["train", "val", "test"];
 
 const TO_TRAIN: [&str; 2] = ["train", "training"];
 const TO_EVALUATE: [&str; 8] = [
@@ -40,6 +43,26 @@ pub(super) fn refuse_as_classes(path: &Path, classes: &[String], inside: impl Fn
         }
     }
     Ok(())
+}
+
+/// Refuses folders beside those of the splits that are named like splits too: nobody who has a `valid` expects it to be passed over.
+/// `beside` are the names of all folders there.
+///
+/// # Errors
+/// [`Error::UnknownSplit`]; `path` is where the splits' folders lie.
+pub(super) fn refuse_beside_splits<'a>(path: &Path, beside: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let found: Vec<String> = beside
+        .into_iter()
+        .filter(|name| is_one(name))
+        .map(str::to_owned)
+        .collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Error::UnknownSplit {
+        path: path.to_path_buf(),
+        found,
+    })
 }
 
 /// Whether a folder of this name is one of the splits.

@@ -106,4 +106,8 @@ impl Dataset for Subset {
         }
         Ok(hasher.finish())
     }
+
+    fn content(&self, index: usize) -> Result<Option<Fingerprint>> {
+        self.dataset.content(self.indices[index])
+    }
 }

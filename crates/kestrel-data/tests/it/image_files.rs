@@ -2,11 +2,14 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Arc;
 
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use kestrel_data::datasets::{self, ImageCsv, ImageFiles, ImageFolder, ImageTar, Opened, SkipReason, count_skipped};
-use kestrel_data::{Dataset, Error};
+use kestrel_data::datasets::{self, ImageCsv, ImageFiles, ImageFolder, ImageTar, Opened, SkipReason};
+use kestrel_data::{Dataset, Error, InMemory, Subset};
+
+use crate::skipped::count_skipped;
 
 fn png(value: u8) -> Vec<u8> {
     let mut file = Vec::new();
@@ -100,6 +103,57 @@ fn tar_is_the_same_data_set_as_its_folder() {
         assert!(tar.train.path(0).ends_with("train/a/3.png"));
         assert_eq!(datasets::open(&archive).unwrap().val.unwrap().len(), 4);
     }
+}
+
+/// Files of the same names and sizes: only what they hold is another.
+#[test]
+fn contents_count_where_names_and_sizes_do_not_tell() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("flat");
+    let names = ["a/0.png", "a/1.png", "b/2.png"];
+    tree(&root, &names);
+    let (first, other) = (root.join("a/0.png"), root.join("a/1.png"));
+    write(&first, &png(5));
+    write(&other, &png(6));
+    assert_eq!(fs::metadata(&first).unwrap().len(), fs::metadata(&other).unwrap().len());
+    let table = temp.path().join("t.csv");
+    let rows = names.map(|name| format!("flat/{name},{}\n", &name[..1]));
+    fs::write(&table, format!("path,label\n{}", rows.concat())).unwrap();
+    let archive = temp.path().join("flat.tar");
+    // The names and sizes' fingerprint, that of the contents, and the contents' of the first and of the last sample alone.
+    let all = |path: &Path| {
+        let Opened::Whole(whole) = datasets::open_files(path).unwrap().unwrap() else {
+            panic!("it has splits")
+        };
+        let whole = whole as Arc<dyn Dataset>;
+        let of = |indices| {
+            let part = Subset::new(Arc::clone(&whole), indices).unwrap();
+            datasets::fingerprint_with_contents(&part).unwrap()
+        };
+        let contents = datasets::fingerprint_with_contents(whole.as_ref()).unwrap();
+        (whole.fingerprint().unwrap(), contents, of(vec![0]), of(vec![2]))
+    };
+    pack(&root, &archive, "");
+    let before = [&root, &archive, &table].map(|path| all(path));
+    // A folder is its archive, by contents too.
+    assert_eq!(before[0], before[1]);
+    assert!(before.iter().all(|(names, contents, ..)| names != contents));
+    fs::rename(&first, root.join("kept")).unwrap();
+    fs::rename(&other, &first).unwrap();
+    fs::rename(root.join("kept"), &other).unwrap();
+    pack(&root, &archive, "");
+    for (path, before) in [&root, &archive, &table].into_iter().zip(before) {
+        let after = all(path);
+        assert!(after.0 == before.0 && after.1 != before.1, "{}", path.display());
+        // Of a part, its own files count alone.
+        assert!(after.2 != before.2 && after.3 == before.3, "{}", path.display());
+    }
+    // Pixels in memory are their fingerprint's already.
+    let decoded = InMemory::decode(&ImageFolder::open(&root).unwrap(), Default::default()).unwrap();
+    assert_eq!(
+        datasets::fingerprint_with_contents(&decoded).unwrap(),
+        decoded.fingerprint().unwrap()
+    );
 }
 
 #[test]

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use kestrel_data::datasets::{self, ImageFiles, ImageFolder, SkipReason, cifar10, count_skipped};
+use kestrel_data::datasets::{self, ImageFiles, ImageFolder, SkipReason, cifar10};
 use kestrel_data::{BadSamplePolicy, Dataset, Error, InMemory, Splits};
+
+use crate::skipped::count_skipped;
 
 /// Writes a PNG of one colour, making its folders.
 fn png(path: &Path, side: u32, value: u8) {

@@ -129,4 +129,7 @@ fn what_is_left_after_skipping_moves_up() {
     let decoded = InMemory::decode(&Made::new(1000, fault), skip(0.05)).unwrap();
     assert_eq!((decoded.len(), decoded.pixels().len()), (969, 969 * 12));
     assert!(decoded.pixels().iter().all(|&value| value == 7));
+    // How many they were is still known, by whatever name the classes go.
+    let renamed = decoded.with_classes(vec!["b".to_owned()]).unwrap();
+    assert_eq!(renamed.left_out(), 31);
 }

@@ -7,8 +7,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use kestrel_data::datasets::{self, ImageFiles, ImageFolder, ImageTar, Opened, SkipReason, count_skipped};
+use kestrel_data::datasets::{self, ImageFiles, ImageFolder, ImageTar, Opened, SkipReason};
 use kestrel_data::{Dataset, Error, Result, inspect};
+
+use crate::skipped::count_skipped;
 
 /// Writes an image of one colour, making its folders.
 fn png(path: &Path, side: u32) {
@@ -124,6 +126,85 @@ fn folders_named_like_splits_are_no_classes() {
     // Who says that a folder holds classes is believed.
     let temp = tree(&["train/1.png", "valid/2.png"]);
     assert_eq!(ImageFolder::open(temp.path()).unwrap().classes(), ["train", "valid"]);
+}
+
+/// The data set of a path is refused for the folders that are named like splits and are none.
+fn refused_for(path: &Path, names: &[&str]) {
+    for opened in [
+        datasets::open_files(path).map(|_| ()),
+        inspect::inspect(path, &|_, _| {}).map(|_| ()),
+    ] {
+        let error = opened.unwrap_err();
+        let text = error.to_string();
+        assert!(
+            matches!(&error, Error::UnknownSplit { found, .. } if found == names),
+            "{names:?}: {text}"
+        );
+        assert!(
+            text.contains(path.to_str().unwrap()) && text.contains("train, val and test"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn folders_beside_the_splits_that_are_named_like_splits_are_refused() {
+    let both = ["train/cat/1.png", "test/cat/2.png"];
+    for names in [
+        &["valid"][..],
+        &["validation"],
+        &["dev"],
+        &["Val"],
+        &["Train"],
+        &["eval", "testing"],
+    ] {
+        let more: Vec<String> = names.iter().map(|name| format!("{name}/cat/3.png")).collect();
+        let files: Vec<&str> = both.iter().copied().chain(more.iter().map(String::as_str)).collect();
+        let temp = tree(&files);
+        let archive = tar(temp.path(), &files);
+        refused_for(&archive, names);
+        fs::remove_file(temp.path().join("one.png")).unwrap();
+        fs::remove_file(&archive).unwrap();
+        refused_for(temp.path(), names);
+    }
+    // One that is none, for it is a file.
+    let temp = tree(&both);
+    fs::write(temp.path().join("valid"), "text").unwrap();
+    assert_eq!(classes(temp.path()), ["cat"]);
+}
+
+#[test]
+fn what_lies_beside_the_splits_is_left_out_by_name() {
+    let files = [
+        "train/cat/1.png",
+        "val/cat/2.png",
+        "unlabelled/3.png",
+        "unlabelled/deep/4.png",
+        "loose.png",
+    ];
+    let temp = tree(&files);
+    fs::write(temp.path().join("README.txt"), "of the pictures").unwrap();
+    fs::write(temp.path().join(".cache"), "x").unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let packed = elsewhere.path().join("packed.tar");
+    let mut archive = tar::Builder::new(File::create(&packed).unwrap());
+    archive.append_dir_all("all", temp.path()).unwrap();
+    archive.into_inner().unwrap();
+    for (path, below) in [(temp.path(), temp.path().to_owned()), (&packed, packed.join("all"))] {
+        let report = inspect::inspect(path, &|_, _| {}).unwrap();
+        let left_out: Vec<(&str, &str)> = report
+            .skipped
+            .iter()
+            .map(|one| (one.path.strip_prefix(below.to_str().unwrap()).unwrap(), one.reason))
+            .collect();
+        let want = [
+            ("/.cache", SkipReason::Dotfile),
+            ("/README.txt", SkipReason::NotAnImage),
+            ("/loose.png", SkipReason::NoClass),
+            ("/unlabelled", SkipReason::NoSplit),
+        ];
+        assert_eq!(left_out, want.map(|(name, reason)| (name, reason.words())));
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod resident;
 mod samplers_and_splits;
 #[cfg(feature = "download")]
 mod server;
+mod skipped;
 mod sources;
 mod transforms;
 mod undecoded;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use candle_core::{Device, DeviceLocation, Tensor};
+use kestrel_data::datasets::fingerprint_with_contents;
 use kestrel_data::loader::{Batch, DataLoader, LoaderConfig};
 use kestrel_data::sampler::SequentialSampler;
 use kestrel_data::{Fingerprint, OnBadSample};
@@ -26,7 +27,7 @@ use crate::{Error, Result};
 const OLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Changes when the same key would give other features.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Gives features in the batches and the order in which an image loader gives images.
 pub struct FeatureLoader {
@@ -38,6 +39,7 @@ pub struct FeatureLoader {
     key: String,
     device: Device,
     precision: Precision,
+    tf32: bool,
     /// Those used so far.
     loaded: Mutex<BTreeMap<u64, Arc<View>>>,
 }
@@ -45,7 +47,8 @@ pub struct FeatureLoader {
 impl FeatureCache {
     /// The features of `images` before the head of `model`; of augmented images, `views` views.
     ///
-    /// `network` says what the model computes, as its weights alone do not.
+    /// `network` says what the model computes, as its weights alone do not. The images' files are read once, for features go by what
+    /// they hold.
     ///
     /// # Errors
     /// [`Error::TrainedFeatures`] unless all but the head is frozen, [`Error::MixedFeatures`] where the transforms mix
@@ -72,7 +75,7 @@ impl FeatureCache {
             "instructions": Isa::current().name(),
             "network": network,
             "weights": hash_trunk(model.params(), &head)?,
-            "images": images.dataset().fingerprint()?.to_string(),
+            "images": fingerprint_with_contents(images.dataset().as_ref())?.to_string(),
             "transforms": images.transforms().specs(),
             "seed": images.config().seed,
         });
@@ -81,6 +84,7 @@ impl FeatureCache {
             model,
             device: Device::Cpu,
             precision: Precision::F32,
+            tf32: false,
             images,
             views: views.max(1) as u64,
             key: key.to_string(),
@@ -120,6 +124,14 @@ impl FeatureLoader {
         self
     }
 
+    /// The same loader, which says whether this process lets a GPU's `f32` convolutions round their factors to TF32: features
+    /// computed so are others. It does not switch that on.
+    #[must_use]
+    pub fn with_tf32(mut self, is_allowed: bool) -> Self {
+        self.tf32 = is_allowed;
+        self
+    }
+
     /// How many views there are.
     pub fn views(&self) -> u64 {
         self.views
@@ -149,6 +161,9 @@ impl FeatureLoader {
         let mut key = self.key.clone();
         if self.precision != Precision::F32 {
             key.push_str(&format!(" {}", self.precision));
+        }
+        if self.tf32 {
+            key.push_str(" tf32");
         }
         if let Some(device) = name_of(&self.device)? {
             key.push_str(&format!(" {device}"));
@@ -250,6 +265,14 @@ impl BatchSource for FeatureLoader {
         self.images.num_samples()
     }
 
+    fn bad_samples(&self) -> Vec<usize> {
+        self.images.bad_samples()
+    }
+
+    fn add_bad_samples(&self, samples: &[usize]) {
+        self.images.add_bad_samples(samples);
+    }
+
     fn epoch_from(&self, epoch: u64, first_batch: usize) -> Result<Box<dyn Batches + '_>> {
         let view = epoch % self.views;
         self.prepare(view, &mut |_, _| {})?;
@@ -281,10 +304,13 @@ impl Rows<'_> {
         let mut rows = Vec::with_capacity(samples.len() * self.features.num_features);
         let mut indices = Vec::with_capacity(samples.len());
         for &index in samples {
-            // A damaged image has no row, and is left out of its batch as the image loader does.
-            if let Some(row) = self.features.row(index) {
-                rows.extend_from_slice(row);
-                indices.push(index);
+            match self.features.row(index) {
+                Some(row) => {
+                    rows.extend_from_slice(row);
+                    indices.push(index);
+                }
+                // A damaged image has no row. It is left out of its batch, and counted, as the image loader does.
+                None => self.loader.images.add_bad_samples(&[index]),
             }
         }
         if indices.is_empty() {

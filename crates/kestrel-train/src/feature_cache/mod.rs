@@ -7,8 +7,10 @@
 //! run with the cache is the run without it, to the last digit.
 //!
 //! A file is named after the sha256 of everything that its features are a function of, and holds that sha256 and one of its
-//! contents: features of other weights, data, transforms or devices are never used, nor damaged ones. A file that lacks damaged
-//! images, which were skipped, is used where as many may be skipped.
+//! contents: features of other weights, data, transforms or devices are never used, nor damaged ones. Data are other data where a
+//! file holds something else, though it has kept its name and size: all files are read and hashed before features are used, which
+//! takes a small part of the time to compute them. A file of features that lacks damaged images, which were skipped, is used where as
+//! many may be skipped.
 //!
 //! Shapes: `M` samples, `F` features.
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use image::{ImageFormat, Rgb, RgbImage};
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 
-use super::surface::{Anchor, Area, Figure, Ink, Point, Stroke, Surface, TextStyle};
+use super::surface::{Anchor, Area, Figure, Ink, Point, Stroke, Surface, TextStyle, cut};
 use crate::checkpoint::write_atomic;
 use crate::{Error, Result};
 
@@ -75,7 +75,7 @@ impl Canvas {
 
     /// Writes a line whose top left corner is at `(x, y)`, cut to `width` pixels.
     pub(super) fn line_of_text(&mut self, x: u32, y: u32, width: u32, text: &str, colour: [u8; 3]) {
-        let cut = super::surface::cut(text, (width / CHAR_WIDTH) as usize);
+        let cut = self.cut(text, (width / CHAR_WIDTH) as usize);
         let top = f64::from(y + (LINE_HEIGHT - 16) / 2);
         self.letters(
             (f64::from(x), top),
@@ -243,6 +243,11 @@ impl Surface for Canvas {
         written(number, name)
     }
 
+    /// The font has no ellipsis, and `?` would stand in its place, which means a letter that the font lacks.
+    fn cut(&self, text: &str, letters: usize) -> String {
+        cut(text, letters, "..")
+    }
+
     fn tip(&mut self, _: Area, _: &str) {}
 }
 
@@ -277,6 +282,8 @@ fn distance(at: Point, a: Point, b: Point) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::figures::class_bars::{ClassBars, Row};
+    use crate::report::figures::confusion::Confusion;
 
     fn inked(canvas: &Canvas) -> usize {
         canvas.0.pixels().filter(|p| p.0 != [255; 3]).count()
@@ -323,6 +330,42 @@ mod tests {
             canvas.0
         };
         assert!(drawn(0) != drawn(1));
+    }
+
+    #[test]
+    fn a_name_that_is_cut_ends_in_letters_that_the_font_has() {
+        let line = |text: &str| {
+            let mut canvas = Canvas::new(6 * CHAR_WIDTH, LINE_HEIGHT);
+            canvas.line_of_text(0, 0, 6 * CHAR_WIDTH, text, [0; 3]);
+            canvas.0
+        };
+        assert!(line("automobile") == line("auto.."));
+        assert!(line("automobile") != line("autom?"));
+        let bars = |class: &str| {
+            let row = Row {
+                class: class.to_owned(),
+                bars: vec![0.5],
+                marks: Vec::new(),
+                value: String::new(),
+                tip: String::new(),
+            };
+            let bars = ClassBars {
+                name: "classes",
+                title: "Classes".to_owned(),
+                legend: vec!["F1".to_owned()],
+                rows: vec![row],
+            };
+            Canvas::of(&bars).0
+        };
+        assert!(bars("a class whose name is long") == bars("a class whose na.."));
+        let confusion = |class: &str| {
+            let confusion = Confusion {
+                classes: vec![class, "b"],
+                counts: &[vec![1, 0], vec![0, 1]],
+            };
+            Canvas::of(&confusion).0
+        };
+        assert!(confusion("a class whose name is long") == confusion("a class whos.."));
     }
 
     #[test]

@@ -34,6 +34,11 @@ pub(super) trait Surface {
         name.to_owned()
     }
 
+    /// A text cut to at most `letters`, with a mark that this surface can write where something is missing.
+    fn cut(&self, text: &str, letters: usize) -> String {
+        cut(text, letters, "…")
+    }
+
     /// What is said of a part when it is pointed at. Paper says nothing.
     fn tip(&mut self, area: Area, text: &str);
 
@@ -206,13 +211,13 @@ impl TextStyle {
     }
 }
 
-/// A text cut to at most `letters`, with an ellipsis where something is missing.
-pub(super) fn cut(text: &str, letters: usize) -> String {
+/// A text cut to at most `letters`, with `mark` at its end where something is missing.
+pub(super) fn cut(text: &str, letters: usize, mark: &str) -> String {
     if text.chars().count() <= letters {
-        text.to_owned()
-    } else {
-        text.chars().take(letters.saturating_sub(1)).chain(['…']).collect()
+        return text.to_owned();
     }
+    let kept = letters.saturating_sub(mark.chars().count());
+    text.chars().take(kept).chain(mark.chars().take(letters)).collect()
 }
 
 #[cfg(test)]
@@ -221,8 +226,10 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_and_short_ones_are_not() {
-        assert_eq!(cut("automobile", 10), "automobile");
-        assert_eq!(cut("automobile", 5), "auto…");
-        assert_eq!(cut("élan", 4), "élan");
+        assert_eq!(cut("automobile", 10, "…"), "automobile");
+        assert_eq!(cut("automobile", 5, "…"), "auto…");
+        assert_eq!(cut("automobile", 5, ".."), "aut..");
+        assert_eq!(cut("automobile", 1, ".."), ".");
+        assert_eq!(cut("élan", 4, "…"), "élan");
     }
 }

@@ -69,7 +69,7 @@ fn expand(name: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
             for path in matches {
                 let path = path.with_context(|| format!("the pattern {pattern}"))?;
                 // A pattern may match a folder's name beside the files in it.
-                if path.is_file() && seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+                if path.is_file() && seen.insert(real_place(&path)) {
                     paths.push(path);
                 }
             }
@@ -81,6 +81,16 @@ fn expand(name: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
         _ => paths.push(name.to_owned()),
     }
     Ok(())
+}
+
+/// A name's place without links in its folder's path. The name itself may be a link, and is then an image like the others.
+fn real_place(name: &Path) -> PathBuf {
+    let folder = name.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let real = folder.unwrap_or(Path::new(".")).canonicalize();
+    real.map_or_else(
+        |_| name.to_owned(),
+        |real| real.join(name.file_name().unwrap_or_default()),
+    )
 }
 
 #[cfg(test)]
@@ -107,6 +117,24 @@ mod tests {
         std::fs::write(dir.path().join("cat/1.png"), "").unwrap();
         std::os::unix::fs::symlink("..", dir.path().join("cat/all")).unwrap();
         assert_eq!(named(dir.path(), &["**/*.png"], b"").unwrap(), ["cat/1.png"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pattern_names_links_to_images_as_a_folder_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("some");
+        std::fs::create_dir(&folder).unwrap();
+        for name in ["store.jpg", "some/2.jpg"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        for (link, target) in [("1.jpg", "../store.jpg"), ("3.jpg", "../store.jpg"), ("4.jpg", "2.jpg")] {
+            std::os::unix::fs::symlink(target, folder.join(link)).unwrap();
+        }
+        let want = ["some/1.jpg", "some/2.jpg", "some/3.jpg", "some/4.jpg"];
+        for name in ["some/*.jpg", "some"] {
+            assert_eq!(named(dir.path(), &[name], b"").unwrap(), want, "{name}");
+        }
     }
 
     #[test]

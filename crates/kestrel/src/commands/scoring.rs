@@ -41,7 +41,11 @@ impl Scoring<'_> {
         let found = EvaluationRecord::new(&evaluation, self.info, self.split);
         let mut text = Vec::new();
         match format {
-            ReportFormat::Text => evaluation_table::print(&found, self.images.dataset.len(), &mut text)?,
+            ReportFormat::Text => {
+                // Those that were damaged too, whether they were left out when the data set was opened or since.
+                let images = self.images.dataset.len() + self.images.dataset.left_out();
+                evaluation_table::print(&found, images, &mut text)?;
+            }
             ReportFormat::Json => {
                 serde_json::to_writer_pretty(&mut text, &found)?;
                 writeln!(text)?;

@@ -14,7 +14,7 @@ use kestrel_train::{BatchSource, Callback, Progress as Done, Trainer, TrainerCon
 
 use super::listeners::{Ending, Listeners};
 use super::train::Loaders;
-use crate::config::Stage;
+use crate::config::{PrecisionName, Stage};
 use crate::progress::{self, Progress};
 
 /// Where features are kept, under the folder of downloads.
@@ -149,7 +149,8 @@ impl Run<'_> {
             let loader = cache.loader(Arc::clone(self.model), &network, images, views)?;
             Ok(loader
                 .to_device(self.device)
-                .with_precision(stage.config.precision.into()))
+                .with_precision(stage.config.precision.into())
+                .with_tf32(stage.config.precision == PrecisionName::Tf32))
         };
         let train = kept(loaders.train, views.min(stage.config.epochs))?;
         let val = kept(loaders.val, 1)?;

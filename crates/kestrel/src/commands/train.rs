@@ -16,7 +16,6 @@ use kestrel_train::checkpoint::{BEST_FILE, Weights};
 use kestrel_train::lr_finder::{self, LrFinderConfig};
 use kestrel_train::report::{DataRecord, save_lr_plot, write_report};
 use kestrel_train::{BatchSource, Trainer, Tta};
-use serde::{Deserialize, Serialize};
 
 use super::image_size;
 use super::listeners::{Ending, Listeners, Stop};
@@ -26,24 +25,12 @@ use super::stages::{self, Batches, Run};
 use crate::cli::{ReportFormat, TrainArgs};
 use crate::config::{DatasetName, OptimizerName, PreprocessingName, TrainConfig, TrainOptions};
 use crate::data::{self, Data, EvalImages, Source};
+use crate::run_data::{self, Saved};
 use crate::run_folder::{self, Found, RunFolder};
 use crate::{device, environment, exit, initial_weights, pretrained};
 
 /// What `--resume` takes in a path's place: the newest checkpoint, or a new run where there is none.
 const AUTO: &str = "auto";
-
-/// What a checkpoint keeps for this command.
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    config: TrainConfig,
-    /// The training images' fingerprint.
-    data: String,
-    /// The validation images' fingerprint.
-    validation: String,
-    /// The commit of the source, where it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    commit: Option<String>,
-}
 
 /// A run that is continued.
 struct Resumed {
@@ -81,13 +68,19 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     let device = first.device.open()?;
     device::set_precision(first.precision, &device)?;
     let is_named = file.data.is_some() || args.options.data.is_some();
-    let data_path = match (&first.data, &folder) {
-        (Some(given), Some(folder)) if !is_named => Some(run_folder::data_of(folder.path(), given)),
-        (given, _) => given.clone(),
-    };
+    let (mut data_path, mut data_dir) = (first.data.clone(), first.data_dir.clone());
+    if let Some(folder) = &folder {
+        let (found, found_dir) = run_data::places(folder.path(), &first);
+        if !is_named {
+            data_path = found;
+        }
+        if file.data_dir.is_none() && args.options.data_dir.is_none() {
+            data_dir = found_dir;
+        }
+    }
     let place = data::Place {
         path: data_path.as_deref(),
-        data_dir: &first.data_dir,
+        data_dir: &data_dir,
         bad_samples: first.bad_samples(),
         own_transforms: first.own_transforms(),
     };
@@ -110,12 +103,8 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
         };
     }
     let data = Data::split(&source, &config)?;
-    let saved = Saved {
-        config: config.clone(),
-        data: data.train.fingerprint()?.to_string(),
-        validation: data.val.fingerprint()?.to_string(),
-        commit: environment::commit(),
-    };
+    let saved = Saved::new(&config, &data, environment::commit())?;
+    config.data_dir = data_dir;
     if let Some(r) = &resumed {
         r.require_data(&saved)?;
     }
@@ -151,7 +140,12 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
     };
     let path = folder.path();
     folder.prepare(resumed.as_ref().map(|r| &r.found.checkpoint))?;
-    run_folder::save_config(path, &config, data_path.as_deref())?;
+    // By their whole path, downloads are found from any folder, as the data are.
+    let found_anywhere = TrainConfig {
+        data_dir: run_folder::whole(&config.data_dir),
+        ..config.clone()
+    };
+    run_folder::save_config(path, &found_anywhere, data_path.as_deref())?;
     environment::save(path, &device, config.seed)?;
 
     describe(&source, &data, &config, path, &device, &info, num_parameters);
@@ -240,8 +234,7 @@ fn sample_preset() -> TrainOptions {
 
 impl Resumed {
     fn read(found: Found) -> Result<Self> {
-        let saved = serde_json::from_value(found.checkpoint.config().clone())
-            .with_context(|| format!("the configuration in {}", found.path.display()))?;
+        let saved = Saved::read(&found.checkpoint, &found.path)?;
         Ok(Self { found, saved })
     }
 

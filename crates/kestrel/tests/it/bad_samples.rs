@@ -82,3 +82,21 @@ fn evaluate_skips_when_asked_and_says_how_many() {
         fs::remove_file(dir.path().join("p.png")).unwrap();
     }
 }
+
+/// Decoded when the data set was opened, so that only those that are left have an index.
+#[test]
+fn images_left_out_when_they_were_opened_are_told_too() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir.path().join("pictures"), 2, 4, 10);
+    let args = "train --data pictures --name a --width 1 --epochs 1 --num-images 0";
+    succeed(dir.path(), &args.split(' ').collect::<Vec<_>>());
+    for name in ["class0/3.png", "class1/8.png"] {
+        cut(&dir.path().join("pictures/test").join(name));
+    }
+    let args = "evaluate --weights runs/a/best.safetensors --on-bad-sample skip --max-bad-fraction 0.1";
+    let text = stdout(&succeed(dir.path(), &args.split(' ').collect::<Vec<_>>()));
+    assert!(
+        text.contains("the 18 test images") && text.contains("2 damaged images left out"),
+        "{text}"
+    );
+}

@@ -6,6 +6,7 @@ mod bad_input;
 mod bad_samples;
 mod cpu_features;
 mod doctor;
+mod evaluate;
 mod guide;
 mod inspect;
 mod interrupted;

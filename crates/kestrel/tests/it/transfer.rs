@@ -187,6 +187,61 @@ fn features_are_kept_for_the_same_weights_and_data_alone() {
     assert_eq!(run("damaged", &views), (3, 0));
 }
 
+/// Pictures whose files have one size, whatever is in them, change their places and keep the names.
+#[test]
+fn features_go_by_what_files_hold_and_not_by_their_names_and_sizes() {
+    let dir = folder();
+    let classes = ["class0", "class1"].map(|class| dir.path().join("pictures/train").join(class));
+    for folder in &classes {
+        for number in 0..4 {
+            let png = folder.join(format!("{number}.png"));
+            image::open(&png)
+                .unwrap()
+                .save(folder.join(format!("{number}.bmp")))
+                .unwrap();
+            fs::remove_file(png).unwrap();
+        }
+    }
+    let run = |name: &str| {
+        let log = stderr(&succeed(
+            dir.path(),
+            &finetune(name, &["--epochs", "1", "--augment=false"]),
+        ));
+        ["training", "validation"].map(|which| {
+            let line = log
+                .lines()
+                .find(|line| line.starts_with("Features: ") && line.contains(which));
+            line.unwrap().contains("kept from an earlier run")
+        })
+    };
+    assert_eq!(run("first"), [false, false]);
+    assert_eq!(run("again"), [true, true]);
+    let kept = dir.path().join("kept");
+    fs::rename(&classes[0], &kept).unwrap();
+    fs::rename(&classes[1], &classes[0]).unwrap();
+    fs::rename(&kept, &classes[1]).unwrap();
+    assert_eq!(run("swapped"), [false, true]);
+}
+
+/// Gone on with from elsewhere, a run finds what lies where its downloads do.
+#[test]
+fn kept_features_are_found_from_any_folder() {
+    let dir = folder();
+    succeed(dir.path(), &finetune("a", &["--epochs", "1", "--augment=false"]));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let run = dir.path().join("runs/a");
+    let args = ["finetune-resnet", "--epochs", "2", "--resume", run.to_str().unwrap()];
+    let log = stderr(&succeed(elsewhere.path(), &args));
+    assert!(
+        log.contains("kept from an earlier run") && !log.contains("computed in"),
+        "{log}"
+    );
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    let config = fs::read_to_string(run.join("config.toml")).unwrap();
+    let place = format!("data-dir = {:?}", dir.path().canonicalize().unwrap().join("data"));
+    assert!(config.contains(&place), "{place} in\n{config}");
+}
+
 /// What a run says of its epochs, but for the times.
 fn epochs(log: &str) -> Vec<String> {
     let events = log

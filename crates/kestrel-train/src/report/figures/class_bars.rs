@@ -1,7 +1,7 @@
 //! Bars of each class: F1 with precision and recall, or how many images there are.
 
 use crate::report::canvas::written;
-use crate::report::surface::{Anchor, Area, Figure, Ink, LETTER, Stroke, Surface, TextStyle, cut};
+use crate::report::surface::{Anchor, Area, Figure, Ink, LETTER, Stroke, Surface, TextStyle};
 
 const WIDTH: f64 = 440.0;
 const TITLE: f64 = 14.0;
@@ -83,7 +83,7 @@ impl Figure for ClassBars {
         for (i, row) in self.rows.iter().enumerate() {
             let top = TOP + ROW * i as f64;
             let middle = top + ROW / 2.0;
-            let name = cut(&surface.class_name(i, &row.class), NAME);
+            let name = surface.cut(&surface.class_name(i, &row.class), NAME);
             surface.text((left - 8.0, middle), &name, TextStyle::new(Ink::Text, Anchor::End));
             let height = (ROW - 6.0) / bars.max(1) as f64;
             for (j, share) in row.bars.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The confusion matrix: a row for each class, a column for what it was taken for.
 
 use crate::report::canvas::written;
-use crate::report::surface::{Anchor, Area, Figure, Ink, LETTER, Surface, TextStyle, cut};
+use crate::report::surface::{Anchor, Area, Figure, Ink, LETTER, Surface, TextStyle};
 
 const TITLE: f64 = 14.0;
 /// Letters of a class's name.
@@ -77,7 +77,7 @@ impl Figure for Confusion<'_> {
         // Where cells are lower than letters, not every name has room.
         let every = (13.0 / cell).ceil() as usize;
         for (i, name) in self.classes.iter().enumerate().step_by(every.max(1)) {
-            let name = cut(&surface.class_name(i, name), NAME);
+            let name = surface.cut(&surface.class_name(i, name), NAME);
             let middle = cell * (i as f64 + 0.5);
             surface.text(
                 (left - 6.0, top + middle),

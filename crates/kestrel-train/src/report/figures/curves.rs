@@ -1,9 +1,7 @@
 //! Curves over epochs: loss, accuracy, learning rate, speed; of one run or of several.
 
 use crate::report::axis::Axis;
-use crate::report::surface::{
-    Anchor, Area, Figure, Ink, LETTER, Point, SMALL_FONT_SIZE, Stroke, Surface, TextStyle, cut,
-};
+use crate::report::surface::{Anchor, Area, Figure, Ink, LETTER, Point, SMALL_FONT_SIZE, Stroke, Surface, TextStyle};
 
 const WIDTH: f64 = 440.0;
 const PLOT_HEIGHT: f64 = 220.0;
@@ -206,7 +204,7 @@ impl Figure for Curves {
             surface.line((left, middle), (left + 20.0, middle), stroke);
             surface.text(
                 (left + 26.0, middle),
-                &cut(&curve.name, NAME),
+                &surface.cut(&curve.name, NAME),
                 TextStyle::new(Ink::Muted, Anchor::Start),
             );
         }
