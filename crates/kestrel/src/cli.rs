@@ -233,8 +233,8 @@ pub(crate) struct EvaluateArgs {
     /// A table for people, or one JSON object: loss, top1, top5, ece, temperature, scores by class, confusion, reliability.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub(crate) format: ReportFormat,
-    /// The folder for report.html, evaluation.json and figures [default: the run's that the weights are of, else a new one
-    /// under runs].
+    /// The folder for report.html, evaluation.json and figures [default: that of the weights' run where the images are the run's
+    /// own, else a new one under runs].
     #[arg(long, value_name = "DIR", conflicts_with = "no_report")]
     pub(crate) report: Option<PathBuf>,
     /// Write no report.
