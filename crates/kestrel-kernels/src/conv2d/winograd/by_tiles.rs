@@ -148,9 +148,9 @@ impl<T: Transform, S: Simd> Job<'_, T, S> {
                 row: m_row,
             };
             let sums = &mut sums[range * sums_len..][..sums_len];
-            // SAFETY: tiles and channels are the shape's, `first` is a multiple of a vector; `m` has a plane for each point, holding a
-            // block's tiles with rows of these channels rounded up to a vector, just written; the outputs in these tiles
-            // belong to this block.
+            // SAFETY: tiles and channels are the shape's, `first` is a multiple of a vector; `m` has a plane for each point,
+            // holding a block's tiles with rows of these channels rounded up to a vector, just written; the outputs in these
+            // tiles belong to this block.
             unsafe {
                 self.operands
                     .output
