@@ -2,8 +2,8 @@
 //!
 //! The numbers are those of `(x / 255 - mean) / std` in `f32`, bit for bit: what PyTorch computes. A division by a constant
 //! is a product with its reciprocal as a sum of two floats, `x * high + x * low` with one fused multiply-add. That this gives
-//! the same float for all 256 values of each channel is checked when a [`RgbToPlanes`] is made, on the instruction set that
-//! it will run on, and a table serves where it does not.
+//! the same float for all 256 values of each channel is checked when a [`RgbToPlanes`] is first used, on the instruction set that
+//! it runs on, and a table serves where it does not.
 //!
 //! Output is written in whole vectors from each row's start on; lanes outside of the visible pixels load as 0, which is
 //! black, so that a border costs no pass of its own.
@@ -14,6 +14,7 @@ mod resident;
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use crate::simd::{self, Isa, Kernel, Simd};
 use crate::{Error, Result};
@@ -64,8 +65,9 @@ impl Window<'_> {
 pub struct RgbToPlanes {
     scale: [Scale; CHANNELS],
     table: Box<[[f32; 256]; CHANNELS]>,
-    /// The instruction set that gives the table's values without the table, if one does.
-    isa: Option<Isa>,
+    /// The instruction set that gives the table's values without the table, if one does. Found at the first use: who makes
+    /// transforms may not have chosen the set yet.
+    isa: OnceLock<Option<Isa>>,
 }
 
 /// The constants of a channel.
@@ -96,10 +98,6 @@ impl Reciprocal {
 impl RgbToPlanes {
     /// Normalises red, green and blue by these means and standard deviations; 0 and 1 leave `x / 255` as it is.
     pub fn new(mean: [f32; CHANNELS], std: [f32; CHANNELS]) -> Self {
-        Self::with_isa(mean, std, Isa::current())
-    }
-
-    fn with_isa(mean: [f32; CHANNELS], std: [f32; CHANNELS], isa: Isa) -> Self {
         let scale = std::array::from_fn(|channel| Scale {
             mean: mean[channel],
             std: std[channel],
@@ -111,13 +109,24 @@ impl RgbToPlanes {
                 *value = (pixel as f32 / 255.0 - mean) / std;
             }
         }
-        let mut this = Self {
+        Self {
             scale,
             table,
-            isa: Some(isa),
-        };
+            isa: OnceLock::new(),
+        }
+    }
+
+    fn isa(&self) -> Option<Isa> {
+        *self.isa.get_or_init(|| {
+            let isa = Isa::current();
+            self.is_exact(isa).then_some(isa)
+        })
+    }
+
+    /// Whether an instruction set gives the table's values without the table.
+    fn is_exact(&self, isa: Isa) -> bool {
         let all: Vec<u8> = (0..=255).flat_map(|value| [value; CHANNELS]).collect();
-        let mut got = vec![0.0; all.len()];
+        let mut got = vec![MaybeUninit::new(0.0); all.len()];
         let window = Window {
             pixels: &all,
             stride: all.len(),
@@ -126,12 +135,9 @@ impl RgbToPlanes {
             visible: (1, 256),
             flipped: false,
         };
-        let written = this.write(window, &mut got);
         let same = |(got, want): (&f32, &f32)| got.to_bits() == want.to_bits();
-        if written.is_err() || !got.iter().zip(this.table.as_flattened()).all(same) {
-            this.isa = None;
-        }
-        this
+        let written = self.write_on(Some(isa), window, &mut got);
+        written.is_ok_and(|got| got.iter().zip(self.table.as_flattened()).all(same))
     }
 
     /// What each of the 256 values of a channel becomes.
@@ -161,6 +167,16 @@ impl RgbToPlanes {
     /// # Errors
     /// Those of [`Self::write`].
     pub fn write_new<'a>(&self, window: Window<'_>, out: &'a mut [MaybeUninit<f32>]) -> Result<&'a mut [f32]> {
+        self.write_on(self.isa(), window, out)
+    }
+
+    /// The same on one instruction set, or by the table.
+    fn write_on<'a>(
+        &self,
+        isa: Option<Isa>,
+        window: Window<'_>,
+        out: &'a mut [MaybeUninit<f32>],
+    ) -> Result<&'a mut [f32]> {
         let fault = |argument, expected, got: usize| Error::InvalidArgument {
             op: "rgb_to_planes",
             argument,
@@ -184,7 +200,7 @@ impl RgbToPlanes {
             _ => window,
         };
         if !out.is_empty() {
-            match self.isa {
+            match isa {
                 Some(isa) => isa.dispatch(Write {
                     planes: self,
                     window,

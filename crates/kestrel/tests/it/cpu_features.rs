@@ -78,6 +78,17 @@ fn a_file_may_choose_and_the_command_line_wins_and_the_choice_is_saved() {
     }
 }
 
+/// Transforms are made before a set is chosen, to be checked: they must not choose one.
+#[test]
+fn transforms_in_a_file_leave_the_choice() {
+    let dir = folder();
+    let steps = "[{ name = \"ToTensor\" }, { name = \"Normalize\", mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }]\n";
+    let text = format!("train-transforms = {steps}eval-transforms = {steps}");
+    fs::write(dir.path().join("c.toml"), text).unwrap();
+    let args = ["--config", "c.toml", "--name", "a", "--cpu-features", "portable"];
+    says_set(&stderr(&succeed(dir.path(), &train(&args))), Isa::Portable);
+}
+
 #[test]
 fn it_stands_before_or_after_the_command() {
     let dir = folder();
