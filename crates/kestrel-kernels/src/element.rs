@@ -9,12 +9,16 @@ pub(crate) trait Element: WithDType {
     const ZERO: Self;
     const ONE: Self;
     const NEG_INFINITY: Self;
+    /// The least normal number.
+    const MIN_POSITIVE: Self;
 
     fn sqrt(self) -> Self;
     /// To `f64`, exactly.
     fn widen(self) -> f64;
     /// From `f64`, rounded.
     fn narrow(value: f64) -> Self;
+    /// Zero of the same sign where the magnitude is below `least`; any other value as it is.
+    fn flush_below(self, least: Self) -> Self;
     fn cpu_storage_as_mut_slice(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 }
 
@@ -24,6 +28,7 @@ macro_rules! element {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             const NEG_INFINITY: Self = $float::NEG_INFINITY;
+            const MIN_POSITIVE: Self = $float::MIN_POSITIVE;
 
             #[inline(always)]
             fn sqrt(self) -> Self {
@@ -38,6 +43,15 @@ macro_rules! element {
             #[inline(always)]
             fn narrow(value: f64) -> Self {
                 value as $float
+            }
+
+            #[inline(always)]
+            fn flush_below(self, least: Self) -> Self {
+                if self.abs() < least {
+                    <$float>::copysign(0.0, self)
+                } else {
+                    self
+                }
             }
 
             fn cpu_storage_as_mut_slice(storage: &mut CpuStorage) -> Option<&mut [Self]> {

@@ -28,6 +28,7 @@
 //! let model = ResNet::new(ResNetConfig::new(Depth::ResNet18, 10), 0, DType::F32, &Device::Cpu)?;
 //! let file = weights::load("resnet18-f37072fd.pth".as_ref())?;
 //! println!("{}", model.params().load_with_new_head(&file.tensors, model.head())?);
+//! model.params().flush_denormal()?; // a CPU multiplies subnormal numbers slowly
 //! for module in ["conv1", "bn1", "layer1", "layer2"] {
 //!     model.params().freeze(module)?;
 //! }

@@ -33,6 +33,7 @@ impl Predictor {
         let Weights { info, tensors } = weights;
         let model = info.model.build(0, DType::F32, device)?;
         model.params().load_state_dict(&tensors)?;
+        model.params().flush_denormal()?;
         // Nothing of it is trained: a heatmap's backward need not reach the weights.
         model.params().freeze("")?;
         Ok(Self { model, info })

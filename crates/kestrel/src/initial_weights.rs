@@ -47,6 +47,7 @@ pub(crate) fn load(model: &dyn Model, info: &ModelInfo, config: &TrainConfig, ba
         params.load_with_new_head(&given.tensors, model.head())
     };
     let report = report.with_context(|| format!("loading {}{}", path.display(), hint(&given.tensors, info)))?;
+    params.flush_denormal()?;
     tracing::info!("Weights: {}: {report}", path.display());
     if !report.replaced.is_empty() {
         tracing::info!(

@@ -9,12 +9,18 @@ use rayon::prelude::*;
 use crate::element::{self, Element};
 use crate::simd::{Isa, Kernel, Simd};
 
+/// How many times the least normal number a parameter is stored as, at least, if it is not 0: `2^-100` in `f32`. A step multiplies
+/// it by rates and shares, and those products must not be subnormal either: a parameter whose moments were rounded
+/// to 0 would stay where it is, and slow down every step from then on.
+const LEAST_PARAM: u32 = 1 << 26;
+
 /// Elements of a piece of work.
 const BLOCK: usize = 1 << 13;
 
 /// Sets the elements of `moved` to `f(elements of moved, element of read)`, place by place, on the CPU.
 ///
-/// Each element goes through `f` by itself, so vectors and threads change no bit.
+/// Each element goes through `f` by itself, so vectors and threads change no bit. What `f` gives is stored as the
+/// [module](super) says: the first of `moved`, the parameter, as 0 below [`LEAST_PARAM`], the others where they are subnormal.
 pub(super) fn pass<T: Element, const N: usize>(
     op: &'static str,
     moved: [&Tensor; N],
@@ -118,11 +124,54 @@ impl<T: Element, F: Fn([T; N], T) -> [T; N], const N: usize> Kernel for Piece<'_
         let Pass { moved, read, f } = self.0;
         // Equal lengths, known to the compiler, leave no check in the loop.
         let moved = moved.map(|slice| &mut slice[..read.len()]);
+        let mut least = [T::MIN_POSITIVE; N];
+        least[0] = T::narrow(T::MIN_POSITIVE.widen() * f64::from(LEAST_PARAM));
         for (i, read) in read.iter().enumerate() {
             let values = f(array::from_fn(|k| moved[k][i]), *read);
             for k in 0..N {
-                moved[k][i] = values[k];
+                moved[k][i] = values[k].flush_below(least[k]);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn tiny_numbers_become_zero_and_others_stay() -> candle_core::Result<()> {
+        let least = [2f32.powi(-100), f32::MIN_POSITIVE];
+        // In whole vectors and in the rest after them.
+        for repeats in [1, 16] {
+            let values = |least: f32| {
+                let kept = [0.0, least, 1.5, f32::MAX, f32::INFINITY, f32::NAN];
+                let flushed = [least.next_down(), least / 2.0, f32::from_bits(1)];
+                let values = kept.into_iter().chain(flushed);
+                let expected = kept.into_iter().chain([0.0; 3]);
+                let both = values.zip(expected);
+                let both: Vec<(f32, f32)> = both.flat_map(|(v, e)| [(v, e), (-v, -e)]).collect();
+                both.repeat(repeats)
+            };
+            let [param, state] = least.map(values);
+            let tensor = |values: &[(f32, f32)]| {
+                let values: Vec<f32> = values.iter().map(|(value, _)| *value).collect();
+                Tensor::new(values, &Device::Cpu)
+            };
+            let moved = [tensor(&param)?, tensor(&state)?];
+            pass::<f32, 2>("test", [&moved[0], &moved[1]], &moved[0].zeros_like()?, |values, _| {
+                values
+            })?;
+            for (moved, values) in moved.iter().zip([param, state]) {
+                let got: Vec<u32> = moved.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect();
+                let expected: Vec<u32> = values.into_iter().map(|(_, expected)| expected.to_bits()).collect();
+                assert_eq!(got, expected);
+            }
+        }
+        let moved = Tensor::new(&[f64::MIN_POSITIVE, 2e-300], &Device::Cpu)?;
+        pass::<f64, 1>("test", [&moved], &moved.zeros_like()?, |values, _| values)?;
+        assert_eq!(moved.to_vec1::<f64>()?, [0.0, 2e-300]);
+        Ok(())
     }
 }

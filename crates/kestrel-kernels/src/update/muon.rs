@@ -2,8 +2,11 @@
 
 use candle_core::{Tensor, Var};
 
+use super::average::average_step;
 use super::check::{self, Range};
+use super::fused::pass;
 use super::newton_schulz::newton_schulz;
+use crate::element::{Element, dispatch};
 use crate::{Error, Result};
 
 const OP: &str = "muon_step";
@@ -103,21 +106,28 @@ pub fn muon_step(param: &Var, grad: &Tensor, momentum_buffer: &Tensor, config: &
         }
     };
     let grad = grad.detach();
-    let buffer = lerp(&momentum_buffer.detach(), &grad, 1.0 - config.momentum)?;
+    average_step(momentum_buffer, &grad, 1.0 - config.momentum)?;
+    let buffer = momentum_buffer.detach();
     let update = if config.nesterov {
         lerp(&grad, &buffer, config.momentum)?
     } else {
-        buffer.clone()
+        buffer
     };
     let update = newton_schulz(&update.reshape((rows, cols))?, config.ns_steps, config.eps)?;
     let ratio = match config.adjust_lr {
         AdjustLr::Original => (rows as f64 / cols as f64).max(1.0).sqrt(),
         AdjustLr::MatchRmsAdamw => 0.2 * (rows.max(cols) as f64).sqrt(),
     };
-    let kept = (param.as_detached_tensor() * (1.0 - config.lr * config.weight_decay))?;
-    let moved = (kept - (update.reshape(param.shape())? * (config.lr * ratio))?)?;
-    momentum_buffer.flatten_all()?.slice_set(&buffer.flatten_all()?, 0, 0)?;
-    Ok(param.set(&moved)?)
+    let (keep, lr) = (1.0 - config.lr * config.weight_decay, config.lr * ratio);
+    let update = update.reshape(param.shape())?;
+    if !param.device().is_cpu() {
+        let kept = (param.as_detached_tensor() * keep)?;
+        return Ok(param.set(&(kept - (update * lr)?)?)?);
+    }
+    Ok(dispatch!(OP, param.dtype(), T => {
+        let (keep, lr) = (T::narrow(keep), T::narrow(lr));
+        pass::<T, 1>(OP, [param.as_tensor()], &update, move |[p], u| [p * keep - u * lr])
+    })?)
 }
 
 /// `torch.lerp`, from whichever end is nearer.

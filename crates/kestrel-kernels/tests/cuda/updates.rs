@@ -15,7 +15,10 @@ fn cuda_updates_are_the_cpus_to_the_bit() -> Result<()> {
         let gate = gate.map(|gate| Tensor::new(gate, device)).transpose()?;
         let start = |seed: u32| -> Result<Vec<Var>> {
             let one = |(i, size): (usize, &usize)| {
-                Ok(Var::from_tensor(&values(&[*size], seed + i as u32).to_device(device)?)?)
+                // Every third about where parameters are stored as 0, every other third where states are.
+                let scale = [1.0, 1e-30, 1e-37][i % 3];
+                let start = (values(&[*size], seed + i as u32) * scale)?;
+                Ok(Var::from_tensor(&start.to_device(device)?)?)
             };
             sizes.iter().enumerate().map(one).collect()
         };
@@ -68,6 +71,11 @@ fn cuda_updates_are_the_cpus_to_the_bit() -> Result<()> {
     let start = bits(on(&Device::Cpu, Some(0.0))?)?;
     let moved = bits(on(&Device::Cpu, None)?)?;
     assert!(start != moved);
+    let count = |tiny: std::ops::Range<f32>| {
+        let values = moved.iter().flatten().map(|bits| f32::from_bits(*bits).abs());
+        values.filter(|value| tiny.contains(value) && *value > 0.0).count()
+    };
+    assert!(count(0.0..f32::MIN_POSITIVE) == 0 && count(f32::MIN_POSITIVE..1e-30) > 0);
     assert!(bits(on(&device, None)?)? == moved);
     assert!(bits(on(&device, Some(1.0))?)? == moved);
     assert!(bits(on(&device, Some(0.0))?)? == start);

@@ -1,8 +1,8 @@
 //! Loading a state dict into a model: whole, or whole but for the head; never in part.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
-use super::{Entries, Params, in_module};
+use super::{Entries, Params, in_module, is_buffer};
 use crate::{Error, Result, StateDict, StateDictMismatch};
 
 /// What [`Params::load_with_new_head`] or [`Params::load_for_other_classes`] has done.
@@ -103,6 +103,25 @@ impl Params {
             loaded: ready.len(),
             replaced,
         })
+    }
+
+    /// Sets the numbers below `2^-100` (8e-31) in parameters of `f32` to 0, as `kestrel_kernels::update` does in every step.
+    ///
+    /// For weights that were trained elsewhere: those whose inputs died decay to subnormal numbers, which processors multiply up
+    /// to a hundred times more slowly.
+    ///
+    /// # Errors
+    /// Where a device cannot compute.
+    pub fn flush_denormal(&self) -> Result<()> {
+        let least = 2f32.powi(-100);
+        for (name, entry) in self.read().iter() {
+            if entry.var.dtype() == DType::F32 && !is_buffer(name) {
+                let tensor = entry.var.as_detached_tensor();
+                let tiny = tensor.abs()?.lt(least)?;
+                entry.var.set(&tiny.where_cond(&tensor.zeros_like()?, &tensor)?)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -69,3 +69,21 @@ fn pytorchs_batch_counters_are_passed_over() {
         store(1).all()[1].1.to_vec1::<f32>().unwrap()
     );
 }
+
+#[test]
+fn tiny_parameters_are_flushed_and_buffers_stay() {
+    let params = store(0);
+    let least = 2f32.powi(-100);
+    let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
+    let mut dict = params.state_dict().unwrap();
+    dict.insert("a.running_mean".into(), tensor(&[1e-40, 0.5]));
+    dict.insert("a.weight".into(), tensor(&[-1e-40, f32::NAN]));
+    dict.insert("b.weight".into(), tensor(&[least, -least, least / 2.0]));
+    params.load_state_dict(&dict).unwrap();
+    let values = |i: usize| params.all()[i].1.to_vec1::<f32>().unwrap();
+    assert_eq!(values(2), [least, -least, least / 2.0]);
+    params.flush_denormal().unwrap();
+    assert_eq!(values(0), [1e-40, 0.5]);
+    assert!(values(1)[0] == 0.0 && values(1)[1].is_nan());
+    assert_eq!(values(2), [least, -least, 0.0]);
+}

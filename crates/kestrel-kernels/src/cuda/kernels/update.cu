@@ -4,6 +4,8 @@
 // holds 0, nothing moves: a step that was found not to be finite is left out without the host's knowing.
 #include "common.cuh"
 
+#include <cfloat>
+
 constexpr int TENSORS = 48;
 
 struct Tensors {
@@ -21,6 +23,13 @@ template <typename F> __device__ __forceinline__ void each(const Tensors &tensor
     for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < count; i += int64_t(gridDim.x) * blockDim.x) f(i);
 }
 
+// What is stored as 0 below, as by the CPU's steps: a parameter, and a number of the state.
+constexpr float LEAST_PARAM = FLT_MIN * (1 << 26), LEAST_STATE = FLT_MIN;
+
+__device__ __forceinline__ float flush_below(float value, float least) {
+    return fabsf(value) < least ? copysignf(0.0f, value) : value;
+}
+
 // In the order of operations of the CPU's, each rounded by itself.
 extern "C" __global__ void __launch_bounds__(THREADS)
     adam(const __grid_constant__ Tensors tensors, float weight_decay, float share1, float beta2, float share2, float step_size,
@@ -33,9 +42,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const float m = __fadd_rn(first[i], __fmul_rn(share1, __fsub_rn(g, first[i])));
         const float v = __fadd_rn(__fmul_rn(second[i], beta2), __fmul_rn(__fmul_rn(share2, g), g));
         const float denom = __fadd_rn(__fdiv_rn(__fsqrt_rn(v), sqrt_correction2), eps);
-        param[i] = __fsub_rn(__fmul_rn(p, keep), __fdiv_rn(__fmul_rn(step_size, m), denom));
-        first[i] = m;
-        second[i] = v;
+        const float moved = __fsub_rn(__fmul_rn(p, keep), __fdiv_rn(__fmul_rn(step_size, m), denom));
+        param[i] = flush_below(moved, LEAST_PARAM);
+        first[i] = flush_below(m, LEAST_STATE);
+        second[i] = flush_below(v, LEAST_STATE);
     });
 }
 
@@ -50,10 +60,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         float g = weight_decay == 0.0f ? grad[i] : __fadd_rn(grad[i], __fmul_rn(weight_decay, p));
         if (has_buffer) {
             const float b = started ? __fadd_rn(__fmul_rn(momentum, buffer[i]), __fmul_rn(share, g)) : g;
-            buffer[i] = b;
+            buffer[i] = flush_below(b, LEAST_STATE);
             g = nesterov ? __fadd_rn(g, __fmul_rn(momentum, b)) : b;
         }
-        param[i] = __fsub_rn(p, __fmul_rn(lr, g));
+        param[i] = flush_below(__fsub_rn(p, __fmul_rn(lr, g)), LEAST_PARAM);
     });
 }
 

@@ -252,11 +252,43 @@ impl Figure for Curves {
             } else {
                 (Anchor::Start, 9.0)
             };
-            let below = if at.1 < plot.y + 24.0 { 16.0 } else { -14.0 };
-            surface.text((at.0 + aside, at.1 + below), text, TextStyle::new(Ink::Text, anchor));
+            let length = LETTER * text.chars().count() as f64;
+            let left = if anchor == Anchor::End {
+                at.0 + aside - length
+            } else {
+                at.0 + aside
+            };
+            let points = self.curves.iter().flat_map(|curve| &curve.points);
+            let points = points.map(|p| (x.at(p.0), y.at(self.unit.scaled(p.1))));
+            let near: Vec<f64> = points
+                .filter(|p| (left..=left + length).contains(&p.0))
+                .map(|p| p.1)
+                .collect();
+            let middle = at.1 + above_or_below(at.1, plot, &near);
+            // So that no dashed line goes through the letters.
+            surface.rect(Area::new(left - 2.0, middle - 8.0, length + 4.0, 16.0), Ink::Paper, 0.8);
+            surface.text((at.0 + aside, middle), text, TextStyle::new(Ink::Text, anchor));
         }
         self.draw_tips(surface, plot, &x);
     }
+}
+
+/// How far from a mark's height its text is written: above or below, within the plot, where the curves that pass at the heights
+/// `near` are farther.
+fn above_or_below(mark: f64, plot: Area, near: &[f64]) -> f64 {
+    let (above, below) = (-14.0, 16.0);
+    if mark + above < plot.y + 10.0 {
+        return below;
+    }
+    if mark + below > plot.bottom() - 10.0 {
+        return above;
+    }
+    let room = |aside: f64| {
+        near.iter()
+            .map(|y| (y - mark - aside).abs())
+            .fold(f64::INFINITY, f64::min)
+    };
+    if room(below) > room(above) { below } else { above }
 }
 
 /// Places with a corner between each two: what holds until it is changed.
@@ -297,6 +329,16 @@ mod tests {
     fn stairs_go_across_and_then_down() {
         assert_eq!(stairs(&[(0.0, 3.0), (1.0, 2.0)]), [(0.0, 3.0), (1.0, 3.0), (1.0, 2.0)]);
         assert!(stairs(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_marks_text_keeps_clear_of_the_curves_and_within_the_plot() {
+        let plot = Area::new(0.0, 100.0, 400.0, 200.0);
+        assert!(above_or_below(200.0, plot, &[185.0, 200.0]) > 0.0);
+        assert!(above_or_below(200.0, plot, &[215.0, 200.0]) < 0.0);
+        assert!(above_or_below(200.0, plot, &[]) < 0.0);
+        assert!(above_or_below(110.0, plot, &[130.0]) > 0.0);
+        assert!(above_or_below(290.0, plot, &[275.0]) < 0.0);
     }
 
     #[test]
