@@ -139,6 +139,19 @@ pub(crate) fn set_threads(threads: usize) -> Result<()> {
     Ok(())
 }
 
+/// Runs what computes for long on a thread of the pool, where that has others: it hands them its work without being put to sleep and
+/// woken for each operation, and takes a share itself.
+///
+/// With one thread it stays on this one, or work that a third hands to the pool, as the norms of a checkpoint, would wait for
+/// whoever waits for it. On a GPU nothing is gained.
+pub(crate) fn in_pool<R: Send>(device: &Device, work: impl FnOnce() -> R + Send) -> R {
+    if !device.is_cpu() || rayon::current_num_threads() == 1 {
+        return work();
+    }
+    let span = tracing::Span::current();
+    rayon::scope(|_| span.in_scope(work))
+}
+
 /// Chooses the precision for the whole process, before any work, and says once what another than `f32` means on the CPU.
 pub(crate) fn set_precision(name: PrecisionName, device: &Device) -> Result<()> {
     match name {

@@ -98,6 +98,7 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         .params()
         .load_state_dict(&weights.tensors)
         .with_context(|| format!("loading {}", args.weights.display()))?;
+    model.params().flush_denormal()?;
     tracing::info!("Data: {}", source.name);
     tracing::info!("Device: {}", device::describe(&device));
     let report = if args.no_report {
@@ -126,7 +127,7 @@ pub(crate) fn run(args: &EvaluateArgs, bars: &MultiProgress) -> Result<()> {
         device: &device,
         bars,
     };
-    let found = scoring.run(args.format)?;
+    let found = device::in_pool(&device, || scoring.run(args.format))?;
     if let Some(path) = &args.predictions {
         let count = (args.num_images as usize).min(split.len());
         autocast(precision, || {

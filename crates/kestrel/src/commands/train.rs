@@ -165,9 +165,11 @@ pub(crate) fn run(args: &TrainArgs, preset: &TrainOptions, file: &TrainOptions, 
         device: &device,
         bars,
     };
-    let (progress, ending) = run.fit(loaders, &mut listeners)?;
+    let (progress, ending) = device::in_pool(&device, || run.fit(loaders, &mut listeners))?;
     match ending {
-        Ending::Complete => finish(&model, &progress, &data, &config, path, &device, bars),
+        Ending::Complete => device::in_pool(&device, || {
+            finish(&model, &progress, &data, &config, path, &device, bars)
+        }),
         Ending::Stopped(Stop::Signal(exit)) => Err(exit.into()),
         Ending::Stopped(Stop::MaxTime) => {
             let (step, folder) = (progress.step, path.display());

@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use candle_core::Device;
 use kestrel_kernels::autocast::Precision;
 
 use crate::cli::{BenchArgs, BenchCase};
@@ -24,6 +25,11 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     device::set_threads(args.threads)?;
     let device = args.device.open()?;
     device::set_precision(args.precision, &device)?;
+    device::in_pool(&device, || measure(args, &device))
+}
+
+/// Measures the cases, one after the other.
+fn measure(args: &BenchArgs, device: &Device) -> Result<()> {
     let all = [
         BenchCase::CnnTrain,
         BenchCase::CnnEval,
@@ -38,34 +44,34 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     // Without photographs, there is nothing to load.
     let all = [&all[..], &[BenchCase::LoadFolder][..usize::from(args.folder.is_some())]].concat();
     let cases = if args.cases.is_empty() { &all } else { &args.cases };
-    tracing::info!("Device: {}", device::describe(&device));
+    tracing::info!("Device: {}", device::describe(device));
     let precision = match args.precision {
         PrecisionName::Tf32 => "tf32",
         other => Precision::from(other).name(),
     };
     for case in cases {
         let (name, variant, rates) = match case {
-            BenchCase::CnnTrain => ("cnn-train", precision, cnn::train(args, &device)?),
-            BenchCase::CnnEval => ("cnn-eval", "f32", cnn::eval(args.repeats, &device)?),
-            BenchCase::WhitenedCnnTrain => ("whitened-cnn-train", "f32", whitened_cnn::train(args.repeats, &device)?),
-            BenchCase::ResnetHead => ("resnet-head", "f32", resnet::head(args.repeats, &device)?),
+            BenchCase::CnnTrain => ("cnn-train", precision, cnn::train(args, device)?),
+            BenchCase::CnnEval => ("cnn-eval", "f32", cnn::eval(args.repeats, device)?),
+            BenchCase::WhitenedCnnTrain => ("whitened-cnn-train", "f32", whitened_cnn::train(args.repeats, device)?),
+            BenchCase::ResnetHead => ("resnet-head", "f32", resnet::head(args.repeats, device)?),
             BenchCase::ResnetHeadCached => {
-                let rates = resnet_head_cached::train(args.repeats, &device)?;
+                let rates = resnet_head_cached::train(args.repeats, device)?;
                 ("resnet-head-cached", "f32", rates)
             }
-            BenchCase::ResnetFull => ("resnet-full", precision, resnet::full(args, &device)?),
-            BenchCase::LoadCifar => ("load-cifar", "prefetch", load_cifar::load(args.repeats, &device)?),
+            BenchCase::ResnetFull => ("resnet-full", precision, resnet::full(args, device)?),
+            BenchCase::LoadCifar => ("load-cifar", "prefetch", load_cifar::load(args.repeats, device)?),
             BenchCase::LoadFolder => {
                 let folder = args.folder.as_deref();
                 let folder = folder.context("load-folder needs photographs: name their folder with --folder DIR")?;
                 (
                     "load-folder",
                     "prefetch",
-                    load_folder::load(folder, args.repeats, &device)?,
+                    load_folder::load(folder, args.repeats, device)?,
                 )
             }
             BenchCase::EngineOverhead => {
-                let [bare, trainer] = engine::overhead(args.repeats, &device)?;
+                let [bare, trainer] = engine::overhead(args.repeats, device)?;
                 // The median over pairs that were measured one after the other.
                 let added = bare
                     .iter()
@@ -76,7 +82,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
                 ("engine-overhead", "bare step", bare)
             }
             BenchCase::CheckpointStall => {
-                let [stall, whole] = engine::stall(args.repeats, &device)?;
+                let [stall, whole] = engine::stall(args.repeats, device)?;
                 say("checkpoint-stall", "loop waits", stall, "ms")?;
                 say("checkpoint-stall", "on the disk", whole, "ms")?;
                 continue;
