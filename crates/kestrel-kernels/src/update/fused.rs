@@ -12,7 +12,10 @@ use crate::simd::{Isa, Kernel, Simd};
 /// How many times the least normal number a parameter is stored as, at least, if it is not 0: `2^-100` in `f32`. A step multiplies
 /// it by rates and shares, and those products must not be subnormal either: a parameter whose moments were rounded
 /// to 0 would stay where it is, and slow down every step from then on.
-const LEAST_PARAM: u32 = 1 << 26;
+const LEAST_PARAM_FACTOR: u32 = 1 << 26;
+
+/// The least magnitude of a parameter of `f32` that a step stores, if it is not 0: `2^-100`, about 8e-31.
+pub const LEAST_PARAM: f32 = f32::MIN_POSITIVE * LEAST_PARAM_FACTOR as f32;
 
 /// Elements of a piece of work.
 const BLOCK: usize = 1 << 13;
@@ -125,7 +128,7 @@ impl<T: Element, F: Fn([T; N], T) -> [T; N], const N: usize> Kernel for Piece<'_
         // Equal lengths, known to the compiler, leave no check in the loop.
         let moved = moved.map(|slice| &mut slice[..read.len()]);
         let mut least = [T::MIN_POSITIVE; N];
-        least[0] = T::narrow(T::MIN_POSITIVE.widen() * f64::from(LEAST_PARAM));
+        least[0] = T::narrow(T::MIN_POSITIVE.widen() * f64::from(LEAST_PARAM_FACTOR));
         for (i, read) in read.iter().enumerate() {
             let values = f(array::from_fn(|k| moved[k][i]), *read);
             for k in 0..N {
@@ -142,7 +145,8 @@ mod tests {
 
     #[test]
     fn tiny_numbers_become_zero_and_others_stay() -> candle_core::Result<()> {
-        let least = [2f32.powi(-100), f32::MIN_POSITIVE];
+        assert_eq!(LEAST_PARAM, 2f32.powi(-100));
+        let least = [LEAST_PARAM, f32::MIN_POSITIVE];
         // In whole vectors and in the rest after them.
         for repeats in [1, 16] {
             let values = |least: f32| {

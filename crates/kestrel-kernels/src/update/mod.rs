@@ -1,6 +1,6 @@
 //! One step of an optimiser on one parameter, in place; the state is the caller's.
 //!
-//! A step stores parameters below `2^-100` (8e-31) as 0, and subnormal numbers of the state (below 1.2e-38), on the CPU and where
+//! A step stores parameters below `2^-100` (8e-31, [`LEAST_PARAM`]) as 0, and subnormal numbers of the state (below 1.2e-38), on the CPU and where
 //! a launch takes many parameters on a GPU; in `f64` as far above its own subnormal numbers. Weight decay brings every weight
 //! without a gradient down there, and processors multiply subnormal numbers up to a hundred times more slowly. PyTorch keeps
 //! them, unless `torch.set_flush_denormal(True)` was called.
@@ -18,6 +18,7 @@ mod sgd;
 
 pub use adam::{AdamConfig, AdamSlot, adam_step, adam_step_all};
 pub use average::{average_step, squared_norm, squared_norms};
+pub use fused::LEAST_PARAM;
 pub use gate::{gated, is_shut};
 pub use lion::{LionConfig, lion_step};
 pub use muon::{AdjustLr, MuonConfig, muon_step};
@@ -42,7 +43,7 @@ mod tests {
         for i in 2..20_000 {
             step(&param, &grad, &state, i)?;
             let mut all_zero = true;
-            let least = [2f32.powi(-100), f32::MIN_POSITIVE, f32::MIN_POSITIVE];
+            let least = [LEAST_PARAM, f32::MIN_POSITIVE, f32::MIN_POSITIVE];
             for (tensor, least) in [param.as_tensor(), &state[0], &state[1]].into_iter().zip(least) {
                 for value in tensor.flatten_all()?.to_vec1::<f32>()? {
                     assert!(value == 0.0 || value.abs() >= least, "{name}: {value:e} after step {i}");

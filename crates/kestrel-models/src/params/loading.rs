@@ -1,6 +1,7 @@
 //! Loading a state dict into a model: whole, or whole but for the head; never in part.
 
 use candle_core::{DType, Tensor};
+use kestrel_kernels::update::LEAST_PARAM;
 
 use super::{Entries, Params, in_module, is_buffer};
 use crate::{Error, Result, StateDict, StateDictMismatch};
@@ -105,7 +106,7 @@ impl Params {
         })
     }
 
-    /// Sets the numbers below `2^-100` (8e-31) in parameters of `f32` to 0, as `kestrel_kernels::update` does in every step.
+    /// Sets the numbers below [`LEAST_PARAM`] (8e-31) in parameters of `f32` to 0, as every step of `kestrel_kernels::update` does.
     ///
     /// For weights that were trained elsewhere: those whose inputs died decay to subnormal numbers, which processors multiply up
     /// to a hundred times more slowly.
@@ -113,11 +114,10 @@ impl Params {
     /// # Errors
     /// Where a device cannot compute.
     pub fn flush_denormal(&self) -> Result<()> {
-        let least = 2f32.powi(-100);
         for (name, entry) in self.read().iter() {
             if entry.var.dtype() == DType::F32 && !is_buffer(name) {
                 let tensor = entry.var.as_detached_tensor();
-                let tiny = tensor.abs()?.lt(least)?;
+                let tiny = tensor.abs()?.lt(LEAST_PARAM)?;
                 entry.var.set(&tiny.where_cond(&tensor.zeros_like()?, &tensor)?)?;
             }
         }
