@@ -99,7 +99,7 @@ impl Epoch {
         }
     }
 
-    /// How long the consumer has waited for batches so far.
+    /// How long the consumer has waited for batches so far; on a thread of a pool it makes batches meanwhile, which counts too.
     pub fn wait(&self) -> Duration {
         self.waited
     }

@@ -1,9 +1,9 @@
 //! One step of an optimiser on one parameter, in place; the state is the caller's.
 //!
-//! A step stores parameters below `2^-100` (8e-31, [`LEAST_PARAM`]) as 0, and subnormal numbers of the state (below 1.2e-38), on the CPU and where
-//! a launch takes many parameters on a GPU; in `f64` as far above its own subnormal numbers. Weight decay brings every weight
-//! without a gradient down there, and processors multiply subnormal numbers up to a hundred times more slowly. PyTorch keeps
-//! them, unless `torch.set_flush_denormal(True)` was called.
+//! A step stores parameters below `2^-100` (8e-31, [`LEAST_PARAM`]) as 0, and subnormal numbers of the state (below 1.2e-38), on
+//! the CPU and where a launch takes many parameters on a GPU; in `f64` as far above its own subnormal numbers. Weight decay brings
+//! every weight without a gradient down there, and processors multiply subnormal numbers up to a hundred times more slowly. PyTorch
+//! keeps them, unless `torch.set_flush_denormal(True)` was called.
 
 mod adam;
 mod average;

@@ -106,7 +106,7 @@ impl Params {
         })
     }
 
-    /// Sets the numbers below [`LEAST_PARAM`] (8e-31) in parameters of `f32` to 0, as every step of `kestrel_kernels::update` does.
+    /// Sets the numbers below [`LEAST_PARAM`] (8e-31) in parameters of `f32` to 0, as the steps of `kestrel_kernels::update` do.
     ///
     /// For weights that were trained elsewhere: those whose inputs died decay to subnormal numbers, which processors multiply up
     /// to a hundred times more slowly.
