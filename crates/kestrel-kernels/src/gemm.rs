@@ -2,6 +2,7 @@
 
 use crate::element::Element;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// A matrix that is read: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
@@ -139,6 +140,25 @@ impl<'a, T> MatMut<'a, T> {
 /// # Panics
 /// If the shapes do not agree.
 pub(crate) fn gemm<T: Element>(dst: &mut MatMut<'_, T>, accumulate: bool, a: MatRef<'_, T>, b: MatRef<'_, T>) {
+    // SAFETY: the elements of `dst` are initialised.
+    unsafe { product(dst, accumulate, a, b) }
+}
+
+/// `dst = a b`; all of `dst` is written.
+///
+/// # Panics
+/// If the shapes do not agree.
+pub(crate) fn gemm_into<T: Element>(dst: &mut MatMut<'_, MaybeUninit<T>>, a: MatRef<'_, T>, b: MatRef<'_, T>) {
+    // SAFETY: nothing is accumulated.
+    unsafe { product(dst, false, a, b) }
+}
+
+/// `dst = a b`, or `dst += a b` if `accumulate`; `D` is `T`, or `MaybeUninit<T>`, which is laid out alike.
+///
+/// # Safety
+/// If it accumulates, `dst` is initialised.
+unsafe fn product<T: Element, D>(dst: &mut MatMut<'_, D>, accumulate: bool, a: MatRef<'_, T>, b: MatRef<'_, T>) {
+    const { assert!(size_of::<D>() == size_of::<T>() && align_of::<D>() == align_of::<T>()) };
     assert_eq!(
         (dst.rows, dst.cols, a.cols),
         (a.rows, b.cols, b.rows),
@@ -146,13 +166,14 @@ pub(crate) fn gemm<T: Element>(dst: &mut MatMut<'_, T>, accumulate: bool, a: Mat
     );
     // SAFETY: `T` is `f32` or `f64` (the implementors of `Element`). `a` and `b` lie inside their slices (checked by
     // `MatRef::row_major`; transposing keeps the set of elements), `dst` is exclusively ours and does not alias them (the
-    // invariant of `MatMut`); the sizes agree (checked above). Strides are below `isize::MAX`, being those of slices.
+    // invariant of `MatMut`); the sizes agree (checked above). Strides are below `isize::MAX`, being those of slices. The
+    // destination is read only if it accumulates.
     unsafe {
         gemm::gemm(
             dst.rows,
             dst.cols,
             a.cols,
-            dst.ptr,
+            dst.ptr.cast::<T>(),
             1,
             dst.row_stride as isize,
             accumulate,

@@ -108,18 +108,7 @@ impl Tape {
         if !self.is_recording() && !batch_norm.training {
             return self.convolve_folded(x, weight, bias, algorithm, batch_norm, activation);
         }
-        // Any center near the mean serves, and the running mean is one that a resumed run has too.
-        let center = batch_norm.running_mean.detach();
-        let center = match bias {
-            Some(bias) if center.dims() == bias.dims() => center.sub(&bias.detach())?,
-            _ => center,
-        };
-        let output = if batch_norm.training && center.dims() == [algorithm.output()[3]] && center.dtype() == DType::F32
-        {
-            Output::Statistics(center.to_vec1()?)
-        } else {
-            Output::Plain
-        };
+        let output = statistics_center(&algorithm, bias, batch_norm)?.map_or(Output::Plain, Output::Statistics);
         let (y, gathered) = self.convolve(x, weight, algorithm, output)?;
         let before = Before {
             gathered,
@@ -128,8 +117,9 @@ impl Tape {
         self.normalize(&y, before, batch_norm, activation)
     }
 
-    /// `max_pool2d(relu(batch_norm(conv2d(x))), 2, 2, 0)`. In an [`inference`](tape::inference), where Winograd takes the convolution
-    /// and its output's sides are even, what pooling leaves out is never stored.
+    /// `max_pool2d(relu(batch_norm(conv2d(x))), 2, 2, 0)`. Where Winograd takes the convolution and its output's sides are even,
+    /// outputs are pooled while they are in registers: in an [`inference`](tape::inference) what pooling leaves out is never
+    /// stored; with batch statistics it is, for the backward, and what is normalised is the one of each four that will be the largest.
     ///
     /// # Shapes
     /// `x` `[N, H, W, C]`, `weight` `[K, C, R, S]`, `bias` `[K]`; the result is `[N, P/2, Q/2, K]`, rounded down, for outputs `[N, P, Q, K]`
@@ -145,10 +135,24 @@ impl Tape {
         config: &Conv2dConfig,
         batch_norm: &BatchNorm<'_>,
     ) -> Result<Value> {
-        if !self.is_recording() && !batch_norm.training && autocast::of_value(x).is_none() {
-            let fused = self.algorithm(x, weight, bias, config)?;
-            if let Some(algorithm) = fused.filter(Algorithm::can_pool) {
+        let fused = match autocast::of_value(x) {
+            None => self.algorithm(x, weight, bias, config)?.filter(Algorithm::can_pool),
+            Some(_) => None,
+        };
+        if let Some(algorithm) = fused {
+            if !self.is_recording() && !batch_norm.training {
                 return self.convolve_folded_and_pool(x, weight, bias, algorithm, batch_norm);
+            }
+            if let Some(center) = statistics_center(&algorithm, bias, batch_norm)?
+                && let Some(sign) = signs(&algorithm, batch_norm)?
+            {
+                let output = Output::StatisticsAndExtremes { center, sign };
+                let (y, gathered) = self.convolve(x, weight, algorithm, output)?;
+                let before = Before {
+                    gathered,
+                    conv_bias: bias,
+                };
+                return self.normalize(&y, before, batch_norm, Activation::Relu);
             }
         }
         let y = self.conv2d_batch_norm(x, weight, bias, config, batch_norm, Activation::Relu)?;
@@ -215,6 +219,37 @@ impl Tape {
         }
         Ok((y, gathered))
     }
+}
+
+/// About what a convolution gathers the statistics of its output, `[K]`, if batch norm normalises by the batch's own. Any center near the
+/// mean serves, and the running mean is one that a resumed run has too.
+fn statistics_center(
+    algorithm: &Algorithm,
+    bias: Option<&Tensor>,
+    batch_norm: &BatchNorm<'_>,
+) -> Result<Option<Vec<f32>>> {
+    let center = batch_norm.running_mean.detach();
+    let center = match bias {
+        Some(bias) if center.dims() == bias.dims() => center.sub(&bias.detach())?,
+        _ => center,
+    };
+    let fits = center.dims() == [algorithm.output()[3]] && center.dtype() == DType::F32;
+    if batch_norm.training && fits {
+        return Ok(Some(center.to_vec1()?));
+    }
+    Ok(None)
+}
+
+/// For each channel whether batch norm's result rises (1) or falls (-1) with its input; none if one of them does neither: its maximum
+/// is then the first of each window.
+fn signs(algorithm: &Algorithm, batch_norm: &BatchNorm<'_>) -> Result<Option<Vec<f32>>> {
+    let weight = batch_norm.weight;
+    if weight.dims() != [algorithm.output()[3]] || weight.dtype() != DType::F32 {
+        return Ok(None);
+    }
+    let weight: Vec<f32> = weight.to_vec1()?;
+    let sign = |weight: f32| (weight != 0.0).then_some(if weight < 0.0 { -1.0 } else { 1.0 });
+    Ok(weight.into_iter().map(sign).collect())
 }
 
 /// The same by the channels-first op of candle's graph.

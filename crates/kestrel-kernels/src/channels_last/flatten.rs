@@ -1,5 +1,7 @@
 //! Where a net leaves the channels-last layout.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use crate::tape::{Backward, Gradient, Gradients, Tape, Value, elements, tensor};
@@ -53,21 +55,22 @@ impl Backward for FlattenOp {
 
 /// Each matrix `[rows, columns]` of a batch transposed.
 fn transposed(matrices: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut out = vec![0.0; matrices.len()];
     let len = (rows * columns).max(1);
-    out.par_chunks_mut(len)
-        .zip(matrices.par_chunks(len))
-        .for_each(|(out, matrix)| {
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        let pairs = out.par_chunks_mut(len).zip(matrices.par_chunks(len));
+        pairs.for_each(|(out, matrix)| {
             // By tiles, so that neither side is walked with a large stride for long.
             for top in (0..rows).step_by(TILE) {
                 for left in (0..columns).step_by(TILE) {
                     for column in left..columns.min(left + TILE) {
                         for row in top..rows.min(top + TILE) {
-                            out[column * rows + row] = matrix[row * columns + column];
+                            out[column * rows + row].write(matrix[row * columns + column]);
                         }
                     }
                 }
             }
         });
-    out
+    };
+    // SAFETY: every row and column of each matrix is written to its place, and the matrices are as many as the places.
+    unsafe { element::written(matrices.len(), fill) }
 }

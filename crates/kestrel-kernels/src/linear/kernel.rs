@@ -1,8 +1,11 @@
 //! The products of a fully connected layer on slices.
 
-use crate::element::Element;
-use crate::gemm::{MatMut, MatRef, gemm};
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
+
+use crate::element::{Element, written};
+use crate::gemm::{MatMut, MatRef, gemm, gemm_into};
 
 /// Columns of a product that are one piece of work.
 const COLUMNS: usize = 64;
@@ -77,47 +80,43 @@ pub(crate) fn forward<T: Element>(size: Size, x: &[T], weight: &[T], bias: Optio
     );
 }
 
-/// `dx = dy weight`: `dy` is `[N, O]`, `weight` `[O, I]`, `dx` `[N, I]`; all of `dx` is written.
-pub(crate) fn backward_input<T: Element>(size: Size, dy: &[T], weight: &[T], dx: &mut [T]) {
+/// `dx = dy weight`: `dy` is `[N, O]`, `weight` `[O, I]`, `dx` `[N, I]`.
+pub(crate) fn backward_input<T: Element>(size: Size, dy: &[T], weight: &[T]) -> Vec<T> {
     let Size { rows, inputs, outputs } = size;
     assert_eq!(
-        [dy.len(), weight.len(), dx.len()],
-        [rows * outputs, outputs * inputs, rows * inputs],
+        [dy.len(), weight.len()],
+        [rows * outputs, outputs * inputs],
         "sizes of an input's gradient"
     );
     if rows == 0 {
-        return;
+        return Vec::new();
     }
     let dy = MatRef::row_major(dy, rows, outputs, outputs);
     let weight = MatRef::row_major(weight, outputs, inputs, inputs);
-    product(dx, (rows, inputs), dy, weight);
+    product((rows, inputs), dy, weight)
 }
 
-/// `dweight = dyᵀ x`: `dy` is `[N, O]`, `x` `[N, I]`, `dweight` `[O, I]`; all of `dweight` is written.
-pub(crate) fn backward_weight<T: Element>(size: Size, dy: &[T], x: &[T], dweight: &mut [T]) {
+/// `dweight = dyᵀ x`: `dy` is `[N, O]`, `x` `[N, I]`, `dweight` `[O, I]`.
+pub(crate) fn backward_weight<T: Element>(size: Size, dy: &[T], x: &[T]) -> Vec<T> {
     let Size { rows, inputs, outputs } = size;
     assert_eq!(
-        [dy.len(), x.len(), dweight.len()],
-        [rows * outputs, rows * inputs, outputs * inputs],
+        [dy.len(), x.len()],
+        [rows * outputs, rows * inputs],
         "sizes of a weight's gradient"
     );
     if rows == 0 {
-        dweight.fill(T::ZERO);
-        return;
+        return vec![T::ZERO; outputs * inputs];
     }
     let dy = MatRef::row_major(dy, rows, outputs, outputs).transpose();
     let x = MatRef::row_major(x, rows, inputs, inputs);
-    product(dweight, (outputs, inputs), dy, x);
+    product((outputs, inputs), dy, x)
 }
 
-/// `dbias = Σ_n dy[n]`, summed in `f64`: `dy` is `[N, O]`, `dbias` `[O]`; all of `dbias` is written.
-pub(crate) fn backward_bias<T: Element>(size: Size, dy: &[T], dbias: &mut [T]) {
+/// `dbias = Σ_n dy[n]`, summed in `f64`: `dy` is `[N, O]`, `dbias` `[O]`.
+pub(crate) fn backward_bias<T: Element>(size: Size, dy: &[T]) -> Vec<T> {
     let Size { rows, outputs, .. } = size;
-    assert_eq!(
-        [dy.len(), dbias.len()],
-        [rows * outputs, outputs],
-        "sizes of a bias's gradient"
-    );
+    assert_eq!(dy.len(), rows * outputs, "sizes of a bias's gradient");
+    let mut dbias = vec![T::ZERO; outputs];
     dbias
         .par_chunks_mut(COLUMNS)
         .enumerate()
@@ -133,16 +132,21 @@ pub(crate) fn backward_bias<T: Element>(size: Size, dy: &[T], dbias: &mut [T]) {
                 *dbias = T::narrow(*sum);
             }
         });
+    dbias
 }
 
-/// `out = a b`, shared out by columns.
-fn product<T: Element>(out: &mut [T], shape: (usize, usize), a: MatRef<'_, T>, b: MatRef<'_, T>) {
-    let out = MatMut::row_major(out, shape.0, shape.1, shape.1);
-    let blocks: Vec<_> = out.column_blocks(COLUMNS).collect();
-    blocks.into_par_iter().for_each(|(start, mut block)| {
-        let columns = start..(start + COLUMNS).min(shape.1);
-        gemm(&mut block, false, a, b.columns(columns));
-    });
+/// `a b` of this shape, shared out by columns.
+fn product<T: Element>(shape: (usize, usize), a: MatRef<'_, T>, b: MatRef<'_, T>) -> Vec<T> {
+    let fill = |out: &mut [MaybeUninit<T>]| {
+        let out = MatMut::row_major(out, shape.0, shape.1, shape.1);
+        let blocks: Vec<_> = out.column_blocks(COLUMNS).collect();
+        blocks.into_par_iter().for_each(|(start, mut block)| {
+            let columns = start..(start + COLUMNS).min(shape.1);
+            gemm_into(&mut block, a, b.columns(columns));
+        });
+    };
+    // SAFETY: the blocks make up the matrix, which is all of the slice, and a product writes the whole of its block.
+    unsafe { written(shape.0 * shape.1, fill) }
 }
 
 /// The transposed of a matrix in rows, itself in rows; one strip of columns is one piece of work.
@@ -205,22 +209,22 @@ mod tests {
                         }
                     }
 
-                    let mut dx = vec![f64::NAN; x.len()];
-                    backward_input(size, &dy, &weight, &mut dx);
+                    let dx = backward_input(size, &dy, &weight);
+                    assert_eq!(dx.len(), x.len());
                     for (at, dx) in dx.iter().enumerate() {
                         let (n, i) = (at / inputs, at % inputs);
                         let sum: f64 = (0..outputs).map(|o| dy_at(n, o) * weight_at(o, i)).sum();
                         assert_eq!(*dx, sum, "{size:?} at {n} {i}");
                     }
-                    let mut dweight = vec![f64::NAN; weight.len()];
-                    backward_weight(size, &dy, &x, &mut dweight);
+                    let dweight = backward_weight(size, &dy, &x);
+                    assert_eq!(dweight.len(), weight.len());
                     for (at, dweight) in dweight.iter().enumerate() {
                         let (o, i) = (at / inputs, at % inputs);
                         let sum: f64 = (0..rows).map(|n| dy_at(n, o) * x_at(n, i)).sum();
                         assert_eq!(*dweight, sum, "{size:?} at {o} {i}");
                     }
-                    let mut dbias = vec![f64::NAN; outputs];
-                    backward_bias(size, &dy, &mut dbias);
+                    let dbias = backward_bias(size, &dy);
+                    assert_eq!(dbias.len(), outputs);
                     for (o, dbias) in dbias.iter().enumerate() {
                         assert_eq!(*dbias, (0..rows).map(|n| dy_at(n, o)).sum::<f64>(), "{size:?} at {o}");
                     }

@@ -149,28 +149,23 @@ impl Linear {
     }
 
     fn backward_bias<T: Element>(&self, bias: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let write = |size, dy: &[T], _: &[T], dbias: &mut [T]| kernel::backward_bias(size, dy, dbias);
-        self.gradient::<T>(bias, dy, None, write)
+        self.gradient::<T>(bias, dy, None, |size, dy, _| kernel::backward_bias(size, dy))
     }
 
-    /// The gradient of `of`, which `write` makes from `dy` and the other argument.
+    /// The gradient of `of`, which `make` makes from `dy` and the other argument.
     fn gradient<T: Element>(
         &self,
         of: &Tensor,
         dy: &Tensor,
         other: Option<&Tensor>,
-        write: impl FnOnce(Size, &[T], &[T], &mut [T]),
+        make: impl FnOnce(Size, &[T], &[T]) -> Vec<T>,
     ) -> candle_core::Result<Option<Tensor>> {
         if !of.track_op() {
             return Ok(None);
         }
-        let mut gradient = vec![T::ZERO; of.elem_count()];
-        element::with_slice::<T, _>(OP, dy, |dy| match other {
-            Some(other) => element::with_slice::<T, _>(OP, other, |other| write(self.size, dy, other, &mut gradient)),
-            None => {
-                write(self.size, dy, &[], &mut gradient);
-                Ok(())
-            }
+        let gradient = element::with_slice::<T, _>(OP, dy, |dy| match other {
+            Some(other) => element::with_slice::<T, _>(OP, other, |other| make(self.size, dy, other)),
+            None => Ok(make(self.size, dy, &[])),
         })??;
         Ok(Some(Tensor::from_vec(gradient, of.shape(), &Device::Cpu)?))
     }

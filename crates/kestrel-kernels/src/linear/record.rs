@@ -4,7 +4,6 @@ use candle_core::Tensor;
 
 use super::kernel::{self, Size};
 use super::{check, linear, linear_relu};
-use crate::element;
 use crate::relu::gate;
 use crate::tape::{Backward, Gradient, Gradients, Tape, Value, elements, tensor};
 use crate::{Result, autocast};
@@ -86,26 +85,17 @@ impl Backward for LinearOp {
         };
         gradient.plain().with(|dy| {
             if let Some(node) = self.bias_node.filter(|node| gradients.needs(*node)) {
-                let mut dbias = vec![0.0; size.outputs];
-                kernel::backward_bias(size, dy, &mut dbias);
-                gradients.add(node, Gradient::owned(dbias))?;
+                gradients.add(node, Gradient::owned(kernel::backward_bias(size, dy)))?;
             }
             if let Some(node) = self.weight_node.filter(|node| gradients.needs(*node)) {
-                let write = |x: &[f32], dweight: &mut [f32]| kernel::backward_weight(size, dy, x, dweight);
-                gradients.add(node, product(&self.x, size.outputs * size.inputs, write)?)?;
+                let dweight = elements(&self.x, |x| kernel::backward_weight(size, dy, x))?;
+                gradients.add(node, Gradient::owned(dweight))?;
             }
             if gradients.needs(self.x_node) {
-                let write = |weight: &[f32], dx: &mut [f32]| kernel::backward_input(size, dy, weight, dx);
-                gradients.add(self.x_node, product(&self.weight, size.rows * size.inputs, write)?)?;
+                let dx = elements(&self.weight, |weight| kernel::backward_input(size, dy, weight))?;
+                gradients.add(self.x_node, Gradient::owned(dx))?;
             }
             Ok(())
         })?
     }
-}
-
-/// `len` elements that `write` makes of a factor.
-fn product(factor: &Tensor, len: usize, write: impl FnOnce(&[f32], &mut [f32])) -> Result<Gradient> {
-    let mut out = vec![0.0; len];
-    element::with_slice("linear", factor, |factor| write(factor, &mut out))?;
-    Ok(Gradient::owned(out))
 }

@@ -114,7 +114,7 @@ impl Conv2d {
         )
     }
 
-    /// `max_pool2d(relu(batch_norm(conv(x))), 2)`, fused where nothing is recorded.
+    /// `max_pool2d(relu(batch_norm(conv(x))), 2)`, fused where the convolution can pool.
     ///
     /// # Errors
     /// Those of [`forward_batch_norm`](Self::forward_batch_norm), and for an output smaller than 2x2.

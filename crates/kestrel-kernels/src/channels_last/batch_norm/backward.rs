@@ -1,5 +1,6 @@
 //! The backward of batch norm and of what is fused with it.
 
+use super::super::max_pool2d;
 use super::pass;
 use crate::Result;
 use crate::batch_norm::statistics::Statistics;
@@ -23,6 +24,8 @@ pub(super) struct BatchNormOp {
     /// Whether the statistics depend on `x`.
     pub(super) training: bool,
     pub(super) add_relu: Option<AddRelu>,
+    /// The whole output of the convolution, if [`normalized`](Self::normalized) is of its extremes alone.
+    pub(super) pooled_from: Option<Tensor>,
 }
 
 /// A residual add and relu that followed.
@@ -89,13 +92,14 @@ impl BatchNormOp {
             pass::in_place(&mut g, self.channels(), &Normalize::<false>(affine));
             return Ok(g);
         }
-        let count = (g.len() / self.channels()) as f64;
+        let x = self.pooled_from.as_ref().unwrap_or(&self.normalized.x);
+        let count = (x.elem_count() / self.channels()) as f64;
         let by_channel = |f: &dyn Fn(usize) -> f64| (0..self.channels()).map(f).collect::<Vec<_>>();
         let slope = by_channel(&|c| self.scale[c] * self.statistics.inv_std[c] * dweight[c] / count);
         let (_, rounding) = self.statistics.centers::<f32>();
         let offset = by_channel(&|c| self.scale[c] * dbias[c] / count + slope[c] * rounding[c]);
         let (slope, offset) = (narrow(&slope), narrow(&offset));
-        elements(&self.normalized.x, |x| {
+        elements(x, |x| {
             let through = ThroughStatistics {
                 x,
                 center: &self.normalized.center,
@@ -103,9 +107,14 @@ impl BatchNormOp {
                 slope: &slope,
                 offset: &offset,
             };
-            pass::in_place(&mut g, self.channels(), &through);
-        })?;
-        Ok(g)
+            match &self.pooled_from {
+                Some(whole) => max_pool2d::scatter_through(whole, &self.normalized, &through, &g),
+                None => {
+                    pass::in_place(&mut g, self.channels(), &through);
+                    Ok(g)
+                }
+            }
+        })?
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct Gathered {
     pub(crate) center: Vec<f32>,
     /// Those of [`hooks::Statistics`](crate::conv2d::hooks::Statistics).
     pub(crate) sums: Vec<f64>,
+    /// `[N, P/2, Q/2, C]`, of each 2x2 outputs the one that will be the largest when it is normalised, if it is to be pooled.
+    pub(crate) extremes: Option<Tensor>,
 }
 
 /// What came before a batch norm.
@@ -183,7 +185,7 @@ impl Tape {
     pub(crate) fn normalize(
         &mut self,
         x: &Value,
-        before: Before<'_>,
+        mut before: Before<'_>,
         batch_norm: &BatchNorm<'_>,
         activation: Activation<'_>,
     ) -> Result<Value> {
@@ -212,6 +214,11 @@ impl Tape {
             Activation::Relu => Pointwise::Relu,
             Activation::Gelu => Pointwise::Gelu,
         };
+        let extremes = before.gathered.as_mut().and_then(|gathered| gathered.extremes.take());
+        let (x, pooled_from) = match extremes {
+            Some(extremes) => (extremes, Some(x)),
+            None => (x, None),
+        };
         let normalized = Arc::new(Normalized {
             x,
             shift: shift.collect(),
@@ -237,6 +244,7 @@ impl Tape {
             scale,
             training: batch_norm.training,
             add_relu: None,
+            pooled_from,
         };
         match activation {
             Activation::None | Activation::Relu | Activation::Gelu => {
@@ -337,7 +345,7 @@ fn batch_statistics(x: &Tensor, before: &Before<'_>, batch_norm: &BatchNorm<'_>)
     for running in [running_mean, running_var] {
         element::require_contiguous(OP, running)?;
     }
-    let gathered = before.gathered.as_ref().and_then(|Gathered { center, sums }| {
+    let gathered = before.gathered.as_ref().and_then(|Gathered { center, sums, .. }| {
         let statistics = rows::from_sums(center, sums, planes.values_per_channel(), config.eps);
         // Of a center far from the mean, f32 sums leave too few digits for the variance, or overflow; of one that is no
         // number they are none.

@@ -11,10 +11,10 @@ use crate::conv2d::Conv2dConfig;
 use crate::conv2d::Workspace;
 use crate::conv2d::direct::{self, Direct};
 use crate::conv2d::geometry::Geometry;
-use crate::conv2d::hooks::{AffineRelu, Bias, Epilogue, Identity, Statistics, Store};
+use crate::conv2d::hooks::{AffineRelu, AndExtremes, Bias, Epilogue, Identity, Statistics, Store, Stores};
 use crate::conv2d::winograd::{self, Winograd};
 use crate::element;
-use crate::tape::{Data, Normalized, Pointwise, Value, elements};
+use crate::tape::{Data, Normalized, Pointwise, Value, elements, tensor};
 
 /// Below this many input channels, Winograd's transforms cost more than they save.
 const FEW_CHANNELS: usize = 8;
@@ -33,6 +33,21 @@ pub(super) enum Output<'a> {
     Bias(&'a Tensor),
     /// Batch norm's sums about this center, `[K]`, are gathered.
     Statistics(Vec<f32>),
+    /// The same, and of each 2x2 the largest output of a channel whose sign is 1, the smallest where it is -1: those that a batch norm
+    /// with weights of these signs makes the largest.
+    StatisticsAndExtremes {
+        center: Vec<f32>,
+        sign: Vec<f32>,
+    },
+}
+
+/// What an epilogue has stored, and its sums.
+pub(super) struct Ran {
+    /// All outputs, if it stores them.
+    pub(super) y: Vec<f32>,
+    /// The pooled ones, if it stores them.
+    pub(super) pooled: Vec<f32>,
+    pub(super) sums: Vec<f64>,
 }
 
 /// A convolution's input: whole, or to be normalised on load.
@@ -75,7 +90,7 @@ impl Algorithm {
         }
     }
 
-    /// Whether [`MaxPool`](crate::conv2d::hooks::MaxPool) can be its epilogue.
+    /// Whether its epilogue can pool.
     pub(super) fn can_pool(&self) -> bool {
         let [_, p, q, _] = self.output();
         matches!(self, Self::Winograd(_)) && p.is_multiple_of(2) && q.is_multiple_of(2)
@@ -110,51 +125,75 @@ impl Algorithm {
         output: Output<'_>,
     ) -> Result<(Vec<f32>, Option<Gathered>)> {
         Ok(match output {
-            Output::Plain => (self.run(input, weight, &Store)?.0, None),
+            Output::Plain => (self.run(input, weight, &Store)?.y, None),
             Output::Bias(bias) => {
                 let bias: Vec<f32> = bias.to_vec1()?;
-                (self.run(input, weight, &Bias { bias: &bias })?.0, None)
+                (self.run(input, weight, &Bias { bias: &bias })?.y, None)
             }
             Output::Statistics(center) => {
-                let (y, sums) = self.run(input, weight, &Statistics { center: &center })?;
-                (y, Some(Gathered { center, sums }))
+                let Ran { y, sums, .. } = self.run(input, weight, &Statistics { center: &center })?;
+                let gathered = Gathered {
+                    center,
+                    sums,
+                    extremes: None,
+                };
+                (y, Some(gathered))
+            }
+            Output::StatisticsAndExtremes { center, sign } => {
+                let epilogue = AndExtremes {
+                    epilogue: Statistics { center: &center },
+                    sign: &sign,
+                };
+                let Ran { y, pooled, sums } = self.run(input, weight, &epilogue)?;
+                let [n, p, q, k] = self.output();
+                let gathered = Gathered {
+                    center,
+                    sums,
+                    extremes: Some(tensor(pooled, &[n, p / 2, q / 2, k])?),
+                };
+                (y, Some(gathered))
             }
         })
     }
 
     /// The outputs through an epilogue, and its sums.
-    pub(super) fn run<E: Epilogue>(
-        &self,
-        input: &Input,
-        weight: &Tensor,
-        epilogue: &E,
-    ) -> Result<(Vec<f32>, Vec<f64>)> {
+    pub(super) fn run<E: Epilogue>(&self, input: &Input, weight: &Tensor, epilogue: &E) -> Result<Ran> {
         elements(weight, |w| match (self, input) {
             (Self::Winograd(winograd), Input::Whole(x)) => elements(x, |x| {
-                self.written::<E>(|y, ws| winograd.forward_with(x, &Identity, w, epilogue, y, ws))
+                self.written::<E>(|y, pooled, ws| {
+                    winograd.forward_pooled_with(x, &Identity, w, epilogue, y, pooled, ws)
+                })
             }),
             (Self::Winograd(winograd), Input::Normalized(normalized)) => elements(&normalized.x, |x| {
                 let load = AffineRelu(normalized.affine());
-                self.written::<E>(|y, ws| winograd.forward_with(x, &load, w, epilogue, y, ws))
+                self.written::<E>(|y, pooled, ws| winograd.forward_pooled_with(x, &load, w, epilogue, y, pooled, ws))
             }),
             (Self::Direct(direct), input) => elements(&input.tensor()?, |x| {
-                self.written::<E>(|y, ws| direct.forward_with(x, w, epilogue, y, ws))
+                self.written::<E>(|y, _, ws| direct.forward_with(x, w, epilogue, y, ws))
             }),
         })?
     }
 
-    /// Outputs that `run` writes, and the sums that it returns.
+    /// Outputs that `run` writes, all and pooled as far as `E` stores them, and the sums that it returns.
     fn written<E: Epilogue>(
         &self,
-        run: impl FnOnce(&mut [MaybeUninit<f32>], &mut Workspace) -> Vec<f64>,
-    ) -> (Vec<f32>, Vec<f64>) {
+        run: impl FnOnce(&mut [MaybeUninit<f32>], &mut [MaybeUninit<f32>], &mut Workspace) -> Vec<f64>,
+    ) -> Ran {
         let outputs: usize = self.output().iter().product();
-        let len = if E::POOLS { outputs / 4 } else { outputs };
-        let mut sums = Vec::new();
-        let run = |y: &mut [MaybeUninit<f32>]| sums = Workspace::with_local(|ws| run(y, ws));
-        // SAFETY: both kernels' passes, which alone are run here, write every output.
-        let y = unsafe { element::written(len, run) };
-        (y, sums)
+        let [all, pooled] = match E::STORES {
+            Stores::All => [outputs, 0],
+            Stores::Pooled => [0, outputs / 4],
+            Stores::Both => [outputs, outputs / 4],
+        };
+        let (mut y, mut sums) = (Vec::new(), Vec::new());
+        let run = |pooled: &mut [MaybeUninit<f32>]| {
+            let run = |y: &mut [MaybeUninit<f32>]| sums = Workspace::with_local(|ws| run(y, pooled, ws));
+            // SAFETY: both kernels' passes, which alone are run here, write every output that the epilogue stores.
+            y = unsafe { element::written(all, run) };
+        };
+        // SAFETY: as above, and those that pool write every pooled one.
+        let pooled = unsafe { element::written(pooled, run) };
+        Ran { y, pooled, sums }
     }
 }
 

@@ -32,7 +32,7 @@ impl Tape {
         let affine = folded.affine();
         let weight = weight.contiguous()?;
         let input = algorithm.input(x)?;
-        let (y, _) = match activation {
+        let ran = match activation {
             Activation::None => algorithm.run(&input, &weight, &Normalize::<false>(affine))?,
             Activation::Relu => algorithm.run(&input, &weight, &Normalize::<true>(affine))?,
             Activation::Gelu => {
@@ -58,7 +58,7 @@ impl Tape {
                 })??
             }
         };
-        Ok(self.plain(false, tensor(y, &output)?))
+        Ok(self.plain(false, tensor(ran.y, &output)?))
     }
 
     /// The largest of each 2x2 of `relu` of the same, for an algorithm that can pool.
@@ -73,8 +73,8 @@ impl Tape {
         let [n, p, q, k] = algorithm.output();
         let folded = Folded::new(bias, batch_norm, [n, p, q, k])?;
         let epilogue = MaxPool(Normalize::<true>(folded.affine()));
-        let (y, _) = algorithm.run(&algorithm.input(x)?, &weight.contiguous()?, &epilogue)?;
-        Ok(self.plain(false, tensor(y, &[n, p / 2, q / 2, k])?))
+        let ran = algorithm.run(&algorithm.input(x)?, &weight.contiguous()?, &epilogue)?;
+        Ok(self.plain(false, tensor(ran.pooled, &[n, p / 2, q / 2, k])?))
     }
 }
 

@@ -208,6 +208,71 @@ fn pooling_in_the_convolution_is_pooling_after_it() -> Result<()> {
 }
 
 #[test]
+fn pooling_in_a_convolution_with_batch_statistics_is_pooling_after_it() -> Result<()> {
+    let config = |stride| Conv2dConfig {
+        padding: 1,
+        stride,
+        ..Conv2dConfig::default()
+    };
+    // Winograd with both strides, channels that are no whole vector, several blocks of tiles; then what is pooled by itself.
+    for ([n, h, w, c], k, stride, zero) in [
+        ([2, 8, 6, 16], 20, 1, false),
+        ([1, 4, 10, 8], 3, 1, false),
+        ([9, 32, 32, 8], 64, 1, false),
+        ([2, 12, 8, 8], 16, 2, false),
+        ([2, 8, 6, 16], 20, 1, true),
+        ([2, 7, 6, 16], 8, 1, false),
+    ] {
+        // The last image is of one colour, so that all its pixels but those at the edges tie.
+        let x = random(0, &[n, h, w, c]);
+        let flat = Tensor::full(0.5f32, (1, h, w, c), &Device::Cpu)?;
+        let x = Var::from_tensor(&x.slice_assign(&[n - 1..n, 0..h, 0..w, 0..c], &flat)?)?;
+        // Channels that fall with the convolution's output, and where asked for some that do not depend on it.
+        let scale = |channel: usize| match channel % 5 {
+            0 | 3 => 1.0,
+            4 if zero => -0.0,
+            _ => -0.5,
+        };
+        let scale = Var::from_vec((0..k).map(scale).collect::<Vec<f32>>(), k, &Device::Cpu)?;
+        let [shift, bias] = [2, 3].map(|index| Var::from_tensor(&random(index, &[k])).unwrap());
+        let weight = Var::from_tensor(&random(1, &[k, c, 3, 3]))?;
+        let dy = random(4, &[n, h / stride / 2, w / stride / 2, k]);
+        let run = |fused: bool| -> Result<Vec<Tensor>> {
+            let (mean, var) = (random(5, &[k]).copy()?, Tensor::ones(k, DType::F32, &Device::Cpu)?);
+            let batch_norm = BatchNorm {
+                weight: &scale,
+                bias: &shift,
+                running_mean: &mean,
+                running_var: &var,
+                config: BatchNormConfig::default(),
+                training: true,
+            };
+            let config = config(stride);
+            let y = tape::section(|tape| {
+                let x = tape.leaf(&x)?;
+                if fused {
+                    return tape.conv2d_batch_norm_relu_max_pool(&x, &weight, Some(&bias), &config, &batch_norm);
+                }
+                let y = tape.conv2d_batch_norm(&x, &weight, Some(&bias), &config, &batch_norm, Activation::Relu)?;
+                tape.max_pool2d(&y, 2, 2, 0)
+            })?;
+            let grads = (&y * &dy)?.sum_all()?.backward()?;
+            let grads = [&x, &weight, &scale, &shift, &bias].map(|var| grads.get(var).unwrap().clone());
+            Ok([vec![y, mean, var], grads.to_vec()].concat())
+        };
+        let (fused, separate) = (run(true)?, run(false)?);
+        for (i, (fused, separate)) in fused.iter().zip(&separate).enumerate() {
+            assert_eq!(fused.dims(), separate.dims());
+            // Outputs and running statistics are the same numbers; sums of gradients are taken in another order.
+            let bound = if i < 3 { 0.0 } else { 2e-6 };
+            let error = relative(fused, &separate.to_dtype(DType::F64)?);
+            assert!(error <= bound, "{h}x{w} {c} to {k}, tensor {i}: {error:.1e}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn winograd_can_be_left_out() -> Result<()> {
     let config = Conv2dConfig {
         padding: 1,

@@ -2,6 +2,7 @@
 
 mod kernel;
 mod normalized;
+mod through;
 mod window;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::Error;
 use crate::max_pool2d::geometry::Geometry;
 use crate::tape::{self, Backward, Data, Gradient, Gradients, Normalized, Pointwise, Tape, Value, elements, tensor};
 use crate::{Result, element};
+pub(crate) use through::scatter_through;
 
 const OP: &str = "max_pool2d";
 

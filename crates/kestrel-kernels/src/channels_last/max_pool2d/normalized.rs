@@ -35,7 +35,7 @@ fn check(g: &Geometry, affine: &Affine<'_>, x: &[f32]) {
 
 /// Floats to the four pixels of window `q`, from the start of its pair of rows.
 #[inline(always)]
-fn taps(g: &Geometry, q: usize) -> [usize; 4] {
+pub(super) fn taps(g: &Geometry, q: usize) -> [usize; 4] {
     let left = 2 * q * g.channels;
     [
         left,
@@ -46,14 +46,14 @@ fn taps(g: &Geometry, q: usize) -> [usize; 4] {
 }
 
 /// The two rows of pixels, `[2, W, C]`, under a row of windows, counted over all images.
-fn row_pair<'a>(g: &Geometry, x: &'a [f32], row: usize) -> &'a [f32] {
+pub(super) fn row_pair<'a>(g: &Geometry, x: &'a [f32], row: usize) -> &'a [f32] {
     let top = row / g.out_height * g.height + 2 * (row % g.out_height);
     &x[top * g.in_row()..][..2 * g.in_row()]
 }
 
 /// The vectors of a pixel's channels: where each begins, and its lanes.
 #[inline(always)]
-fn vectors<S: Simd>(channels: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn vectors<S: Simd>(channels: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..channels)
         .step_by(S::LANES)
         .map(move |channel| (channel, S::LANES.min(channels - channel)))
@@ -64,7 +64,7 @@ fn vectors<S: Simd>(channels: usize) -> impl Iterator<Item = (usize, usize)> {
 /// # Safety
 /// `&out[at]` is aligned to a vector.
 #[inline(always)]
-unsafe fn stream<S: Simd>(s: S, out: &mut [MaybeUninit<f32>], at: usize, value: S::V) {
+pub(super) unsafe fn stream<S: Simd>(s: S, out: &mut [MaybeUninit<f32>], at: usize, value: S::V) {
     let out = out[at..at + S::LANES].as_mut_ptr().cast();
     // SAFETY: the slice has LANES floats, aligned as the caller promises.
     unsafe { s.stream(out, value) };
@@ -72,7 +72,7 @@ unsafe fn stream<S: Simd>(s: S, out: &mut [MaybeUninit<f32>], at: usize, value: 
 
 /// The pixels of a window normalised, what they were less their center, and the maximum.
 #[inline(always)]
-fn window<S: Simd>(
+pub(super) fn window<S: Simd>(
     s: S,
     constants: [S::V; 3],
     x: &[f32],

@@ -10,7 +10,7 @@ use super::phase::{Phase, Pixel};
 use super::tile::{self, Output as _, Tile};
 use super::windows::{self, Wanted, Windows};
 use super::{Correlation, piece};
-use crate::conv2d::hooks::Epilogue;
+use crate::conv2d::hooks::{Epilogue, Stores};
 use crate::conv2d::slices::Shared;
 use crate::conv2d::workspace::LINE;
 use crate::simd::Simd;
@@ -38,7 +38,10 @@ pub(super) fn correlate<S: Simd, E: Epilogue>(s: S, pass: Correlation<'_, E>) ->
         target,
         workspace,
     } = pass;
-    assert!(!E::POOLS, "a direct convolution stores every output");
+    assert!(
+        E::STORES == Stores::All,
+        "a direct convolution stores every output, and nothing else"
+    );
     epilogue.check(channels, target.len());
     let (jobs, units) = Job::list(phases, S::ROWS);
     let taps: Vec<usize> = jobs.iter().flat_map(|job| &job.phase.taps).copied().collect();

@@ -11,7 +11,7 @@ use super::panel::Panels;
 use super::shape::Shape;
 use super::tile::{self, Tile};
 use super::windows::Windows;
-use crate::conv2d::hooks::{Epilogue, Sums};
+use crate::conv2d::hooks::{Epilogue, Stores, Sums};
 use crate::conv2d::slices::Shared;
 use crate::conv2d::workspace::LINE;
 use crate::simd::{Kernel, Simd};
@@ -42,7 +42,10 @@ pub(super) fn scatter<S: Simd, E: Epilogue>(s: S, pass: DataGradient<'_, E>) -> 
         workspace,
     } = pass;
     let [n, h, width, c] = shape.input();
-    assert!(!E::POOLS, "a direct convolution stores every output");
+    assert!(
+        E::STORES == Stores::All,
+        "a direct convolution stores every output, and nothing else"
+    );
     epilogue.check(c, dx.len());
     let [k, _, taps_down, taps_across] = shape.weight();
     let panels = Panels::new(s, taps_down * taps_across * c, k);

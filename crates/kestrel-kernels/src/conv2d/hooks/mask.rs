@@ -168,6 +168,12 @@ pub struct ThroughStatistics<'a> {
     pub offset: &'a [f32],
 }
 
+/// `scale · g − centered · slope − offset`.
+#[inline(always)]
+pub(crate) fn through_statistics<S: Simd>(s: S, [scale, slope, offset]: [S::V; 3], g: S::V, centered: S::V) -> S::V {
+    s.neg_mul_add(centered, slope, s.sub(s.mul(g, scale), offset))
+}
+
 impl Epilogue for ThroughStatistics<'_> {
     const SUMS: usize = 0;
     type Channels<S: Simd> = [S::V; 4];
@@ -190,9 +196,9 @@ impl Epilogue for ThroughStatistics<'_> {
 
     #[inline(always)]
     fn apply<S: Simd>(&self, s: S, channels: &mut [S::V; 4], g: S::V, index: usize, lanes: usize) -> S::V {
-        let [center, scale, slope, offset] = *channels;
+        let [center, constants @ ..] = *channels;
         let centered = s.sub(load_channels(s, self.x, index, lanes), center);
-        s.neg_mul_add(centered, slope, s.sub(s.mul(g, scale), offset))
+        through_statistics(s, constants, g, centered)
     }
 
     #[inline(always)]

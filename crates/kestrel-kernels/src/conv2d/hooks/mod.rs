@@ -10,8 +10,9 @@ mod outputs;
 
 pub use affine::{Affine, AffineRelu, Identity, Normalize, NormalizeAddRelu};
 pub use gelu::{Gelu, ThroughGelu};
+pub(crate) use mask::through_statistics;
 pub use mask::{OutputMask, ReluMask, Statistics, ThroughStatistics};
-pub use outputs::{Bias, MaxPool, Store, Then};
+pub use outputs::{AndExtremes, Bias, MaxPool, Store, Then};
 
 use crate::simd::Simd;
 
@@ -35,14 +36,13 @@ pub trait Epilogue: Sync {
     /// Sums gathered for each channel.
     const SUMS: usize;
 
-    /// Whether of each 2x2 outputs only the largest is stored, and the output is as small: [`MaxPool`]. Winograd's passes alone
-    /// do that, and of outputs whose sides are even.
-    const POOLS: bool = false;
+    /// Which outputs are stored.
+    const STORES: Stores = Stores::All;
 
     /// Constants and running sums for one vector of channels of one tile.
     type Channels<S: Simd>: Copy;
 
-    /// Panics unless the function is for `k` channels and `len` outputs.
+    /// Panics unless the function is for `k` channels and `len` outputs, before any pooling.
     fn check(&self, k: usize, len: usize);
 
     /// The constants of channels `channel..channel + lanes`, and sums of zero.
@@ -51,8 +51,25 @@ pub trait Epilogue: Sync {
     /// What to store for `y`, the outputs at `index..index + lanes` of the flat output.
     fn apply<S: Simd>(&self, s: S, channels: &mut Self::Channels<S>, y: S::V, index: usize, lanes: usize) -> S::V;
 
+    /// By what outputs are compared where they are pooled: `y`, or `-y`.
+    #[inline(always)]
+    fn order<S: Simd>(_s: S, _channels: &Self::Channels<S>, y: S::V) -> S::V {
+        y
+    }
+
     /// Adds the running sums to the block's.
     fn finish<S: Simd>(s: S, channels: Self::Channels<S>, sums: Sums<'_>);
+}
+
+/// Which outputs a pass stores. Winograd's passes alone pool, and outputs whose sides are even.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stores {
+    /// Every output.
+    All,
+    /// Of each 2x2 outputs the one that comes last by [`Epilogue::order`]: [`MaxPool`].
+    Pooled,
+    /// Every output, and those in an array of their own: [`AndExtremes`].
+    Both,
 }
 
 /// One block's sums, at the channels of one vector.

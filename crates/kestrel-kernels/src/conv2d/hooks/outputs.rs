@@ -1,6 +1,6 @@
 //! Functions of a convolution's outputs.
 
-use super::{Epilogue, Sums, load_channels};
+use super::{Epilogue, Stores, Sums, load_channels};
 use crate::simd::Simd;
 
 /// Outputs as they are.
@@ -60,11 +60,11 @@ pub struct MaxPool<E>(pub E);
 
 impl<E: Epilogue> Epilogue for MaxPool<E> {
     const SUMS: usize = E::SUMS;
-    const POOLS: bool = true;
+    const STORES: Stores = Stores::Pooled;
     type Channels<S: Simd> = E::Channels<S>;
 
     fn check(&self, k: usize, len: usize) {
-        self.0.check(k, 4 * len);
+        self.0.check(k, len);
     }
 
     #[inline(always)]
@@ -83,7 +83,53 @@ impl<E: Epilogue> Epilogue for MaxPool<E> {
     }
 }
 
-/// `first`, then `second` of what `first` stores; the sums of `first`, then those of `second`.
+/// What `epilogue` stores, and of each 2x2 of it, in an array of their own, the largest of a channel whose `sign` is 1, the smallest
+/// where it is -1, a NaN where one is.
+///
+/// Of a function that rises with its argument in the first channels and falls in the others, these have the largest values.
+#[derive(Clone, Copy, Debug)]
+pub struct AndExtremes<'a, E> {
+    /// What is stored of every output.
+    pub epilogue: E,
+    /// `[K]`, 1 or -1.
+    pub sign: &'a [f32],
+}
+
+impl<E: Epilogue> Epilogue for AndExtremes<'_, E> {
+    const SUMS: usize = E::SUMS;
+    const STORES: Stores = Stores::Both;
+    type Channels<S: Simd> = (E::Channels<S>, S::V);
+
+    fn check(&self, k: usize, len: usize) {
+        self.epilogue.check(k, len);
+        assert_eq!(self.sign.len(), k, "expected a sign for each output channel");
+    }
+
+    #[inline(always)]
+    fn channels<S: Simd>(&self, s: S, channel: usize, lanes: usize) -> Self::Channels<S> {
+        (
+            self.epilogue.channels(s, channel, lanes),
+            load_channels(s, self.sign, channel, lanes),
+        )
+    }
+
+    #[inline(always)]
+    fn apply<S: Simd>(&self, s: S, channels: &mut Self::Channels<S>, y: S::V, index: usize, lanes: usize) -> S::V {
+        self.epilogue.apply(s, &mut channels.0, y, index, lanes)
+    }
+
+    #[inline(always)]
+    fn order<S: Simd>(s: S, (_, sign): &Self::Channels<S>, y: S::V) -> S::V {
+        s.mul(y, *sign)
+    }
+
+    #[inline(always)]
+    fn finish<S: Simd>(s: S, channels: Self::Channels<S>, sums: Sums<'_>) {
+        E::finish(s, channels.0, sums);
+    }
+}
+
+/// `first`, then `second` of what `first` stores; the sums of `first`, then those of `second`. Neither pools.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Then<A, B> {
     /// Applied to the output.
@@ -94,10 +140,13 @@ pub struct Then<A, B> {
 
 impl<A: Epilogue, B: Epilogue> Epilogue for Then<A, B> {
     const SUMS: usize = A::SUMS + B::SUMS;
-    const POOLS: bool = A::POOLS || B::POOLS;
     type Channels<S: Simd> = (A::Channels<S>, B::Channels<S>);
 
     fn check(&self, k: usize, len: usize) {
+        assert!(
+            A::STORES == Stores::All && B::STORES == Stores::All,
+            "pooling comes last"
+        );
         self.first.check(k, len);
         self.second.check(k, len);
     }

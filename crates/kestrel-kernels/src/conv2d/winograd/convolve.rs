@@ -38,6 +38,7 @@ fn convolve_by<T: Transform, U, S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Con
         w,
         epilogue,
         y,
+        pooled,
         workspace,
     } = pass;
     let ([.., c], [.., k]) = (shape.input(), shape.output());
@@ -54,7 +55,7 @@ fn convolve_by<T: Transform, U, S: Simd, L: OnLoad, E: Epilogue>(s: S, pass: Con
         input: &Loaded::<T, S, L>::new(s, &shape, x, load),
         w,
         direction,
-        output: &Stored::<T, S, E>::new(s, &shape, epilogue, y),
+        output: &Stored::<T, S, E>::new(s, &shape, epilogue, y, pooled),
         sums: E::SUMS,
     };
     // Patches that are far fewer than weights are held at once, transformed, and weights pass by; else it is the other way about.

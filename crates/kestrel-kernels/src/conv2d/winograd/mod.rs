@@ -96,7 +96,7 @@ impl Winograd {
     /// As [`forward`](Self::forward).
     ///
     /// # Panics
-    /// If a slice has another length than its shape, or a hook is for other sizes.
+    /// If a slice has another length than its shape, or a hook is for other sizes; if the epilogue pools.
     pub fn forward_with<L: OnLoad, E: Epilogue>(
         &self,
         x: &[f32],
@@ -104,6 +104,28 @@ impl Winograd {
         w: &[f32],
         epilogue: &E,
         y: &mut [MaybeUninit<f32>],
+        workspace: &mut Workspace,
+    ) -> Vec<f64> {
+        self.forward_pooled_with(x, load, w, epilogue, y, &mut [], workspace)
+    }
+
+    /// [`forward_with`](Self::forward_with) of an epilogue that pools: every element of the outputs that it
+    /// [stores](super::hooks::Stores), all in `y` and pooled ones in `pooled`.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward); `pooled` `[N, P/2, Q/2, K]`. What the epilogue does not store is empty.
+    ///
+    /// # Panics
+    /// If a slice has another length than its shape, a hook is for other sizes, or `P` or `Q` is odd.
+    #[allow(clippy::too_many_arguments)]
+    pub fn forward_pooled_with<L: OnLoad, E: Epilogue>(
+        &self,
+        x: &[f32],
+        load: &L,
+        w: &[f32],
+        epilogue: &E,
+        y: &mut [MaybeUninit<f32>],
+        pooled: &mut [MaybeUninit<f32>],
         workspace: &mut Workspace,
     ) -> Vec<f64> {
         self.isa.dispatch(Convolution {
@@ -115,6 +137,7 @@ impl Winograd {
             w,
             epilogue,
             y,
+            pooled,
             workspace,
         })
     }
@@ -160,6 +183,7 @@ impl Winograd {
             w,
             epilogue,
             y: dx,
+            pooled: &mut [],
             workspace,
         })
     }
@@ -214,7 +238,9 @@ struct Convolution<'a, T, L, E> {
     load: &'a L,
     w: &'a [f32],
     epilogue: &'a E,
+    /// All outputs, and pooled ones, as far as the epilogue stores them.
     y: &'a mut [MaybeUninit<f32>],
+    pooled: &'a mut [MaybeUninit<f32>],
     workspace: &'a mut Workspace,
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::shape::Shape;
 use super::transform::{self, MOST_OUTPUTS, MOST_POINTS, Transform};
-use crate::conv2d::hooks::{Epilogue, Sums};
+use crate::conv2d::hooks::{Epilogue, Stores, Sums};
 use crate::conv2d::slices::{Shared, check_len};
 use crate::simd::{self, Kernel, Simd};
 
@@ -37,40 +37,47 @@ pub(super) trait Output: Sync {
     );
 }
 
-/// `y = epilogue(...)`, by the transforms `T`. Invariant: while it lives, `y` is writable for the length of the shape's output, or a
-/// fourth of it if the epilogue pools, whose sides are even then, and used by nobody else.
+/// `y = epilogue(...)`, by the transforms `T`. Invariant: while it lives, `y` is writable for the length of the shape's output and `pooled`
+/// for a fourth of it, as far as the epilogue stores them, and both are used by nobody else. Where it pools, the output's sides are even.
 pub(super) struct Stored<'a, T, S, E> {
     s: S,
     transform: PhantomData<T>,
     shape: &'a Shape,
     epilogue: &'a E,
     y: Shared,
+    pooled: Shared,
     borrow: PhantomData<&'a mut [MaybeUninit<f32>]>,
 }
 
 impl<'a, T: Transform, S: Simd, E: Epilogue> Stored<'a, T, S, E> {
-    /// The output `y` of `shape`.
+    /// The outputs of `shape` that `epilogue` stores: all in `y`, pooled ones in `pooled`; what it does not store is empty.
     ///
     /// # Panics
-    /// If `y` has another length than the shape's output, pooled if `epilogue` pools, or `epilogue` is for other sizes.
-    pub(super) fn new(s: S, shape: &'a Shape, epilogue: &'a E, y: &'a mut [MaybeUninit<f32>]) -> Self {
+    /// If one has another length, or `epilogue` is for other sizes.
+    pub(super) fn new(
+        s: S,
+        shape: &'a Shape,
+        epilogue: &'a E,
+        y: &'a mut [MaybeUninit<f32>],
+        pooled: &'a mut [MaybeUninit<f32>],
+    ) -> Self {
         let [n, p, q, k] = shape.output();
-        if E::POOLS {
-            assert!(
-                p % 2 == 0 && q % 2 == 0,
-                "expected outputs of even sides to pool, got {p}x{q}"
-            );
-            check_len("a pooled output", y.len(), [n, p / 2, q / 2, k]);
-        } else {
-            check_len("an output", y.len(), shape.output());
-        }
-        epilogue.check(k, y.len());
+        let images = |stored: bool| if stored { n } else { 0 };
+        let pools = E::STORES != Stores::All;
+        assert!(
+            !pools || p % 2 == 0 && q % 2 == 0,
+            "expected outputs of even sides to pool, got {p}x{q}"
+        );
+        check_len("an output", y.len(), [images(E::STORES != Stores::Pooled), p, q, k]);
+        check_len("a pooled output", pooled.len(), [images(pools), p / 2, q / 2, k]);
+        epilogue.check(k, n * p * q * k);
         Self {
             s,
             transform: PhantomData,
             shape,
             epilogue,
             y: Shared(y.as_mut_ptr().cast()),
+            pooled: Shared(pooled.as_mut_ptr().cast()),
             borrow: PhantomData,
         }
     }
@@ -92,6 +99,7 @@ impl<T: Transform, S: Simd, E: Epilogue> Output for Stored<'_, T, S, E> {
             tiles,
             channels,
             y: self.y.get(),
+            pooled: self.pooled.get(),
             sums,
         });
     }
@@ -106,6 +114,7 @@ struct OutputTiles<'a, T, E> {
     tiles: Range<usize>,
     channels: Range<usize>,
     y: *mut f32,
+    pooled: *mut f32,
     sums: &'a mut [f32],
 }
 
@@ -115,9 +124,9 @@ impl<T: Transform, E: Epilogue> Kernel for OutputTiles<'_, T, E> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let [_, p, q, k] = self.shape.output();
-        let (width, pooled) = if E::POOLS { (q / 2, 4) } else { (q, 1) };
         let len: usize = self.shape.output().iter().product();
-        let streams = simd::streams::<S>(self.y, len / pooled, k);
+        let streams = E::STORES != Stores::Pooled && simd::streams::<S>(self.y, len, k);
+        let streams_pooled = E::STORES != Stores::All && simd::streams::<S>(self.pooled, len / 4, k);
         let mut m = self.products.m;
         let mut tiles = self.shape.tiles_in(self.tiles.clone());
         while let Some(tile) = tiles.next() {
@@ -128,20 +137,18 @@ impl<T: Transform, E: Epilogue> Kernel for OutputTiles<'_, T, E> {
                 m,
                 plane: self.products.plane,
                 y: self.y,
+                pooled: self.pooled,
                 index: ((tile.image * p + tile.y) * q + tile.x) * k,
                 next: ((next.image * p + next.y) * q + next.x) * k,
                 strides: [q * k, k],
-                stored: if E::POOLS {
-                    ((tile.image * p + tile.y) / 2 * width + tile.x / 2) * k
-                } else {
-                    ((tile.image * p + tile.y) * width + tile.x) * k
-                },
-                stored_row: width * k,
+                pooled_index: ((tile.image * p + tile.y) / 2 * (q / 2) + tile.x / 2) * k,
+                pooled_row: q / 2 * k,
                 channels: self.channels.clone(),
                 epilogue: self.epilogue,
                 sums: &mut *self.sums,
                 sums_row: self.products.row,
                 streams,
+                streams_pooled,
             };
             if extent == [T::TILE; 2] {
                 tile.run(s, [T::TILE; 2]);
@@ -151,34 +158,38 @@ impl<T: Transform, E: Epilogue> Kernel for OutputTiles<'_, T, E> {
             tile.rest(s, extent);
             m = m.wrapping_add(self.products.row);
         }
-        if streams {
+        if streams || streams_pooled {
             s.fence();
         }
     }
 }
 
 /// One tile. Invariant, kept by [`OutputTiles`]: every plane of `m` is readable for the channels rounded up to a vector,
-/// and the tile's outputs at `index` that lie inside the image are writable at `channels`, by this kernel alone.
+/// and the tile's outputs at `index` that lie inside the image are writable at `channels`, by this kernel alone; so are its pooled
+/// outputs at `pooled_index`. Both are as far as the epilogue stores them.
 struct OutputTile<'a, T, E> {
     transform: PhantomData<T>,
     m: *const f32,
     plane: usize,
     y: *mut f32,
+    pooled: *mut f32,
     /// Of the tile's first output, channel 0.
     index: usize,
     /// Of the next tile's first output.
     next: usize,
     /// Floats from a row to the next, and from a column to the next.
     strides: [usize; 2],
-    /// The first output's place in `y`, and floats from a row of `y` to the next: of pooled outputs, if the epilogue pools.
-    stored: usize,
-    stored_row: usize,
+    /// Of the tile's first pooled output, and floats from a row of them to the next.
+    pooled_index: usize,
+    pooled_row: usize,
     channels: Range<usize>,
     epilogue: &'a E,
     sums: &'a mut [f32],
     sums_row: usize,
     /// Whether outputs are stored past the caches; then `y` and its rows are aligned to vectors.
     streams: bool,
+    /// The same of pooled outputs.
+    streams_pooled: bool,
 }
 
 impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
@@ -224,7 +235,7 @@ impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
         store: impl Fn(*mut f32, S::V),
     ) {
         // Opaque, so that addresses are stepped through, not computed ahead and spilled.
-        let (plane, [row_stride, column_stride], stored_row) = black_box((self.plane, self.strides, self.stored_row));
+        let (plane, [row_stride, column_stride], pooled_row) = black_box((self.plane, self.strides, self.pooled_row));
         let mut top = self.m.wrapping_add(channel - self.channels.start);
         let mut halves = [[s.zero(); MOST_OUTPUTS]; MOST_POINTS];
         let [row_points, column_points] = [rows, columns].map(T::points);
@@ -246,9 +257,10 @@ impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
             *half = T::output(s, column, rows);
         }
         let mut constants = self.epilogue.channels(s, channel, lanes);
-        let stored = self.y.wrapping_add(self.stored + channel);
-        // Of pooled outputs, the largest so far of each pair of columns.
-        let mut largest = [s.zero(); MOST_OUTPUTS / 2];
+        let stored = self.y.wrapping_add(self.index + channel);
+        let pooled = self.pooled.wrapping_add(self.pooled_index + channel);
+        // Of pooled outputs, the last by order so far of each pair of columns.
+        let mut last = [s.zero(); MOST_OUTPUTS / 2];
         for y in 0..T::TILE {
             if y >= rows {
                 break;
@@ -258,17 +270,36 @@ impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
                 if x >= columns {
                     break;
                 }
-                let index = self.index + y * row_stride + x * column_stride + channel;
-                let value = self.epilogue.apply(s, &mut constants, value, index, lanes);
-                if !E::POOLS {
-                    store(stored.wrapping_add(y * stored_row + x * column_stride), value);
-                } else if y % 2 == 0 && x % 2 == 0 {
-                    largest[x / 2] = value;
-                } else {
-                    largest[x / 2] = s.maximum(largest[x / 2], value);
-                    if y % 2 == 1 && x % 2 == 1 {
-                        let at = y / 2 * stored_row + x / 2 * column_stride;
-                        store(stored.wrapping_add(at), largest[x / 2]);
+                let offset = y * row_stride + x * column_stride;
+                let value = self
+                    .epilogue
+                    .apply(s, &mut constants, value, self.index + offset + channel, lanes);
+                if E::STORES != Stores::Pooled {
+                    store(stored.wrapping_add(offset), value);
+                }
+                if E::STORES == Stores::All {
+                    continue;
+                }
+                let ordered = E::order(s, &constants, value);
+                if y % 2 == 0 && x % 2 == 0 {
+                    last[x / 2] = ordered;
+                    continue;
+                }
+                last[x / 2] = s.maximum(last[x / 2], ordered);
+                if y % 2 == 1 && x % 2 == 1 {
+                    let at = pooled.wrapping_add(y / 2 * pooled_row + x / 2 * column_stride);
+                    // Turned round twice it is the output again.
+                    let value = E::order(s, &constants, last[x / 2]);
+                    if lanes < S::LANES {
+                        // SAFETY: the pooled outputs of the tile are writable at these `lanes` channels, less than a vector.
+                        unsafe { s.store_first(at, value, lanes) };
+                    } else if self.streams_pooled {
+                        // SAFETY: they are writable at this whole vector of channels. It is aligned: `channel` is a multiple of a
+                        // vector, as are the first of the range and the rows of a `pooled` that streams.
+                        unsafe { s.stream(at, value) };
+                    } else {
+                        // SAFETY: they are writable at this whole vector of channels.
+                        unsafe { s.store(at, value) };
                     }
                 }
             }
@@ -283,7 +314,7 @@ impl<T: Transform, E: Epilogue> OutputTile<'_, T, E> {
     /// Asks for the outputs of the next tile, a cache line each.
     #[inline(always)]
     fn prefetch_next<S: Simd>(&self, s: S, channel: usize) {
-        if !E::POOLS && channel.is_multiple_of(16) {
+        if E::STORES != Stores::Pooled && channel.is_multiple_of(16) {
             for y in 0..T::TILE {
                 let next = self.next + y * self.strides[0] + channel;
                 for x in 0..T::TILE {

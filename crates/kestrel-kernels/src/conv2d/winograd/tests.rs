@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::conv2d::hooks::{Affine, AffineRelu, Bias, MaxPool, ReluMask, Statistics, Then};
+use crate::conv2d::hooks::{Affine, AffineRelu, AndExtremes, Bias, MaxPool, ReluMask, Statistics, Then};
 
 /// `[N, H, W, C]`, `K`, padding.
 const SHAPES: [([usize; 4], usize, usize); 24] = [
@@ -355,12 +355,35 @@ fn pooled_outputs_are_the_largest_of_each_four() {
             // SAFETY: as above.
             let out = unsafe { element::to_be_written(&mut pooled) };
             let epilogue = MaxPool(Bias { bias: &bias });
-            conv.forward_with(&case.x, &Identity, &case.w, &epilogue, out, &mut workspace);
-            for (i, &got) in pooled.iter().enumerate() {
+            conv.forward_pooled_with(&case.x, &Identity, &case.w, &epilogue, &mut [], out, &mut workspace);
+            let four = |i: usize| {
                 let (row, column, channel) = (i / (q / 2 * k), i / k % (q / 2), i % k);
                 let at = |y: usize, x: usize| ((2 * row + y) * q + 2 * column + x) * k + channel;
-                let four = [at(0, 0), at(0, 1), at(1, 0), at(1, 1)].map(|at| y[at]);
-                let want = four.into_iter().fold(f32::NEG_INFINITY, f32::max);
+                [at(0, 0), at(0, 1), at(1, 0), at(1, 1)].map(|at| y[at])
+            };
+            for (i, &got) in pooled.iter().enumerate() {
+                let want = four(i).into_iter().fold(f32::NEG_INFINITY, f32::max);
+                assert_eq!(got, want, "{isa}, {shape:?}, {i}");
+            }
+
+            let sign: Vec<f32> = (0..k)
+                .map(|channel| if channel % 3 == 1 { -1.0 } else { 1.0 })
+                .collect();
+            let mut all = vec![f32::NAN; y.len()];
+            pooled.fill(f32::NAN);
+            // SAFETY: as above.
+            let (out, extremes) = unsafe { (element::to_be_written(&mut all), element::to_be_written(&mut pooled)) };
+            let epilogue = AndExtremes {
+                epilogue: Bias { bias: &bias },
+                sign: &sign,
+            };
+            conv.forward_pooled_with(&case.x, &Identity, &case.w, &epilogue, out, extremes, &mut workspace);
+            assert!(all == y, "{isa}, {shape:?}");
+            for (i, &got) in pooled.iter().enumerate() {
+                let want = match sign[i % k] {
+                    -1.0 => four(i).into_iter().fold(f32::INFINITY, f32::min),
+                    _ => four(i).into_iter().fold(f32::NEG_INFINITY, f32::max),
+                };
                 assert_eq!(got, want, "{isa}, {shape:?}, {i}");
             }
         }
