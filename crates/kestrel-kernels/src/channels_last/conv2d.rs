@@ -8,14 +8,14 @@ use std::cell::Cell;
 
 use candle_core::{DType, Tensor};
 
-use super::batch_norm::{Activation, BatchNorm, Before, Gathered};
+use super::batch_norm::{Activation, BatchNorm, Convolved};
 use super::{to_channels_first, to_channels_last};
 use crate::conv2d::Conv2dConfig;
 use crate::conv2d::geometry::Geometry;
 use crate::tape::{self, Tape, Value, tensor};
 use crate::{Result, autocast, element};
 use algorithm::{Algorithm, Output};
-use backward::Conv2dOp;
+pub(super) use backward::Conv2dOp;
 
 pub(super) const OP: &str = "channels_last conv2d";
 
@@ -62,7 +62,10 @@ impl Tape {
         match (self.algorithm(x, weight, bias, config)?, autocast::of_value(x)) {
             (Some(algorithm), None) => {
                 let output = bias.map_or(Output::Plain, Output::Bias);
-                Ok(self.convolve(x, weight, algorithm, output)?.0)
+                let Convolved { y, op, needs_grad, .. } = self.convolve(x, weight, algorithm, output)?;
+                let y = self.plain(needs_grad, y);
+                self.record(&y, op);
+                Ok(y)
             }
             (Some(_), Some(precision)) => self.rounded(precision, (x, weight, bias), false, |tape, x, weight, bias| {
                 tape.conv2d(x, weight, bias, config)
@@ -109,12 +112,11 @@ impl Tape {
             return self.convolve_folded(x, weight, bias, algorithm, batch_norm, activation);
         }
         let output = statistics_center(&algorithm, bias, batch_norm)?.map_or(Output::Plain, Output::Statistics);
-        let (y, gathered) = self.convolve(x, weight, algorithm, output)?;
-        let before = Before {
-            gathered,
-            conv_bias: bias,
+        let convolved = Convolved {
+            bias,
+            ..self.convolve(x, weight, algorithm, output)?
         };
-        self.normalize(&y, before, batch_norm, activation)
+        self.normalize_convolved(convolved, batch_norm, activation)
     }
 
     /// `max_pool2d(relu(batch_norm(conv2d(x))), 2, 2, 0)`. Where Winograd takes the convolution and its output's sides are even,
@@ -147,12 +149,11 @@ impl Tape {
                 && let Some(sign) = signs(&algorithm, batch_norm)?
             {
                 let output = Output::StatisticsAndExtremes { center, sign };
-                let (y, gathered) = self.convolve(x, weight, algorithm, output)?;
-                let before = Before {
-                    gathered,
-                    conv_bias: bias,
+                let convolved = Convolved {
+                    bias,
+                    ..self.convolve(x, weight, algorithm, output)?
                 };
-                return self.normalize(&y, before, batch_norm, Activation::Relu);
+                return self.normalize_convolved(convolved, batch_norm, Activation::Relu);
             }
         }
         let y = self.conv2d_batch_norm(x, weight, bias, config, batch_norm, Activation::Relu)?;
@@ -181,14 +182,14 @@ impl Tape {
         Ok(Algorithm::choose(&geometry, config, WINOGRAD.get()))
     }
 
-    /// Runs the kernel and records it; returns batch norm's sums if they are asked for.
+    /// Runs the kernel; what comes of it is still to be recorded.
     fn convolve(
         &mut self,
         x: &Value,
         weight: &Tensor,
         algorithm: Algorithm,
         output: Output<'_>,
-    ) -> Result<(Value, Option<Gathered>)> {
+    ) -> Result<Convolved<'static>> {
         let weight_node = self.leaf_node(weight);
         let bias_node = match output {
             Output::Bias(bias) => Some(self.leaf_node(bias)),
@@ -198,26 +199,25 @@ impl Tape {
         let input = algorithm.input(x)?;
         let (y, gathered) = algorithm.forward(&input, &weight, output)?;
         let x_node = x.as_recorded().map(|(node, _)| node);
-        let needs_grad = [Some(weight_node), bias_node, x_node]
-            .into_iter()
-            .flatten()
-            .any(|node| self.needs_grad(node));
+        let mut nodes = [Some(weight_node), bias_node, x_node].into_iter().flatten();
+        let needs_grad = nodes.any(|node| self.needs_grad(node));
         if let Some(node) = x_node {
             self.keep(node);
         }
-        let y = self.plain(needs_grad, tensor(y, &algorithm.output())?);
-        if let Some(x_node) = x_node {
-            let op = Conv2dOp {
+        Ok(Convolved {
+            y: tensor(y, &algorithm.output())?,
+            op: Conv2dOp {
                 algorithm,
                 input,
                 weight,
                 x_node,
                 weight_node,
                 bias_node,
-            };
-            self.record(&y, op);
-        }
-        Ok((y, gathered))
+            },
+            needs_grad,
+            gathered,
+            bias: None,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The backward of batch norm and of what is fused with it.
 
+use super::super::conv2d::Conv2dOp;
 use super::super::max_pool2d;
 use super::pass;
 use crate::Result;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 /// A batch norm that has run, and what followed.
 pub(super) struct BatchNormOp {
     pub(super) normalized: Arc<Normalized>,
-    pub(super) x_node: usize,
+    pub(super) source: Source,
     /// Nodes of the parameters, `[C]` each.
     pub(super) weight: usize,
     pub(super) bias: usize,
@@ -26,6 +27,13 @@ pub(super) struct BatchNormOp {
     pub(super) add_relu: Option<AddRelu>,
     /// The whole output of the convolution, if [`normalized`](Self::normalized) is of its extremes alone.
     pub(super) pooled_from: Option<Tensor>,
+}
+
+/// Where what was normalised came from, and its gradient goes.
+pub(super) enum Source {
+    Node(usize),
+    /// Outputs that nothing else reads.
+    Convolution(Conv2dOp),
 }
 
 /// A residual add and relu that followed.
@@ -79,41 +87,92 @@ impl BatchNormOp {
     /// dbias = Σ g,  dweight = Σ g (x − mean) · inv_std
     /// dx = weight · inv_std · (g − [dbias + (x − mean) · inv_std · dweight] / M)   the bracket only in training
     /// ```
-    fn dx(&self, mut g: Vec<f32>, dbias: &[f64], dweight: &[f64]) -> Result<Vec<f32>> {
-        let narrow = |values: &[f64]| values.iter().map(|value| *value as f32).collect::<Vec<_>>();
-        let scale = narrow(&self.scale);
-        if !self.training {
-            let zeros = vec![0.0; self.channels()];
+    fn output_gradient(&self, g: Vec<f32>, dbias: &[f64], dweight: &[f64]) -> OutputGradient<'_> {
+        let x = self.pooled_from.as_ref().unwrap_or(&self.normalized.x);
+        let statistics = self.training.then(|| {
+            let count = (x.elem_count() / self.channels()) as f64;
+            let by_channel = |f: &dyn Fn(usize) -> f64| (0..self.channels()).map(f).collect::<Vec<_>>();
+            let slope = by_channel(&|c| self.scale[c] * self.statistics.inv_std[c] * dweight[c] / count);
+            let (_, rounding) = self.statistics.centers::<f32>();
+            let offset = by_channel(&|c| self.scale[c] * dbias[c] / count + slope[c] * rounding[c]);
+            [narrow(&slope), narrow(&offset)]
+        });
+        OutputGradient {
+            g,
+            x,
+            normalized: &self.normalized,
+            scale: narrow(&self.scale),
+            statistics,
+        }
+    }
+}
+
+fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|value| *value as f32).collect()
+}
+
+/// The gradient of what was normalised: what is left of it to compute.
+pub(in super::super) struct OutputGradient<'a> {
+    /// Gated; of the normalised elements, which may be the extremes of `x` alone.
+    g: Vec<f32>,
+    /// What the gradient is of.
+    x: &'a Tensor,
+    normalized: &'a Normalized,
+    /// By which `g` is multiplied.
+    scale: Vec<f32>,
+    /// What batch statistics pass on: [`ThroughStatistics`]' slope and offset.
+    statistics: Option<[Vec<f32>; 2]>,
+}
+
+impl OutputGradient<'_> {
+    /// The gradient, whole.
+    pub(in super::super) fn whole(mut self) -> Result<Vec<f32>> {
+        let channels = self.scale.len();
+        if self.statistics.is_none() {
+            let zeros = vec![0.0; channels];
             let affine = Affine {
                 center: &zeros,
-                scale: &scale,
+                scale: &self.scale,
                 shift: &zeros,
             };
-            pass::in_place(&mut g, self.channels(), &Normalize::<false>(affine));
-            return Ok(g);
+            pass::in_place(&mut self.g, channels, &Normalize::<false>(affine));
+            return Ok(self.g);
         }
-        let x = self.pooled_from.as_ref().unwrap_or(&self.normalized.x);
-        let count = (x.elem_count() / self.channels()) as f64;
-        let by_channel = |f: &dyn Fn(usize) -> f64| (0..self.channels()).map(f).collect::<Vec<_>>();
-        let slope = by_channel(&|c| self.scale[c] * self.statistics.inv_std[c] * dweight[c] / count);
-        let (_, rounding) = self.statistics.centers::<f32>();
-        let offset = by_channel(&|c| self.scale[c] * dbias[c] / count + slope[c] * rounding[c]);
-        let (slope, offset) = (narrow(&slope), narrow(&offset));
-        elements(x, |x| {
-            let through = ThroughStatistics {
+        let mut g = std::mem::take(&mut self.g);
+        self.through(|through| {
+            if g.len() < through.x.len() {
+                return max_pool2d::scatter_through(self.x, self.normalized, &through, &g);
+            }
+            pass::in_place(&mut g, channels, &through);
+            Ok(std::mem::take(&mut g))
+        })
+    }
+
+    /// The gated gradient of each element of `x`, and what finishes it, for a reader that can do so on load; `None` if it is otherwise
+    /// to be had.
+    pub(in super::super) fn on_load<R>(
+        &self,
+        read: impl FnOnce(&[f32], ThroughStatistics<'_>) -> R,
+    ) -> Result<Option<R>> {
+        if self.statistics.is_none() || self.g.len() < self.x.elem_count() {
+            return Ok(None);
+        }
+        self.through(|through| Ok(Some(read(&self.g, through))))
+    }
+
+    fn through<R>(&self, read: impl FnOnce(ThroughStatistics<'_>) -> Result<R>) -> Result<R> {
+        let [slope, offset] = match &self.statistics {
+            Some(statistics) => statistics.each_ref().map(Vec::as_slice),
+            None => [&[][..]; 2],
+        };
+        elements(self.x, |x| {
+            read(ThroughStatistics {
                 x,
                 center: &self.normalized.center,
-                scale: &scale,
-                slope: &slope,
-                offset: &offset,
-            };
-            match &self.pooled_from {
-                Some(whole) => max_pool2d::scatter_through(whole, &self.normalized, &through, &g),
-                None => {
-                    pass::in_place(&mut g, self.channels(), &through);
-                    Ok(g)
-                }
-            }
+                scale: &self.scale,
+                slope,
+                offset,
+            })
         })?
     }
 }
@@ -129,9 +188,8 @@ impl Backward for BatchNormOp {
         let dweight: Vec<f64> = (0..self.channels())
             .map(|c| (products[c] + rounding[c] * sum[c]) * self.statistics.inv_std[c])
             .collect();
-        let narrow = |values: &[f64]| Gradient::owned(values.iter().map(|value| *value as f32).collect());
-        gradients.add(self.weight, narrow(&dweight))?;
-        gradients.add(self.bias, narrow(&sum))?;
+        gradients.add(self.weight, Gradient::owned(narrow(&dweight)))?;
+        gradients.add(self.bias, Gradient::owned(narrow(&sum)))?;
         if let Some(conv_bias) = self.conv_bias {
             // Batch statistics take the bias out again: its gradient is 0.
             let factor = if self.training { 0.0 } else { 1.0 };
@@ -140,12 +198,13 @@ impl Backward for BatchNormOp {
                 .zip(&self.scale)
                 .map(|(sum, scale)| factor * sum * scale)
                 .collect();
-            gradients.add(conv_bias, narrow(&dbias))?;
+            gradients.add(conv_bias, Gradient::owned(narrow(&dbias)))?;
         }
-        if gradients.needs(self.x_node) {
-            let dx = self.dx(g, &sum, &dweight)?;
-            gradients.add(self.x_node, Gradient::owned(dx))?;
+        let gradient = self.output_gradient(g, &sum, &dweight);
+        match &self.source {
+            Source::Convolution(convolution) => convolution.backward_of(gradient, gradients),
+            Source::Node(node) if gradients.needs(*node) => gradients.add(*node, Gradient::owned(gradient.whole()?)),
+            Source::Node(_) => Ok(()),
         }
-        Ok(())
     }
 }

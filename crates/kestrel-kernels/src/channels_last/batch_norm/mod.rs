@@ -7,6 +7,7 @@ mod backward;
 pub(crate) mod pass;
 pub(crate) mod rows;
 
+use super::conv2d::Conv2dOp;
 use crate::batch_norm::statistics::{Statistics, UpdateRunning};
 use crate::batch_norm::{self, BatchNormConfig, batch_norm_eval, batch_norm_train};
 use crate::conv2d::hooks::NormalizeAddRelu;
@@ -14,11 +15,13 @@ use crate::gelu::gelu;
 use crate::relu::relu;
 use crate::tape::{self, Data, Normalized, Pointwise, Tape, Value, elements, tensor};
 use crate::{Error, Result, autocast, element};
-use backward::{AddRelu, BatchNormOp};
+pub(super) use backward::OutputGradient;
+use backward::{AddRelu, BatchNormOp, Source};
 use candle_core::Tensor;
 use std::sync::Arc;
 
 const OP: &str = "batch_norm";
+const RESIDUAL: &str = "batch_norm residual";
 
 /// The square of the most deviations between a convolution's center and the mean at which its sums are trusted: the variance
 /// is what is left of a sum so many times as large, and f32 has seven digits.
@@ -65,12 +68,16 @@ pub(crate) struct Gathered {
     pub(crate) extremes: Option<Tensor>,
 }
 
-/// What came before a batch norm.
-#[derive(Default)]
-pub(crate) struct Before<'a> {
-    pub(crate) gathered: Option<Gathered>,
-    /// A bias of the convolution that was not added: batch statistics take it out again.
-    pub(crate) conv_bias: Option<&'a Tensor>,
+/// A convolution that has run, whose output only a batch norm reads.
+pub(super) struct Convolved<'a> {
+    /// `[N, P, Q, K]`.
+    pub(super) y: Tensor,
+    pub(super) op: Conv2dOp,
+    /// Whether the op has a gradient to compute.
+    pub(super) needs_grad: bool,
+    pub(super) gathered: Option<Gathered>,
+    /// A bias that was not added: batch statistics take it out again.
+    pub(super) bias: Option<&'a Tensor>,
 }
 
 /// Normalises by the batch's own statistics, moves the running statistics in place, and rectifies.
@@ -178,30 +185,77 @@ impl Tape {
             self.check_residual(x, activation)?;
             return self.rounded_batch_norm(precision, x, batch_norm, activation);
         }
-        self.normalize(x, Before::default(), batch_norm, activation)
-    }
-
-    /// [`batch_norm`](Self::batch_norm) after what is known of `x`.
-    pub(crate) fn normalize(
-        &mut self,
-        x: &Value,
-        mut before: Before<'_>,
-        batch_norm: &BatchNorm<'_>,
-        activation: Activation<'_>,
-    ) -> Result<Value> {
         self.check(x)?;
         self.check_residual(x, activation)?;
         #[cfg(feature = "cuda")]
         if let Some(on_gpu) = x.on_gpu() {
-            return crate::cuda::normalize(self, on_gpu, before.conv_bias, batch_norm, activation);
+            return crate::cuda::normalize(self, on_gpu, None, batch_norm, activation);
         }
-        let Some((x_node, _)) = x.as_recorded() else {
+        let Some((node, _)) = x.as_recorded() else {
             let y = in_graph(&x.whole()?, batch_norm, activation)?;
             return Ok(self.in_graph(y));
         };
         let x = x.whole()?;
         element::dims4("batch_norm input", &x, "[N, H, W, C]")?;
-        let statistics = batch_statistics(&x, &before, batch_norm)?;
+        let statistics = batch_statistics(&x, None, None, batch_norm)?;
+        self.keep(node);
+        let needs_grad = self.needs_grad(node);
+        let normalizing = Normalizing {
+            x,
+            pooled_from: None,
+            statistics,
+            source: Source::Node(node),
+            needs_grad,
+            conv_bias: None,
+        };
+        self.normalize(normalizing, batch_norm, activation)
+    }
+
+    /// [`batch_norm`](Self::batch_norm) of a convolution's output, with `[N, P/2, Q/2, K]` as a result if its extremes were gathered.
+    pub(super) fn normalize_convolved(
+        &mut self,
+        convolved: Convolved<'_>,
+        batch_norm: &BatchNorm<'_>,
+        activation: Activation<'_>,
+    ) -> Result<Value> {
+        let Convolved {
+            y,
+            op,
+            needs_grad,
+            mut gathered,
+            bias,
+        } = convolved;
+        self.check_residual_of(&y, activation)?;
+        let statistics = batch_statistics(&y, gathered.as_ref(), bias, batch_norm)?;
+        let (x, pooled_from) = match gathered.as_mut().and_then(|gathered| gathered.extremes.take()) {
+            Some(extremes) => (extremes, Some(y)),
+            None => (y, None),
+        };
+        let normalizing = Normalizing {
+            x,
+            pooled_from,
+            statistics,
+            source: Source::Convolution(op),
+            needs_grad,
+            conv_bias: bias,
+        };
+        self.normalize(normalizing, batch_norm, activation)
+    }
+
+    fn normalize(
+        &mut self,
+        normalizing: Normalizing<'_>,
+        batch_norm: &BatchNorm<'_>,
+        activation: Activation<'_>,
+    ) -> Result<Value> {
+        let Normalizing {
+            x,
+            pooled_from,
+            statistics,
+            source,
+            needs_grad,
+            conv_bias,
+        } = normalizing;
         let weight: Vec<f32> = batch_norm.weight.to_vec1()?;
         let bias: Vec<f32> = batch_norm.bias.to_vec1()?;
         let (center, rounding) = statistics.centers::<f32>();
@@ -214,11 +268,6 @@ impl Tape {
             Activation::Relu => Pointwise::Relu,
             Activation::Gelu => Pointwise::Gelu,
         };
-        let extremes = before.gathered.as_mut().and_then(|gathered| gathered.extremes.take());
-        let (x, pooled_from) = match extremes {
-            Some(extremes) => (extremes, Some(x)),
-            None => (x, None),
-        };
         let normalized = Arc::new(Normalized {
             x,
             shift: shift.collect(),
@@ -227,16 +276,13 @@ impl Tape {
             activation: pointwise,
             whole: Default::default(),
         });
-        self.keep(x_node);
         let nodes = [batch_norm.weight, batch_norm.bias].map(|tensor| self.leaf_node(tensor));
-        let conv_bias = before.conv_bias.map(|bias| self.leaf_node(bias));
-        let needs_grad = [x_node, nodes[0], nodes[1]]
-            .into_iter()
-            .chain(conv_bias)
-            .any(|node| self.needs_grad(node));
+        let conv_bias = conv_bias.map(|bias| self.leaf_node(bias));
+        let mut parameters = nodes.into_iter().chain(conv_bias);
+        let needs_grad = needs_grad || parameters.any(|node| self.needs_grad(node));
         let op = BatchNormOp {
             normalized: Arc::clone(&normalized),
-            x_node,
+            source,
             weight: nodes[0],
             bias: nodes[1],
             conv_bias,
@@ -258,15 +304,24 @@ impl Tape {
 
     /// Errors unless what is added to a batch norm of `x` has its shape and element type; on a GPU a section converts.
     pub(super) fn check_residual(&self, x: &Value, activation: Activation<'_>) -> Result<()> {
+        if x.as_recorded().is_none() || x.shape_tensor().device().is_cpu() {
+            return self.check_residual_of(x.shape_tensor(), activation);
+        }
         let Activation::AddRelu(residual) = activation else {
             return Ok(());
         };
         self.check(residual)?;
-        const RESIDUAL: &str = "batch_norm residual";
-        let (x_tensor, residual) = (x.shape_tensor(), residual.shape_tensor());
-        if x.as_recorded().is_none() || x_tensor.device().is_cpu() {
-            element::require_same_dtype(RESIDUAL, residual, x_tensor)?;
-        }
+        element::require_shape(RESIDUAL, residual.shape_tensor(), x.dims())
+    }
+
+    /// The same of a tensor.
+    fn check_residual_of(&self, x: &Tensor, activation: Activation<'_>) -> Result<()> {
+        let Activation::AddRelu(residual) = activation else {
+            return Ok(());
+        };
+        self.check(residual)?;
+        let residual = residual.shape_tensor();
+        element::require_same_dtype(RESIDUAL, residual, x)?;
         element::require_shape(RESIDUAL, residual, x.dims())
     }
 
@@ -316,8 +371,25 @@ impl Tape {
     }
 }
 
+/// What is to be normalised, and by what.
+struct Normalizing<'a> {
+    x: Tensor,
+    /// The whole output of the convolution, if `x` is of its extremes alone.
+    pooled_from: Option<Tensor>,
+    statistics: Statistics,
+    source: Source,
+    /// Whether the source needs a gradient.
+    needs_grad: bool,
+    conv_bias: Option<&'a Tensor>,
+}
+
 /// The statistics to normalise by, of `x` as it is, the convolution's bias left out; moves the running ones.
-fn batch_statistics(x: &Tensor, before: &Before<'_>, batch_norm: &BatchNorm<'_>) -> Result<Statistics> {
+fn batch_statistics(
+    x: &Tensor,
+    gathered: Option<&Gathered>,
+    conv_bias: Option<&Tensor>,
+    batch_norm: &BatchNorm<'_>,
+) -> Result<Statistics> {
     let BatchNorm {
         weight,
         bias,
@@ -330,7 +402,7 @@ fn batch_statistics(x: &Tensor, before: &Before<'_>, batch_norm: &BatchNorm<'_>)
     let read = |tensor: &Tensor| -> candle_core::Result<Vec<f64>> {
         Ok(tensor.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
     };
-    let conv_bias = match before.conv_bias {
+    let conv_bias = match conv_bias {
         Some(bias) => read(bias)?,
         None => vec![0.0; planes.channels],
     };
@@ -345,7 +417,7 @@ fn batch_statistics(x: &Tensor, before: &Before<'_>, batch_norm: &BatchNorm<'_>)
     for running in [running_mean, running_var] {
         element::require_contiguous(OP, running)?;
     }
-    let gathered = before.gathered.as_ref().and_then(|Gathered { center, sums, .. }| {
+    let gathered = gathered.and_then(|Gathered { center, sums, .. }| {
         let statistics = rows::from_sums(center, sums, planes.values_per_channel(), config.eps);
         // Of a center far from the mean, f32 sums leave too few digits for the variance, or overflow; of one that is no
         // number they are none.

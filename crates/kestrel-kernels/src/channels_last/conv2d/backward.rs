@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use super::algorithm::{Algorithm, Input};
 use crate::Result;
+use crate::channels_last::batch_norm::OutputGradient;
 use crate::channels_last::bias::bias_gradient;
 use crate::conv2d::Workspace;
 use crate::conv2d::hooks::{AffineRelu, Epilogue, Identity, ReluMask, Store};
@@ -13,11 +14,12 @@ use crate::element;
 use crate::tape::{Backward, Gated, Gradient, Gradients, elements};
 
 /// A convolution that has run.
-pub(super) struct Conv2dOp {
+pub(in super::super) struct Conv2dOp {
     pub(super) algorithm: Algorithm,
     pub(super) input: Input,
     pub(super) weight: Tensor,
-    pub(super) x_node: usize,
+    /// Of the input, if it is a value of the tape.
+    pub(super) x_node: Option<usize>,
     pub(super) weight_node: usize,
     pub(super) bias_node: Option<usize>,
 }
@@ -34,15 +36,46 @@ impl Backward for Conv2dOp {
             let dw = gradient.with(|dy| self.dw(dy))??;
             gradients.add(self.weight_node, Gradient::owned(dw))?;
         }
-        if gradients.needs(self.x_node) {
+        if let Some(x_node) = self.needed_input(gradients) {
             let dx = gradient.with(|dy| self.dx(dy))??;
-            gradients.add(self.x_node, dx)?;
+            gradients.add(x_node, dx)?;
         }
         Ok(())
     }
 }
 
 impl Conv2dOp {
+    /// The node of the input, if something needs its gradient.
+    fn needed_input(&self, gradients: &Gradients<'_>) -> Option<usize> {
+        self.x_node.filter(|node| gradients.needs(*node))
+    }
+
+    /// The backward for the gradient that batch norm has of the output, which goes through batch norm's statistics on load where it is
+    /// read but once: in a first layer, whose input needs no gradient.
+    pub(in super::super) fn backward_of(
+        &self,
+        gradient: OutputGradient<'_>,
+        gradients: &mut Gradients<'_>,
+    ) -> Result<()> {
+        let needs_input = self.needed_input(gradients).is_some();
+        if !gradients.needs(self.weight_node) && !needs_input {
+            return Ok(());
+        }
+        if let (Algorithm::Direct(direct), false) = (&self.algorithm, needs_input) {
+            let dw = gradient.on_load(|g, through| {
+                let mut dw = vec![0.0; self.weight.elem_count()];
+                elements(&self.input.tensor()?, |x| {
+                    Workspace::with_local(|ws| direct.backward_weights_with(x, g, &through, &mut dw, ws));
+                })?;
+                Result::Ok(dw)
+            })?;
+            if let Some(dw) = dw {
+                return gradients.add(self.weight_node, Gradient::owned(dw?));
+            }
+        }
+        self.backward(Gradient::owned(gradient.whole()?), gradients)
+    }
+
     fn dw(&self, dy: &[f32]) -> Result<Vec<f32>> {
         let mut dw = vec![0.0; self.weight.elem_count()];
         Workspace::with_local(|ws| match (&self.algorithm, &self.input) {

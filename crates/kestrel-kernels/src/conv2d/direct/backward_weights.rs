@@ -6,11 +6,12 @@
 use std::ops::Range;
 
 use super::accumulate::{Accumulate, accumulate};
-use super::gather::gather_panels;
+use super::gather::{Gathered, Gradients, PanelTarget};
 use super::panel::{Panels, unpack_gradients};
 use super::phase::{Phase, Pixel};
 use super::windows::{self, Wanted, Windows};
 use super::{WeightGradient, piece};
+use crate::conv2d::hooks::Epilogue;
 use crate::conv2d::slices::Shared;
 use crate::conv2d::workspace::LINE;
 use crate::simd::Simd;
@@ -28,11 +29,12 @@ const UNITS: usize = 16;
 const ACCUMULATOR_BYTES: usize = 8 << 20;
 
 /// Runs `pass`.
-pub(super) fn backward_weights<S: Simd>(s: S, pass: WeightGradient<'_>) {
+pub(super) fn backward_weights<S: Simd, E: Epilogue>(s: S, pass: WeightGradient<'_, E>) {
     let WeightGradient {
         shape,
         x,
         dy,
+        load,
         dw,
         workspace,
     } = pass;
@@ -51,7 +53,7 @@ pub(super) fn backward_weights<S: Simd>(s: S, pass: WeightGradient<'_>) {
         panels,
         cut,
         x,
-        dy,
+        gradients: &Gathered { s, dy, load },
         accumulators: Shared(accumulators.as_mut_ptr()),
     };
     let scratch_len = job.windows() + cut.gradients(&panels);
@@ -123,7 +125,7 @@ impl Cut {
     }
 }
 
-/// What all units share. Invariant: `x` and `dy` have the lengths of the phase's source and target; `accumulators` is
+/// What all units share. Invariant: `x` and the gradients have the lengths of the phase's source and target; `accumulators` is
 /// writable for the panels' length for each group, and nobody else uses it.
 struct Job<'a, S> {
     s: S,
@@ -131,7 +133,7 @@ struct Job<'a, S> {
     panels: Panels,
     cut: Cut,
     x: &'a [f32],
-    dy: &'a [f32],
+    gradients: &'a dyn Gradients,
     accumulators: Shared,
 }
 
@@ -178,10 +180,16 @@ impl<S: Simd> Job<'_, S> {
         };
         // SAFETY: `x` has the source's length, and the pixels are a block of the phase's.
         unsafe { windows::find(self.s, wanted, windows, cut.row(), found) };
-        let dy = self.dy[first * panels.channels..].as_ptr();
         let stride = cut.block * panels.full_width();
-        // SAFETY: `dy` has `len` pixels from `first` on; the scratch has room for `cut.panels` panels of a block's pixels.
-        unsafe { gather_panels(self.s, *panels, unit.panels.clone(), dy, len, gradients, stride) };
+        let target = PanelTarget {
+            panels: *panels,
+            range: unit.panels.clone(),
+            target: gradients,
+            stride,
+        };
+        // SAFETY: there are `len` pixels from `first` on; the scratch has room for `cut.panels` panels of a block's pixels.
+        unsafe { self.gradients.gather(first, len, target) };
+        let dy = self.gradients.at(first * panels.channels);
         // The next block's gradients, of which each block of rows asks for a cache line a pixel until all have been asked for.
         let mut next = dy.wrapping_add(len * panels.channels + unit.panels.start * panels.full_width());
         let end = next.wrapping_add(unit.panels.len() * panels.full_width());

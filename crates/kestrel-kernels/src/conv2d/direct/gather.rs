@@ -3,62 +3,100 @@
 use std::ops::Range;
 
 use super::panel::Panels;
+use crate::conv2d::hooks::{Epilogue, load_channels};
 use crate::simd::{Kernel, Simd};
 
-/// Copies gradients of `len` pixels from `source`, whose rows hold all the panels' channels, to `target`, panel by panel:
-/// `[panel, pixel, lane]`. Panels are `stride` floats apart.
-///
-/// # Safety
-/// - `source` is readable for `len` rows of the panels' channels.
-/// - `target` is writable for each of `range`'s panels, `stride` apart, which is at least `len` rows of a panel's width.
-pub(super) unsafe fn gather_panels<S: Simd>(
-    s: S,
-    panels: Panels,
-    range: Range<usize>,
-    source: *const f32,
-    len: usize,
-    target: *mut f32,
-    stride: usize,
-) {
-    s.vectorize(PanelRows {
-        panels,
-        range,
-        source,
-        len,
-        target,
-        stride,
-    });
+/// Where gradients go, panel by panel: `[panel, pixel, lane]`. Panels are `stride` floats apart.
+#[derive(Clone, Debug)]
+pub(super) struct PanelTarget {
+    pub(super) panels: Panels,
+    /// Which of the panels.
+    pub(super) range: Range<usize>,
+    pub(super) target: *mut f32,
+    pub(super) stride: usize,
 }
 
-/// Invariant: [`gather_panels`]'s conditions.
-struct PanelRows {
-    panels: Panels,
-    range: Range<usize>,
-    source: *const f32,
-    len: usize,
-    target: *mut f32,
-    stride: usize,
+/// The gradients of the output. The pass knows them as this, so that it is compiled once for all hooks.
+pub(super) trait Gradients: Sync {
+    /// Gathers those of `len` pixels from pixel `first` on.
+    ///
+    /// # Safety
+    /// - There are as many pixels, of the target's panels' channels.
+    /// - The target is writable for each panel of the range, `stride` apart, which is at least `len` rows of a panel's width.
+    unsafe fn gather(&self, first: usize, len: usize, target: PanelTarget);
+
+    /// Where they lie, from the `index`th float on.
+    fn at(&self, index: usize) -> *const f32;
 }
 
-impl Kernel for PanelRows {
+/// `load(dy)`.
+pub(super) struct Gathered<'a, S, E> {
+    pub(super) s: S,
+    pub(super) dy: &'a [f32],
+    pub(super) load: &'a E,
+}
+
+impl<S: Simd, E: Epilogue> Gradients for Gathered<'_, S, E> {
+    unsafe fn gather(&self, first: usize, len: usize, target: PanelTarget) {
+        let first = first * target.panels.channels;
+        self.s.vectorize(PanelRows {
+            dy: &self.dy[first..][..len * target.panels.channels],
+            first,
+            load: self.load,
+            target,
+        });
+    }
+
+    fn at(&self, index: usize) -> *const f32 {
+        self.dy[index..].as_ptr()
+    }
+}
+
+/// Invariant: [`Gradients::gather`]'s conditions on the target, for whole pixels `dy`.
+struct PanelRows<'a, E> {
+    dy: &'a [f32],
+    /// The place of the first float in the whole gradient.
+    first: usize,
+    load: &'a E,
+    target: PanelTarget,
+}
+
+impl<E: Epilogue> Kernel for PanelRows<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut panel_target = self.target;
-        for panel in self.range.clone() {
-            let (width, used) = (self.panels.width(panel), self.panels.used(panel));
-            let mut source = self.source.wrapping_add(panel * self.panels.full_width());
-            let mut target = panel_target;
-            for _ in 0..self.len {
-                // SAFETY: the row has `used` more channels from the panel's first on, and `width` floats are writable.
-                unsafe { copy(s, source, target, used) };
-                // SAFETY: the panel's row is `width >= used` floats.
-                unsafe { zero(s, target.wrapping_add(used), width - used) };
-                source = source.wrapping_add(self.panels.channels);
-                target = target.wrapping_add(width);
+        let PanelTarget {
+            panels,
+            range,
+            target,
+            stride,
+        } = self.target;
+        // Pixel by pixel, in the order of memory: the constants are in the first cache, the pixels may come from afar.
+        for (pixel, dy) in self.dy.chunks_exact(panels.channels).enumerate() {
+            for panel in range.clone() {
+                let (width, used) = (panels.width(panel), panels.used(panel));
+                let row = target.wrapping_add((panel - range.start) * stride + pixel * width);
+                for lane in (0..used).step_by(S::LANES) {
+                    let lanes = (used - lane).min(S::LANES);
+                    let channel = panel * panels.full_width() + lane;
+                    let mut constants = self.load.channels(s, channel, lanes);
+                    let value = load_channels(s, dy, channel, lanes);
+                    let index = self.first + pixel * panels.channels + channel;
+                    let value = self.load.apply(s, &mut constants, value, index, lanes);
+                    let target = row.wrapping_add(lane);
+                    if lanes == S::LANES {
+                        // SAFETY: a panel's row is whole vectors, and writable.
+                        unsafe { s.store(target, value) };
+                    } else {
+                        // SAFETY: as above; `lanes` of them.
+                        unsafe { s.store_first(target, value, lanes) };
+                        // The lanes beyond the channels hold zeros, whatever the function makes of them.
+                        // SAFETY: as above; the rest of them.
+                        unsafe { zero(s, target.wrapping_add(lanes), S::LANES - lanes) };
+                    }
+                }
             }
-            panel_target = panel_target.wrapping_add(self.stride);
         }
     }
 }

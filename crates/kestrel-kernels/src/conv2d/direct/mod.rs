@@ -41,7 +41,7 @@ mod tile;
 mod windows;
 
 use crate::conv2d::Workspace;
-use crate::conv2d::hooks::{Epilogue, Store};
+use crate::conv2d::hooks::{Epilogue, Store, Stores};
 use crate::conv2d::slices::check_len;
 use crate::element;
 use crate::simd::{Isa, Kernel, Simd};
@@ -180,13 +180,37 @@ impl Direct {
     /// # Source
     /// `torch.nn.grad.conv2d_weight` with `groups=1`.
     pub fn backward_weights(&self, x: &[f32], dy: &[f32], dw: &mut [f32], workspace: &mut Workspace) {
+        self.backward_weights_with(x, dy, &Store, dw, workspace);
+    }
+
+    /// `dw` where the output's gradient is `load(dy)`, a function as of an epilogue without sums.
+    ///
+    /// # Shapes
+    /// As [`backward_weights`](Self::backward_weights).
+    ///
+    /// # Panics
+    /// If a slice has another length than its shape, or the hook is for other sizes, gathers sums or pools.
+    pub fn backward_weights_with<E: Epilogue>(
+        &self,
+        x: &[f32],
+        dy: &[f32],
+        load: &E,
+        dw: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
         check_len("an input", x.len(), self.shape.input());
         check_len("an output's gradient", dy.len(), self.shape.output());
         check_len("a weight's gradient", dw.len(), self.shape.weight());
+        load.check(self.shape.output()[3], dy.len());
+        assert!(
+            E::SUMS == 0 && E::STORES == Stores::All,
+            "a gradient is loaded element by element"
+        );
         self.isa.dispatch(WeightGradient {
             shape: &self.shape,
             x,
             dy,
+            load,
             dw,
             workspace,
         });
@@ -252,15 +276,16 @@ impl<E: Epilogue> Kernel for DataGradient<'_, E> {
 }
 
 /// The backward pass to the weights. Invariant, kept by [`Direct`]: the slices have the shape's lengths.
-struct WeightGradient<'a> {
+struct WeightGradient<'a, E> {
     shape: &'a Shape,
     x: &'a [f32],
     dy: &'a [f32],
+    load: &'a E,
     dw: &'a mut [f32],
     workspace: &'a mut Workspace,
 }
 
-impl Kernel for WeightGradient<'_> {
+impl<E: Epilogue> Kernel for WeightGradient<'_, E> {
     type Output = ();
 
     fn run<S: Simd>(self, s: S) {
