@@ -146,15 +146,15 @@ impl CachingAllocator {
             self.slack.store(slack.max((2 * slack).min(peak)), Relaxed);
         }
         let layout = class_layout(size);
-        let block = if zeroed {
-            // SAFETY: the layout's size is not 0.
-            unsafe { System.alloc_zeroed(layout) }
-        } else {
-            // SAFETY: the layout's size is not 0.
-            unsafe { System.alloc(layout) }
-        };
+        // SAFETY: the layout's size is not 0.
+        let block = unsafe { System.alloc(layout) };
         if !block.is_null() {
+            // Before the memory is touched, which gives it pages: `alloc_zeroed` would touch it.
             huge_pages::advise(block, size);
+            if zeroed {
+                // SAFETY: the block has just been allocated, of this size.
+                unsafe { block.write_bytes(0, size) };
+            }
             self.count_in(size);
         }
         block

@@ -1,6 +1,6 @@
 //! Scratch memory that is kept from call to call, so that a step of training faults no pages in.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
 use std::mem;
 use std::ptr::NonNull;
@@ -33,11 +33,14 @@ unsafe impl Sync for Block {}
 impl Block {
     fn new(layout: Layout) -> Self {
         // SAFETY: the layout has a size of at least a cache line: see `Buffer::floats`.
-        let start = unsafe { alloc_zeroed(layout) };
+        let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else {
             handle_alloc_error(layout)
         };
+        // Before the memory is touched, which gives it pages: `alloc_zeroed` would touch it.
         huge_pages::advise(start.as_ptr(), layout.size());
+        // SAFETY: the block has just been allocated, of this size.
+        unsafe { start.as_ptr().write_bytes(0, layout.size()) };
         Self {
             floats: start.cast(),
             layout,
@@ -57,7 +60,7 @@ impl Buffer {
     pub(in crate::conv2d) fn floats(&mut self, len: usize) -> &mut [f32] {
         if self.bytes() < len * size_of::<f32>() {
             let bytes = len * size_of::<f32>();
-            let page = if bytes >= HUGE_PAGE / 2 {
+            let page = if bytes >= HUGE_PAGE / 8 {
                 HUGE_PAGE
             } else {
                 LINE * size_of::<f32>()

@@ -140,7 +140,7 @@ fn product<T: Element>(shape: (usize, usize), a: MatRef<'_, T>, b: MatRef<'_, T>
     let fill = |out: &mut [MaybeUninit<T>]| {
         let out = MatMut::row_major(out, shape.0, shape.1, shape.1);
         let blocks: Vec<_> = out.column_blocks(COLUMNS).collect();
-        blocks.into_par_iter().for_each(|(start, mut block)| {
+        blocks.into_par_iter().with_max_len(1).for_each(|(start, mut block)| {
             let columns = start..(start + COLUMNS).min(shape.1);
             gemm_into(&mut block, a, b.columns(columns));
         });

@@ -19,6 +19,8 @@ pub const LEAST_PARAM: f32 = f32::MIN_POSITIVE * LEAST_PARAM_FACTOR as f32;
 
 /// Elements of a piece of work.
 const BLOCK: usize = 1 << 13;
+/// Pieces that a thread takes at once, at most: what is left of a larger share when the others are done, they cannot help with.
+const AT_ONCE: usize = 8;
 
 /// Sets the elements of `moved` to `f(elements of moved, element of read)`, place by place, on the CPU.
 ///
@@ -112,7 +114,10 @@ impl<T: Element, F: Fn([T; N], T) -> [T; N] + Copy + Send + Sync, const N: usize
                 Piece(Pass { moved, read, f })
             })
             .collect();
-        pieces.into_par_iter().for_each(|piece| s.vectorize(piece));
+        pieces
+            .into_par_iter()
+            .with_max_len(AT_ONCE)
+            .for_each(|piece| s.vectorize(piece));
     }
 }
 

@@ -11,6 +11,8 @@ use crate::simd::{self, Isa, Kernel, MAX_LANES, Simd};
 
 /// Floats of a piece of work, about.
 pub(super) const PIECE: usize = 1 << 15;
+/// Pieces that a thread takes at once, at most: what is left of a larger share when the others are done, they cannot help with.
+const AT_ONCE: usize = 4;
 /// Pixels whose sums run in registers.
 const RUN: usize = 64;
 
@@ -37,7 +39,8 @@ pub(crate) fn map<E: Epilogue>(input: &[f32], channels: usize, epilogue: &E) -> 
 /// The sums alone.
 pub(crate) fn sums<E: Epilogue>(input: &[f32], channels: usize, epilogue: &E) -> Vec<f64> {
     epilogue.check(channels, input.len());
-    let pieces = input.par_chunks(piece(channels)).enumerate().map(|(i, part)| {
+    let pieces = input.par_chunks(piece(channels)).with_max_len(AT_ONCE).enumerate();
+    let pieces = pieces.map(|(i, part)| {
         let piece = Piece {
             source: part.as_ptr(),
             target: None,
@@ -69,7 +72,8 @@ unsafe fn run<E: Epilogue>(
         source.is_none_or(|source| source.len() == len),
         "expected as many elements in as out"
     );
-    let pieces = target.par_chunks_mut(piece(channels)).enumerate().map(|(i, part)| {
+    let pieces = target.par_chunks_mut(piece(channels)).with_max_len(AT_ONCE).enumerate();
+    let pieces = pieces.map(|(i, part)| {
         let first = i * piece(channels);
         let target: *mut f32 = part.as_mut_ptr().cast();
         let piece = Piece {

@@ -17,6 +17,9 @@ use crate::max_pool2d::geometry::Geometry;
 use crate::simd::{self, Isa, Kernel, Simd};
 use crate::tape::Normalized;
 
+/// Pairs of rows that a thread takes at once, at most.
+const PAIRS: usize = 16;
+
 /// The gradient of `whole`, the convolution's output: each gated gradient `g` at the pixel that its window's maximum came from, and 0 at
 /// the others, through batch norm's statistics.
 ///
@@ -71,7 +74,7 @@ impl Kernel for ScatterThrough<'_> {
         let fill = |dx: &mut [MaybeUninit<f32>]| {
             let streams = simd::streams::<S>(dx.as_ptr().cast(), dx.len(), channels);
             let pairs = dx.par_chunks_mut(2 * self.geometry.in_row());
-            pairs.enumerate().for_each(|(row, pair)| {
+            pairs.with_max_len(PAIRS).enumerate().for_each(|(row, pair)| {
                 let (x, g) = (
                     row_pair(self.geometry, self.through.x, row),
                     &self.g[row * self.geometry.out_row()..],

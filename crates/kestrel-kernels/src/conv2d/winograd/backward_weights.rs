@@ -189,7 +189,8 @@ impl<T: Adjoint, S: Simd> Job<'_, T, S> {
             let range = first..all.min(first + block.tiles);
             self.transform_shared(range.clone(), block, scratch);
             let points = Points::<T>::new(self.shape, range);
-            (0..self.products()).into_par_iter().for_each(|index| {
+            let products = (0..self.products()).into_par_iter();
+            products.with_max_len(self.panels.count()).for_each(|index| {
                 let target = self.target(accumulator, index);
                 // SAFETY: the range's rows of the block have just been transformed, and nobody writes to them now; each index
                 // has its own plane of the accumulator, initialised by the first block.
