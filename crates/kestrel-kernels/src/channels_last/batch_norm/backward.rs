@@ -128,43 +128,41 @@ impl OutputGradient<'_> {
     /// The gradient, whole.
     pub(in super::super) fn whole(mut self) -> Result<Vec<f32>> {
         let channels = self.scale.len();
-        if self.statistics.is_none() {
+        let mut g = std::mem::take(&mut self.g);
+        let Some([slope, offset]) = &self.statistics else {
             let zeros = vec![0.0; channels];
             let affine = Affine {
                 center: &zeros,
                 scale: &self.scale,
                 shift: &zeros,
             };
-            pass::in_place(&mut self.g, channels, &Normalize::<false>(affine));
-            return Ok(self.g);
-        }
-        let mut g = std::mem::take(&mut self.g);
-        self.through(|through| {
+            pass::in_place(&mut g, channels, &Normalize::<false>(affine));
+            return Ok(g);
+        };
+        self.through(slope, offset, |through| {
             if g.len() < through.x.len() {
                 return max_pool2d::scatter_through(self.x, self.normalized, &through, &g);
             }
             pass::in_place(&mut g, channels, &through);
-            Ok(std::mem::take(&mut g))
-        })
+            Ok(g)
+        })?
     }
 
-    /// The gated gradient of each element of `x`, and what finishes it, for a reader that can do so on load; `None` if it is otherwise
-    /// to be had.
+    /// Calls `read` with the gated gradient of each element of `x` and with what finishes it, for a reader that can do so on load; `None`
+    /// if the gradient is otherwise to be had.
     pub(in super::super) fn on_load<R>(
         &self,
         read: impl FnOnce(&[f32], ThroughStatistics<'_>) -> R,
     ) -> Result<Option<R>> {
-        if self.statistics.is_none() || self.g.len() < self.x.elem_count() {
-            return Ok(None);
+        match &self.statistics {
+            Some([slope, offset]) if self.g.len() == self.x.elem_count() => {
+                self.through(slope, offset, |through| read(&self.g, through)).map(Some)
+            }
+            _ => Ok(None),
         }
-        self.through(|through| Ok(Some(read(&self.g, through))))
     }
 
-    fn through<R>(&self, read: impl FnOnce(ThroughStatistics<'_>) -> Result<R>) -> Result<R> {
-        let [slope, offset] = match &self.statistics {
-            Some(statistics) => statistics.each_ref().map(Vec::as_slice),
-            None => [&[][..]; 2],
-        };
+    fn through<R>(&self, slope: &[f32], offset: &[f32], read: impl FnOnce(ThroughStatistics<'_>) -> R) -> Result<R> {
         elements(self.x, |x| {
             read(ThroughStatistics {
                 x,
@@ -173,7 +171,7 @@ impl OutputGradient<'_> {
                 slope,
                 offset,
             })
-        })?
+        })
     }
 }
 

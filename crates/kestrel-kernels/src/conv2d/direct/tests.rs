@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::conv2d::Conv2dConfig;
-use crate::conv2d::hooks::{Affine, Bias, ReluMask, Statistics, Then};
+use crate::conv2d::hooks::{Affine, Bias, ReluMask, Statistics, Then, ThroughStatistics};
 
 /// Numbers in `[-1, 1)`, from a counter.
 fn numbers(len: usize, seed: u64) -> Vec<f32> {
@@ -291,6 +291,33 @@ fn epilogues_change_outputs_and_gather_sums() {
             let sums = conv.backward_data_with(&case.dy, &case.w, &mask, out, &mut workspace);
             check("masked", shape, isa, &dx, &masked, 1e-5);
             check_sums(&sums, c, &masked, |i, g| g * f64::from(case.x[i]));
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too large to interpret")]
+fn a_gradient_that_is_made_on_load_is_the_same_as_one_in_memory() {
+    let mut workspace = Workspace::new();
+    for shape in sweep().into_iter().chain(large()) {
+        let case = Case::new(shape);
+        let k = shape.output()[3];
+        let (x, zeros, ones) = (numbers(case.dy.len(), 4), vec![0.0; k], vec![1.0; k]);
+        // Of these constants `dy - x`, in one rounding in every instruction set.
+        let load = ThroughStatistics {
+            x: &x,
+            center: &zeros,
+            scale: &ones,
+            slope: &ones,
+            offset: &zeros,
+        };
+        let dy: Vec<f32> = case.dy.iter().zip(&x).map(|(dy, x)| dy - x).collect();
+        for isa in instruction_sets() {
+            let conv = Direct::with_isa(shape, isa);
+            let [mut got, mut want] = [f32::NAN; 2].map(|fill| vec![fill; case.w.len()]);
+            conv.backward_weights_with(&case.x, &case.dy, &load, &mut got, &mut workspace);
+            conv.backward_weights(&case.x, &dy, &mut want, &mut workspace);
+            assert!(got == want, "{isa}, {shape:?}");
         }
     }
 }
