@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::output::Output;
 use super::panel::{Panels, pack_weights};
 use super::phase::{Phase, Pixel};
-use super::tile::{self, Output as _, Tile};
+use super::tile::{self, Tile};
 use super::windows::{self, Wanted, Windows};
 use super::{Correlation, piece};
 use crate::conv2d::hooks::{Epilogue, Stores};
@@ -242,13 +242,9 @@ impl<S: Simd, E: Epilogue> Pass<'_, S, E> {
 
     /// Writes what the epilogue makes of zeros to a range of channels of pixels that no tap meets.
     fn fill(&self, panels: Range<usize>, pixels: &[Pixel], sums: &mut [f32]) {
-        let zeros = [0.0; CHANNELS];
         let channel = panels.start * self.panels.full_width();
         let used = self.panels.channels.min(panels.end * self.panels.full_width()) - channel;
-        let mut output = self.output(pixels, channel, used, sums, 0);
-        for row in 0..pixels.len() {
-            output.take(row, &zeros[..used], used);
-        }
+        self.output(pixels, channel, used, sums, 0).fill();
     }
 
     /// The output of `pixels` at `used` channels from `channel` on, of which the sums begin at `sums_channel`.

@@ -26,6 +26,45 @@ pub(super) struct Output<'a, S, E> {
     pub(super) sums_channel: usize,
 }
 
+impl<S: Simd, E: Epilogue> Output<'_, S, E> {
+    /// Writes what the epilogue makes of zeros to all pixels.
+    pub(super) fn fill(&mut self) {
+        let s = self.s;
+        s.vectorize(Fill(self));
+    }
+}
+
+/// Invariant: [`Output`]'s.
+struct Fill<'a, 'b, S, E>(&'a mut Output<'b, S, E>);
+
+impl<T, E: Epilogue> Kernel for Fill<'_, '_, T, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self(output) = self;
+        for first in (0..output.used).step_by(S::LANES) {
+            let channel = output.channel + first;
+            let lanes = S::LANES.min(output.used - first);
+            let mut constants = output.epilogue.channels(s, channel, lanes);
+            for pixel in output.pixels {
+                let index = pixel.target * output.channels + channel;
+                let value = output.epilogue.apply(s, &mut constants, s.zero(), index, lanes);
+                let target = output.y.get().wrapping_add(index);
+                if lanes == S::LANES {
+                    // SAFETY: this pixel is writable at a whole vector of channels.
+                    unsafe { s.store(target, value) };
+                } else {
+                    // SAFETY: this pixel is writable at `lanes` channels, less than a vector.
+                    unsafe { s.store_first(target, value, lanes) };
+                }
+            }
+            let at = output.sums_channel + first;
+            E::finish(s, constants, Sums::new(&mut *output.sums, output.sums_row, at));
+        }
+    }
+}
+
 impl<S: Simd, E: Epilogue> tile::Output for Output<'_, S, E> {
     fn take(&mut self, row: usize, sums: &[f32], width: usize) {
         assert!(self.used <= width);
