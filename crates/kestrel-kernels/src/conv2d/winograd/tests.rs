@@ -372,7 +372,9 @@ fn pooled_outputs_are_the_largest_of_each_four() {
             let mut all = vec![f32::NAN; y.len()];
             pooled.fill(f32::NAN);
             // SAFETY: as above.
-            let (out, extremes) = unsafe { (element::to_be_written(&mut all), element::to_be_written(&mut pooled)) };
+            let out = unsafe { element::to_be_written(&mut all) };
+            // SAFETY: as above.
+            let extremes = unsafe { element::to_be_written(&mut pooled) };
             let epilogue = AndExtremes {
                 epilogue: Bias { bias: &bias },
                 sign: &sign,
